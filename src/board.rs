@@ -1,0 +1,177 @@
+//! The board: what happened. Runs and their series, folded from events and read back from the runs' folders, which are plain
+//! files. Called by the workbench, the command line and the figures; knows no tensors and no window.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::engine::{Evaluated, Event, Finished, Started, Step};
+use crate::session::{Session, file};
+
+/// How a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    Training,
+    Paused,
+    Finished,
+    /// Stopped by the person; its adapter is kept.
+    Stopped,
+    Failed(String),
+    /// The program ended while it trained.
+    Cut,
+}
+
+impl Status {
+    pub fn words(&self) -> &str {
+        match self {
+            Status::Training => "training",
+            Status::Paused => "paused",
+            Status::Finished => "finished",
+            Status::Stopped => "stopped, kept",
+            Status::Failed(_) => "failed",
+            Status::Cut => "cut off",
+        }
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self, Status::Training | Status::Paused)
+    }
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Name of its folder.
+    pub id: String,
+    pub folder: PathBuf,
+    /// What it was started with.
+    pub session: Option<Session>,
+    pub status: Status,
+    pub started: Option<Started>,
+    pub steps: Vec<Step>,
+    pub evaluations: Vec<Evaluated>,
+    pub finished: Option<Finished>,
+    /// Its curves are on the plots.
+    pub shown: bool,
+    /// Unreadable lines of its events file, skipped with this note.
+    pub damage: Option<String>,
+}
+
+impl Run {
+    pub fn new(id: &str, folder: &Path, session: Option<Session>) -> Run {
+        Run {
+            id: id.to_owned(),
+            folder: folder.to_owned(),
+            session,
+            status: Status::Training,
+            started: None,
+            steps: vec![],
+            evaluations: vec![],
+            finished: None,
+            shown: true,
+            damage: None,
+        }
+    }
+
+    /// Reads a run back from its folder.
+    ///
+    /// # Errors
+    /// When the folder has no readable `events.jsonl`.
+    pub fn open(folder: &Path) -> Result<Run> {
+        let id = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let path = folder.join("events.jsonl");
+        let log = std::fs::File::open(&path).with_context(|| format!("{} is not a run: cannot read {}", folder.display(), path.display()))?;
+        let mut run = Run::new(&id, folder, file::open(&folder.join("session.petl.toml")).ok());
+        for (n, line) in std::io::BufReader::new(log).lines().enumerate() {
+            let event = line.map_err(anyhow::Error::from).and_then(|line| Ok(serde_json::from_str::<Event>(&line)?));
+            match event {
+                Ok(event) => run.fold(&event),
+                Err(error) => run.damage = Some(format!("line {} of {}: {error}", n + 1, path.display())),
+            }
+        }
+        if run.status.is_live() {
+            run.status = Status::Cut;
+        }
+        Ok(run)
+    }
+
+    /// Takes in one event.
+    pub fn fold(&mut self, event: &Event) {
+        match event {
+            Event::Started(started) => self.started = Some(started.clone()),
+            Event::Step(step) => self.steps.push(step.clone()),
+            Event::Evaluated(evaluated) => self.evaluations.push(evaluated.clone()),
+            Event::Paused { .. } => self.status = Status::Paused,
+            Event::Continued { .. } => self.status = Status::Training,
+            Event::Finished(finished) => {
+                self.status = if finished.stopped { Status::Stopped } else { Status::Finished };
+                self.finished = Some(finished.clone());
+            }
+            // An export that failed does not undo a finished run.
+            Event::Failed { words, .. } if self.finished.is_none() => self.status = Status::Failed(words.clone()),
+            Event::Failed { .. } | Event::Saved { .. } | Event::Exported { .. } | Event::Devices { .. } => {}
+        }
+    }
+
+    /// The newest test accuracy.
+    pub fn accuracy(&self) -> Option<f64> {
+        self.finished.as_ref().map(|f| f.accuracy).or_else(|| self.evaluations.last().map(|e| e.accuracy))
+    }
+
+    pub fn title(&self) -> String {
+        self.session.as_ref().map_or_else(|| self.id.clone(), |s| s.title.clone())
+    }
+
+    /// Name of the stack ("LoRA + BitFit").
+    pub fn stack(&self) -> String {
+        self.started.as_ref().map_or_else(String::new, |s| s.stack.clone())
+    }
+
+    pub fn peak_bytes(&self) -> usize {
+        self.finished.as_ref().map(|f| f.peak_bytes).or_else(|| self.steps.last().map(|s| s.peak_bytes)).unwrap_or(0)
+    }
+
+    pub fn step_ms(&self) -> f64 {
+        self.finished.as_ref().map(|f| f.step_ms).or_else(|| self.steps.last().map(|s| s.step_ms)).unwrap_or(0.0)
+    }
+}
+
+/// All runs, the oldest first.
+#[derive(Default)]
+pub struct Board {
+    pub runs: Vec<Run>,
+}
+
+impl Board {
+    /// Reads every run in the folder `runs`; what is no run is passed over.
+    pub fn open(runs: &Path) -> Board {
+        let mut folders: Vec<PathBuf> = std::fs::read_dir(runs).map(|list| list.filter_map(|e| Some(e.ok()?.path())).collect()).unwrap_or_default();
+        folders.sort();
+        Board { runs: folders.iter().filter_map(|folder| Run::open(folder).ok()).collect() }
+    }
+
+    pub fn run(&self, id: &str) -> Option<&Run> {
+        self.runs.iter().find(|run| run.id == id)
+    }
+
+    pub fn run_mut(&mut self, id: &str) -> Option<&mut Run> {
+        self.runs.iter_mut().find(|run| run.id == id)
+    }
+
+    /// The run that trains or is paused now.
+    pub fn live(&self) -> Option<&Run> {
+        self.runs.iter().find(|run| run.status.is_live())
+    }
+
+    /// Takes in an event of any run.
+    pub fn fold(&mut self, event: &Event) {
+        if let Some(run) = event.run().and_then(|id| self.run_mut(id)) {
+            run.fold(event);
+        }
+    }
+
+    pub fn shown(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(|run| run.shown)
+    }
+}

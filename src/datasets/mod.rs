@@ -1,0 +1,81 @@
+//! Data sets: where samples come from. To add one: a new file here with a `CARD`, then two lines below
+//! (`mod` and `CATALOG`). Plain bytes and labels; knows no tensors and no window.
+
+pub mod digits;
+pub mod emoji;
+pub mod paint;
+pub mod sheet;
+pub mod shapes;
+
+use crate::session::settings::{Field, Settings};
+
+/// What the catalogue says of a data set.
+pub struct Card {
+    /// Name in session files.
+    pub name: &'static str,
+    pub title: &'static str,
+    pub help: &'static str,
+    /// Who made it, and under which licence.
+    pub source: &'static str,
+    pub licence: &'static str,
+    pub fields: &'static [Field],
+    /// The class names, known without reading the data, in label order.
+    pub classes: &'static [&'static str],
+    /// The domains a sample may come from (vendors' styles, say); one name where there is only one.
+    pub domains: &'static [&'static str],
+    /// Reads (or draws) the samples. `seed` is the session's. Settings are already checked and filled.
+    pub load: fn(&Settings, seed: u64) -> anyhow::Result<Loaded>,
+}
+
+pub const CATALOG: &[&Card] = &[&digits::CARD, &emoji::CARD, &shapes::CARD];
+
+pub fn find(name: &str) -> Option<&'static Card> {
+    CATALOG.iter().copied().find(|card| card.name == name)
+}
+
+/// Images of one split, RGB bytes, row by row: `pixels[n][y][x][c]`.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    pub side: usize,
+    pub pixels: Vec<u8>,
+    pub labels: Vec<u32>,
+    /// Index into `Card::domains`, one a sample.
+    pub domains: Vec<u16>,
+}
+
+impl Samples {
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The bytes of image `n`, `[side, side, 3]`.
+    pub fn image(&self, n: usize) -> &[u8] {
+        let size = self.side * self.side * 3;
+        &self.pixels[n * size..(n + 1) * size]
+    }
+
+    pub fn push(&mut self, image: &[u8], label: u32, domain: u16) {
+        self.pixels.extend_from_slice(image);
+        self.labels.push(label);
+        self.domains.push(domain);
+    }
+
+    /// The first `n` samples (the files are shuffled once, when they are made).
+    pub fn truncate(&mut self, n: usize) {
+        let n = n.min(self.len());
+        self.pixels.truncate(n * self.side * self.side * 3);
+        self.labels.truncate(n);
+        self.domains.truncate(n);
+    }
+}
+
+/// A data set, ready to train on.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    pub train: Samples,
+    pub test: Samples,
+}

@@ -1,0 +1,68 @@
+//! Memory as it is: the allocator's own figures. On the CPU a counting allocator (installed by `main.rs`, the tests and the
+//! examples); on wgpu the pools' figures. Called by the run.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use burn::tensor::Device;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counting. Install it with `#[global_allocator] static A: Counting = Counting;`.
+pub struct Counting;
+
+fn grow(bytes: usize) {
+    let now = IN_USE.fetch_add(bytes, Relaxed) + bytes;
+    // A plain load first: the peak rarely moves, and a failed exchange is dear in the hottest path of the program.
+    if now > PEAK.load(Relaxed) {
+        PEAK.fetch_max(now, Relaxed);
+    }
+}
+
+#[expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait; every call is handed on to the system's allocator unchanged")]
+// SAFETY: all requests go to `System` as they came; the counters are touched only beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        IN_USE.fetch_sub(layout.size(), Relaxed);
+        grow(size);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+/// Bytes the program holds now, by the counting allocator; 0 where it is not installed.
+pub fn in_use() -> usize {
+    IN_USE.load(Relaxed)
+}
+
+/// Starts a new peak from here.
+pub fn reset_peak() {
+    PEAK.store(in_use(), Relaxed);
+}
+
+pub fn peak() -> usize {
+    PEAK.load(Relaxed)
+}
+
+/// Bytes in use on a device: the pools' on wgpu, the counting allocator's on the CPU.
+pub fn on_device(device: &Device) -> usize {
+    match device.memory_pool_usage() {
+        Some(usage) => usage.bytes_in_use as usize,
+        None => in_use(),
+    }
+}

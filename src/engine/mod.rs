@@ -1,0 +1,201 @@
+//! The engine: a worker thread that trains, evaluates and exports; orders go in and events come out over two bounded
+//! channels. Called by the workbench; knows no window.
+
+pub mod bag;
+pub mod batch;
+pub mod devices;
+pub mod measure;
+pub mod model;
+pub mod optimise;
+pub mod random;
+pub mod run;
+pub mod tuner;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::{Deserialize, Serialize};
+
+use crate::session::Session;
+
+/// To the worker.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Trains `session` and keeps everything in `folder`.
+    Train { run: String, session: Box<Session>, folder: PathBuf },
+    Pause,
+    Continue,
+    Stop,
+    Export { run: String, folder: PathBuf, kind: String, into: PathBuf },
+    ListDevices,
+    Quit,
+}
+
+/// From the worker. One JSON object a line in a run's `events.jsonl` and on the command line's output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Started(Started),
+    Step(Step),
+    Evaluated(Evaluated),
+    Paused { run: String },
+    Continued { run: String },
+    Saved { run: String, path: PathBuf },
+    Finished(Finished),
+    Failed { run: String, words: String },
+    Exported { run: String, path: PathBuf, kind: String, difference: f64, samples: usize },
+    Devices { names: Vec<Device> },
+}
+
+/// A device that training can run on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// What a session writes: `cpu`, `gpu 0`.
+    pub id: String,
+    /// What the driver calls it.
+    pub name: String,
+    /// Drawn by software: works, but is never chosen by itself.
+    pub software: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Started {
+    pub run: String,
+    pub title: String,
+    pub stack: String,
+    pub device: String,
+    pub steps: usize,
+    pub trainable: usize,
+    pub head: usize,
+    /// Predicted bytes: all, and what is saved for the backward pass.
+    pub predicted_bytes: usize,
+    pub predicted_activations: usize,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Step {
+    pub run: String,
+    /// Steps done, from 1.
+    pub step: usize,
+    pub epoch: usize,
+    pub loss: f64,
+    /// Of the last batches, on the training set.
+    pub accuracy: f64,
+    pub learning_rate: f64,
+    /// Global, before clipping.
+    pub gradient_norm: f64,
+    /// By site, before clipping.
+    pub gradients: BTreeMap<String, f64>,
+    /// Milliseconds a step, over the steps since the last report.
+    pub step_ms: f64,
+    pub samples_per_second: f64,
+    /// Bytes the run holds beyond what the program held before it.
+    pub bytes: usize,
+    pub peak_bytes: usize,
+    /// Measured bytes saved for the backward pass, of the last reported step.
+    pub activation_bytes: usize,
+    pub seconds_left: f64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Evaluated {
+    pub run: String,
+    pub step: usize,
+    pub epoch: usize,
+    pub accuracy: f64,
+    pub loss: f64,
+    /// Accuracy by domain, where the data set has several.
+    pub domains: BTreeMap<String, f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    pub run: String,
+    /// Ended by Stop, before its last step.
+    pub stopped: bool,
+    pub steps: usize,
+    pub accuracy: f64,
+    pub loss: f64,
+    pub domains: BTreeMap<String, f64>,
+    pub seconds: f64,
+    pub step_ms: f64,
+    pub samples_per_second: f64,
+    pub peak_bytes: usize,
+    pub activation_bytes: usize,
+    /// Predicted label of every test sample, for comparisons sample by sample.
+    #[serde(default)]
+    pub predictions: Vec<u32>,
+}
+
+impl Event {
+    /// The run it belongs to.
+    pub fn run(&self) -> Option<&str> {
+        match self {
+            Event::Started(Started { run, .. })
+            | Event::Step(Step { run, .. })
+            | Event::Evaluated(Evaluated { run, .. })
+            | Event::Finished(Finished { run, .. })
+            | Event::Paused { run }
+            | Event::Continued { run }
+            | Event::Saved { run, .. }
+            | Event::Failed { run, .. }
+            | Event::Exported { run, .. } => Some(run),
+            Event::Devices { .. } => None,
+        }
+    }
+}
+
+/// Wakes whoever waits for events: the window asks for a repaint.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// The handle to the worker.
+pub struct Engine {
+    orders: Sender<Order>,
+    events: Receiver<Event>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the worker thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(wake: Wake) -> anyhow::Result<Engine> {
+        let (orders, inbox) = bounded(64);
+        let (outbox, events) = bounded(1024);
+        let thread = std::thread::Builder::new().name("petl-worker".into()).spawn(move || worker::work(&inbox, &outbox, &wake))?;
+        Ok(Engine { orders, events, thread: Some(thread) })
+    }
+
+    /// Sends an order without waiting. False when 64 orders wait already or the worker has gone.
+    pub fn send(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    /// The next event, without waiting.
+    pub fn poll(&self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    /// The next event, waiting for it; none when the worker has gone. For the command line.
+    pub fn wait(&self) -> Option<Event> {
+        self.events.recv().ok()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.orders.try_send(Order::Stop);
+        let _ = self.orders.try_send(Order::Quit);
+        // Drain, so that a worker that waits for room in the outbox can see the order.
+        if let Some(thread) = self.thread.take() {
+            while !thread.is_finished() {
+                let _ = self.events.recv_timeout(std::time::Duration::from_millis(20));
+            }
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A planned session on a device: frozen weights, trainable bag, data. Training, evaluation, export and prediction all
+//! forward through here. Called by the run and the exports.
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Device, Tensor};
+
+use super::bag::{Bag, Weights};
+use super::batch;
+use super::tuner::Tuner;
+use crate::backbones::{self, Backbone};
+use crate::datasets::{self, Loaded, Samples};
+use crate::plan::Plan;
+use crate::session::Session;
+use crate::tasks::classify;
+
+/// Samples of one evaluation batch.
+const EVALUATED_AT_ONCE: usize = 100;
+
+pub struct Model {
+    pub plan: Plan,
+    pub backbone: &'static dyn Backbone,
+    pub weights: Weights,
+    pub bag: Bag,
+    /// The plain device.
+    pub device: Device,
+}
+
+impl Model {
+    /// Plans, loads and initialises.
+    ///
+    /// # Errors
+    /// When the plan is blocked or the backbone's weights cannot be read.
+    pub fn make(session: &Session, device: &Device) -> Result<Model> {
+        let plan = Plan::of(session);
+        if let Some(problem) = plan.blocked() {
+            bail!("{}: {}", problem.place, problem.words);
+        }
+        let card = backbones::find(&session.backbone.name).with_context(|| format!("unknown backbone `{}`", session.backbone.name))?;
+        let weights = card.backbone.weights(&session.backbone.settings.filled(card.fields), session.seed, device)?;
+        let bag = Bag::make(&plan.specs(), &weights, session.seed, device)?;
+        Ok(Model { plan, backbone: card.backbone, weights, bag, device: device.clone() })
+    }
+
+    /// Features `[batch, positions, width]` of `pixels` with the parameters of `bag`.
+    pub fn features(&self, bag: &Bag, pixels: Tensor<4>, training: bool) -> Tensor<3> {
+        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, training);
+        self.backbone.forward(&mut tuner, pixels)
+    }
+
+    /// Logits `[batch, classes]` of `pixels` with the parameters of `bag`.
+    pub fn logits(&self, bag: &Bag, pixels: Tensor<4>, training: bool) -> Tensor<2> {
+        classify::logits(bag, classify::pooled(self.features(bag, pixels, training)))
+    }
+
+    /// Logits of the samples `picked`, in host memory row by row; dropout off, no graph.
+    pub fn answers(&self, bag: &Bag, samples: &Samples, picked: &[usize]) -> Result<Vec<f32>> {
+        let bag = bag.frozen();
+        let mut all = Vec::new();
+        for some in picked.chunks(EVALUATED_AT_ONCE) {
+            let (pixels, _) = batch::tensors(samples, some, None, &self.device);
+            all.extend(host(self.logits(&bag, pixels, false))?);
+        }
+        Ok(all)
+    }
+}
+
+/// The values of a tensor, read back.
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let data = tensor.inner().into_data();
+    data.to_vec::<f32>().map_err(|e| anyhow::anyhow!("a tensor could not be read back as f32: {e:?}"))
+}
+
+/// The session's data.
+pub fn data(session: &Session) -> Result<Loaded> {
+    let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
+    let loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed)?;
+    if loaded.train.is_empty() || loaded.test.is_empty() {
+        bail!("data set `{}` gives {} training and {} test samples; both are needed", card.name, loaded.train.len(), loaded.test.len());
+    }
+    Ok(loaded)
+}

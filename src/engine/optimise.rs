@@ -1,0 +1,103 @@
+//! One optimiser step over the bag, by Burn's own AdamW and SGD; clipping; gradient norms by placement. Called by the run.
+
+use std::collections::BTreeMap;
+
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamW, AdamWConfig, AdamWState, Optimizer as _, Sgd, SgdConfig, SgdState};
+use burn::tensor::{Gradients, Tensor};
+
+use super::bag::{Bag, trainable};
+use crate::session::{Optimizer, Recipe, Schedule};
+
+/// Optimiser and its state, one entry a parameter.
+pub struct Optimiser {
+    rule: Rule,
+    clip_norm: f64,
+    /// Learning-rate factor of each key's method.
+    factors: BTreeMap<String, f64>,
+}
+
+enum Rule {
+    AdamW { decayed: AdamW, plain: AdamW, states: BTreeMap<String, AdamWState<2>> },
+    Sgd { decayed: Sgd, plain: Sgd, states: BTreeMap<String, SgdState<2>> },
+}
+
+impl Optimiser {
+    pub fn new(recipe: &Recipe, factors: BTreeMap<String, f64>) -> Optimiser {
+        let rule = match recipe.optimizer {
+            Optimizer::AdamW => {
+                let adamw = |decay: f64| AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(decay as f32).build();
+                Rule::AdamW { decayed: adamw(recipe.weight_decay), plain: adamw(0.0), states: BTreeMap::new() }
+            }
+            Optimizer::Sgd => {
+                let momentum = (recipe.momentum > 0.0).then(|| MomentumConfig::new().with_momentum(recipe.momentum).with_dampening(0.0));
+                let sgd = |decay: f64| {
+                    let decay = (decay > 0.0).then(|| burn::optim::decay::WeightDecayConfig::new(decay as f32));
+                    SgdConfig::new().with_momentum(momentum.clone()).with_weight_decay(decay).build()
+                };
+                Rule::Sgd { decayed: sgd(recipe.weight_decay), plain: sgd(0.0), states: BTreeMap::new() }
+            }
+        };
+        Optimiser { rule, clip_norm: recipe.clip_norm, factors }
+    }
+
+    /// Applies `gradients` to every parameter of `bag`. Returns each key's squared gradient norm `[1]`, still on the device;
+    /// a key without a gradient is left out.
+    pub fn step(&mut self, bag: &mut Bag, mut gradients: Gradients, learning_rate: f64) -> BTreeMap<String, Tensor<1>> {
+        let mut found = BTreeMap::new();
+        let mut squares = BTreeMap::new();
+        for (key, param) in &bag.params {
+            if let Some(gradient) = param.grad_remove(&mut gradients) {
+                squares.insert(key.clone(), gradient.clone().square().sum());
+                found.insert(key.clone(), gradient);
+            }
+        }
+        // Clipping stays on the device: no value is read back for it.
+        let factor = (self.clip_norm > 0.0 && !squares.is_empty()).then(|| {
+            let total = Tensor::cat(squares.values().cloned().collect(), 0).sum().sqrt(); // [1]
+            ((total + 1e-6).recip() * self.clip_norm).clamp_max(1.0).unsqueeze::<2>() // [1, 1]
+        });
+        for (key, gradient) in found {
+            let gradient = match &factor {
+                Some(factor) => gradient * factor.clone(),
+                None => gradient,
+            };
+            let lr = learning_rate * self.factors.get(&key).copied().unwrap_or(1.0);
+            let Some(param) = bag.params.remove(&key) else { continue };
+            let value = param.inner();
+            let is_vector = value.dims()[0] == 1; // biases, norms and scales are not decayed
+            let next = match &mut self.rule {
+                Rule::AdamW { decayed, plain, states } => {
+                    let rule = if is_vector { plain } else { decayed };
+                    let (next, state) = rule.step(lr, value, gradient, states.remove(&key));
+                    states.extend(state.map(|s| (key.clone(), s)));
+                    next
+                }
+                Rule::Sgd { decayed, plain, states } => {
+                    let rule = if is_vector { plain } else { decayed };
+                    let (next, state) = rule.step(lr, value, gradient, states.remove(&key));
+                    states.extend(state.map(|s| (key.clone(), s)));
+                    next
+                }
+            };
+            bag.params.insert(key, trainable(next));
+        }
+        squares
+    }
+}
+
+/// Learning rate of step `step` (from 0) of `steps`.
+pub fn learning_rate(recipe: &Recipe, step: usize, steps: usize) -> f64 {
+    let warm = (recipe.warm_up * steps as f64).ceil();
+    let step = step as f64;
+    if step < warm {
+        return recipe.learning_rate * (step + 1.0) / warm;
+    }
+    match recipe.schedule {
+        Schedule::Constant => recipe.learning_rate,
+        Schedule::Cosine => {
+            let done = (step - warm) / (steps as f64 - warm).max(1.0);
+            recipe.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+        }
+    }
+}

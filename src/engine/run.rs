@@ -1,0 +1,300 @@
+//! One run: the training loop, straight down. Every fact leaves as an event; every file of the run's folder is written
+//! here. Called by the worker.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::bag::Bag;
+use super::model::{self, Model, host};
+use super::optimise::{Optimiser, learning_rate};
+use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure};
+use crate::datasets::{self, Loaded, Samples};
+use crate::exports;
+use crate::session::{Session, file};
+use crate::tasks::classify;
+
+/// What a run needs of its surroundings.
+pub struct Surroundings<'a> {
+    pub run: &'a str,
+    pub folder: &'a Path,
+    pub send: &'a dyn Fn(Event),
+    /// Asked between two steps: go on, or stop and keep. Waits while the run is paused.
+    pub ask: &'a dyn Fn() -> ControlFlow<()>,
+}
+
+/// Trains `session`; keeps session, adapter and summary in the folder.
+///
+/// # Errors
+/// When something cannot be read or written, and when the loss is no longer a number.
+pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
+    let before = measure::in_use();
+    let (device, device_name) = devices::open(&session.device)?;
+    std::fs::create_dir_all(around.folder)
+        .with_context(|| format!("cannot make the run's folder {}. May you write there?", around.folder.display()))?;
+    file::save(session, &around.folder.join("session.petl.toml"))?;
+    let data = model::data(session)?;
+    let mut model = Model::make(session, &device)?;
+    let mut trainer = Trainer::new(session, &model, &data)?;
+    let plan = &model.plan;
+    (around.send)(Event::Started(Started {
+        run: around.run.to_owned(),
+        title: session.title.clone(),
+        stack: plan.words(),
+        device: device_name,
+        steps: trainer.steps,
+        trainable: plan.trainable(),
+        head: plan.head_count(),
+        predicted_bytes: plan.cost.bytes.total(),
+        predicted_activations: plan.cost.bytes.activations,
+    }));
+
+    let memory = Memory::start(before, &device);
+    let started = Instant::now();
+    let mut training_seconds = 0.0;
+    let mut stopped = false;
+    let mut last = Evaluated::default();
+    let mut since = (Instant::now(), 0); // last report: when, and at which step
+    'epochs: for epoch in 0..session.recipe.epochs {
+        for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
+            let asked = Instant::now();
+            if (around.ask)().is_break() {
+                stopped = true;
+                break 'epochs;
+            }
+            since.0 += asked.elapsed(); // a pause is not a slow step
+            let clock = Instant::now();
+            let report = trainer.step(&mut model, &data.train, &picked, epoch, &memory)?;
+            training_seconds += clock.elapsed().as_secs_f64();
+            if let Some(mut step) = report {
+                let steps = trainer.done - since.1;
+                step.run = around.run.to_owned();
+                step.epoch = epoch + 1;
+                step.step_ms = since.0.elapsed().as_secs_f64() * 1e3 / steps as f64;
+                step.samples_per_second = picked.len() as f64 / step.step_ms * 1e3;
+                step.seconds_left = (trainer.steps - trainer.done) as f64 * training_seconds / trainer.done as f64;
+                since = (Instant::now(), trainer.done);
+                (around.send)(Event::Step(step));
+            }
+        }
+        let clock = Instant::now();
+        last = trainer.evaluate(&model, &data, session, epoch + 1)?;
+        last.run = around.run.to_owned();
+        (around.send)(Event::Evaluated(last.clone()));
+        since.0 += clock.elapsed();
+    }
+    if stopped {
+        last = trainer.evaluate(&model, &data, session, trainer.done)?;
+        last.run = around.run.to_owned();
+        (around.send)(Event::Evaluated(last.clone()));
+    }
+
+    exports::own::write(session, &model, around.folder)?;
+    (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") });
+    let step_ms = training_seconds * 1e3 / trainer.done.max(1) as f64;
+    let finished = Finished {
+        run: around.run.to_owned(),
+        stopped,
+        steps: trainer.done,
+        accuracy: last.accuracy,
+        loss: last.loss,
+        domains: last.domains,
+        seconds: started.elapsed().as_secs_f64(),
+        step_ms,
+        samples_per_second: session.recipe.batch_size.min(data.train.len()) as f64 / step_ms.max(1e-9) * 1e3,
+        peak_bytes: memory.peak(),
+        activation_bytes: trainer.activation_bytes,
+        predictions: trainer.predictions,
+    };
+    let summary = serde_json::to_vec_pretty(&finished).context("cannot write the summary as JSON")?;
+    file::write_whole(&around.folder.join("summary.json"), &summary)?;
+    (around.send)(Event::Finished(finished));
+    Ok(())
+}
+
+/// Memory of the run beyond what the program held before it.
+pub struct Memory {
+    before: usize,
+    device: Device,
+    highest: std::cell::Cell<usize>,
+}
+
+impl Memory {
+    fn start(before: usize, device: &Device) -> Memory {
+        measure::reset_peak();
+        Memory { before, device: device.clone(), highest: std::cell::Cell::new(0) }
+    }
+
+    fn pooled(&self) -> bool {
+        self.device.memory_pool_usage().is_some()
+    }
+
+    pub fn now(&self) -> usize {
+        let now = measure::on_device(&self.device);
+        let now = if self.pooled() { now } else { now.saturating_sub(self.before) };
+        self.highest.set(self.highest.get().max(now));
+        now
+    }
+
+    pub fn peak(&self) -> usize {
+        if self.pooled() { self.highest.get() } else { measure::peak().saturating_sub(self.before) }
+    }
+}
+
+/// The state between two steps.
+pub struct Trainer {
+    recipe: crate::session::Recipe,
+    seed: u64,
+    optimiser: Optimiser,
+    pub steps: usize,
+    pub done: usize,
+    pub activation_bytes: usize,
+    pub predictions: Vec<u32>,
+    /// Pooled features of training and test samples `[samples, width]`, where the trunk never changes: a linear probe
+    /// without augmentation runs the backbone once.
+    probe: Option<(Tensor<2>, Tensor<2>)>,
+}
+
+impl Trainer {
+    pub fn new(session: &Session, model: &Model, data: &Loaded) -> Result<Trainer> {
+        let factors = model.plan.members.iter().flat_map(|member| {
+            let prefix = format!("{}.", member.index);
+            model.bag.params.keys().filter(move |k| k.starts_with(&prefix)).map(|k| (k.clone(), member.learning_rate_factor))
+        });
+        let optimiser = Optimiser::new(&session.recipe, factors.collect());
+        let batches = data.train.len().div_ceil(session.recipe.batch_size);
+        let still = model.plan.members.is_empty() && !session.recipe.flip && session.recipe.crop == 0;
+        let probe = match still {
+            true => Some((features(model, &data.train)?, features(model, &data.test)?)),
+            false => None,
+        };
+        model.device.seed(session.seed); // dropout
+        Ok(Trainer {
+            recipe: session.recipe.clone(),
+            seed: session.seed,
+            optimiser,
+            steps: batches * session.recipe.epochs,
+            done: 0,
+            activation_bytes: 0,
+            predictions: vec![],
+            probe,
+        })
+    }
+
+    /// One step on the samples `picked`. Reads values back, and reports, every `report_every` steps only.
+    pub fn step(&mut self, model: &mut Model, train: &Samples, picked: &[usize], epoch: usize, memory: &Memory) -> Result<Option<Step>> {
+        let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
+        let rate = learning_rate(&self.recipe, self.done, self.steps);
+        let held = memory.now();
+        let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
+        let (logits, labels) = match &self.probe {
+            Some((features, _)) => {
+                let labels: Vec<i64> = picked.iter().map(|n| i64::from(train.labels[*n])).collect();
+                let rows: Vec<i64> = picked.iter().map(|n| *n as i64).collect();
+                let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [picked.len()]), &model.device);
+                let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [picked.len()]), &model.device);
+                (classify::logits(&model.bag, features.clone().select(0, rows)), labels)
+            }
+            None => {
+                let (pixels, labels) = batch::tensors(train, picked, Some(augment), &model.device);
+                (model.logits(&model.bag, pixels, true), labels)
+            }
+        };
+        let answers = reports.then(|| logits.clone().inner());
+        let loss = classify::loss(logits, labels, self.recipe.label_smoothing);
+        self.activation_bytes = memory.now().saturating_sub(held);
+        let value = reports.then(|| loss.clone().inner());
+        let squares = self.optimiser.step(&mut model.bag, loss.backward(), rate);
+        self.done += 1;
+        let (Some(value), Some(answers)) = (value, answers) else { return Ok(None) };
+
+        // One read-back for all norms.
+        let keys: Vec<&String> = squares.keys().collect();
+        let norms = match squares.is_empty() {
+            true => vec![],
+            false => host(Tensor::cat(squares.values().cloned().collect(), 0))?,
+        };
+        let value = host(value)?.first().copied().unwrap_or(f32::NAN);
+        let total = norms.iter().map(|v| f64::from(*v)).sum::<f64>().sqrt();
+        if !value.is_finite() || !total.is_finite() {
+            let worst = keys.iter().zip(&norms).find(|(_, v)| !v.is_finite()).map_or("the loss", |(k, _)| k.as_str());
+            bail!(
+                "the loss became {value} at step {} of {} (first seen in {worst}, learning rate {rate:.2e}). Lower the learning rate, or set recipe.clip_norm to 1",
+                self.done,
+                self.steps
+            );
+        }
+        let mut gradients = BTreeMap::new();
+        for (key, square) in keys.iter().zip(&norms) {
+            let site = key.split('/').rev().nth(1).unwrap_or_default();
+            *gradients.entry(site.to_owned()).or_insert(0.0) += f64::from(*square);
+        }
+        gradients.values_mut().for_each(|v| *v = v.sqrt());
+        let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
+        Ok(Some(Step {
+            step: self.done,
+            loss: f64::from(value),
+            accuracy: classify::hits(&host(answers)?, &labels) as f64 / labels.len() as f64,
+            learning_rate: rate,
+            gradient_norm: total,
+            gradients,
+            bytes: memory.now(),
+            peak_bytes: memory.peak(),
+            activation_bytes: self.activation_bytes,
+            ..Step::default()
+        }))
+    }
+
+    /// Accuracy and loss on the test set, and its predictions kept.
+    pub fn evaluate(&mut self, model: &Model, data: &Loaded, session: &Session, epoch: usize) -> Result<Evaluated> {
+        let test = &data.test;
+        let all: Vec<usize> = (0..test.len()).collect();
+        let logits = match &self.probe {
+            Some((_, features)) => host(classify::logits(&model.bag.frozen(), features.clone()))?,
+            None => model.answers(&model.bag, test, &all)?,
+        };
+        let classes = logits.len() / test.len();
+        self.predictions = logits.chunks(classes).map(|row| classify::argmax(row) as u32).collect();
+        let loss = logits.chunks(classes).zip(&test.labels).map(|(row, label)| cross_entropy(row, *label as usize)).sum::<f64>();
+        let right = |n: &usize| self.predictions[*n] == test.labels[*n];
+        let names = datasets::find(&session.data.name).map_or(&[][..], |card| card.domains);
+        let mut domains = BTreeMap::new();
+        for (index, name) in names.iter().enumerate() {
+            let of_it: Vec<usize> = all.iter().copied().filter(|n| usize::from(test.domains[*n]) == index).collect();
+            if !of_it.is_empty() && names.len() > 1 {
+                let hits = of_it.iter().filter(|n| right(n)).count();
+                domains.insert((*name).to_owned(), hits as f64 / of_it.len() as f64);
+            }
+        }
+        Ok(Evaluated {
+            step: self.done,
+            epoch,
+            accuracy: all.iter().filter(|n| right(n)).count() as f64 / test.len() as f64,
+            loss: loss / test.len() as f64,
+            domains,
+            ..Evaluated::default()
+        })
+    }
+}
+
+/// Pooled features of all samples, `[samples, width]`, plain.
+fn features(model: &Model, samples: &Samples) -> Result<Tensor<2>> {
+    let all: Vec<usize> = (0..samples.len()).collect();
+    let none = Bag::default();
+    let mut rows = Vec::new();
+    for some in all.chunks(100) {
+        let (pixels, _) = batch::tensors(samples, some, None, &model.device);
+        rows.push(classify::pooled(model.features(&none, pixels, false)));
+    }
+    Ok(Tensor::cat(rows, 0))
+}
+
+fn cross_entropy(row: &[f32], label: usize) -> f64 {
+    let top = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = row.iter().map(|v| (f64::from(*v) - top).exp()).sum();
+    top + sum.ln() - f64::from(row[label])
+}

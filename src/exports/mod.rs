@@ -1,0 +1,104 @@
+//! Exports: what leaves. To add one: a new file here with a `CARD`, then two plain lines below (`mod` and `CATALOG`). An export
+//! is called done only after the written files were read back and gave the same logits. Called by the worker and the
+//! command line.
+
+pub mod merged;
+pub mod own;
+pub mod peft;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
+
+use crate::engine::model::{self, Model};
+use crate::plan::Plan;
+use crate::session::Session;
+
+pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &merged::CARD];
+
+pub fn find(name: &str) -> Option<&'static Card> {
+    CATALOG.iter().copied().find(|card| card.name == name)
+}
+
+/// Samples on which a written export is compared with the model in memory.
+pub const SAMPLES: usize = 64;
+
+/// What the catalogue says of an export.
+pub struct Card {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub help: &'static str,
+    /// Whether this stack can leave in this form; otherwise why not, and which form can.
+    pub fits: fn(&Plan) -> Result<(), String>,
+    /// Writes into a fresh folder.
+    pub write: fn(&Session, &Model, &Path) -> Result<()>,
+    /// Rebuilds a model from the written folder alone (and the backbone), to be compared.
+    pub read: fn(&Session, &Path, &Device) -> Result<Model>,
+    /// Largest difference of logits that still counts as the same.
+    pub tolerance: f64,
+}
+
+/// A finished and verified export.
+#[derive(Clone, Debug)]
+pub struct Done {
+    pub path: PathBuf,
+    pub difference: f64,
+    pub samples: usize,
+}
+
+/// A run's session and model with its trained adapter, on the CPU.
+///
+/// # Errors
+/// When the run's folder holds no adapter, or one that does not fit its session.
+pub fn load_run(folder: &Path) -> Result<(Session, Model)> {
+    let session = own::session(folder)?;
+    let model = own::read(&session, folder, &Device::flex())?;
+    Ok((session, model))
+}
+
+/// Exports the adapter of the run in `run` as `kind` into the folder `into`: written beside it, read back, compared, and
+/// only then moved into place.
+///
+/// # Errors
+/// When the stack does not fit the format, when a file cannot be written or read, or when the logits differ.
+pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
+    let names = || CATALOG.iter().map(|c| c.name).collect::<Vec<_>>().join(", ");
+    let card = find(kind).with_context(|| format!("unknown export `{kind}`; one of: {}", names()))?;
+    let (session, model) = load_run(run)?;
+    (card.fits)(&model.plan).map_err(anyhow::Error::msg)?;
+    if into.exists() && std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("{} is not empty. Choose a new folder, so that nothing is written over", into.display());
+    }
+    let above = into.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = || format!("cannot write into {}. May you write there, and is there room?", above.display());
+    std::fs::create_dir_all(above).with_context(fail)?;
+    let stage = tempfile::Builder::new().prefix(".petl-export-").tempdir_in(above).with_context(fail)?;
+    (card.write)(&session, &model, stage.path())?;
+    let back = (card.read)(&session, stage.path(), &model.device)?;
+    let difference = difference(&session, &model, &back)?;
+    if difference.is_nan() || difference > card.tolerance {
+        bail!(
+            "the written {} was read back and gave other logits (largest difference {difference:.2e} on {SAMPLES} samples, allowed {:.0e}); nothing was exported",
+            card.title,
+            card.tolerance
+        );
+    }
+    if into.exists() {
+        std::fs::remove_dir(into).with_context(fail)?; // empty, as checked above
+    }
+    std::fs::rename(stage.keep(), into).with_context(fail)?;
+    Ok(Done { path: into.to_owned(), difference, samples: SAMPLES })
+}
+
+/// Largest absolute difference of the two models' logits on the first test samples.
+fn difference(session: &Session, one: &Model, other: &Model) -> Result<f64> {
+    let data = model::data(session)?;
+    let picked: Vec<usize> = (0..SAMPLES).map(|n| n % data.test.len()).collect();
+    let a = one.answers(&one.bag, &data.test, &picked)?;
+    let b = other.answers(&other.bag, &data.test, &picked)?;
+    if a.len() != b.len() {
+        bail!("the export gives {} logits where the run gives {}", b.len(), a.len());
+    }
+    Ok(a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |m, d| if d.is_nan() { f64::NAN } else { d.max(m) }))
+}

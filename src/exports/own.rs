@@ -1,0 +1,62 @@
+//! Our own adapter folder: `adapter.safetensors` (every trainable matrix, head included) and `adapter.toml` (the whole session:
+//! everything needed to rebuild it). Any stack fits. A run's folder is such a folder too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Device, TensorData};
+use safetensors::SafeTensors;
+
+use super::Card;
+use crate::backbones::weights;
+use crate::engine::model::Model;
+use crate::session::{Session, file};
+
+pub const CARD: Card = Card {
+    name: "petl",
+    title: "petl adapter folder",
+    help: "adapter.safetensors and adapter.toml: any stack, head included, and the session that rebuilds it.",
+    fits: |_| Ok(()),
+    write,
+    read,
+    tolerance: 0.0, // bit for bit
+};
+
+/// Writes the trained parameters of `model` and its session.
+pub fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
+    let notes = BTreeMap::from([("format".to_owned(), "petl-adapter 1".to_owned())]);
+    weights::write(&folder.join("adapter.safetensors"), &model.bag.data(), false, notes)?;
+    file::save(session, &folder.join("adapter.toml"))
+}
+
+/// The session of the adapter in `folder`.
+pub fn session(folder: &Path) -> Result<Session> {
+    let path = folder.join("adapter.toml");
+    if !path.exists() {
+        bail!("{} holds no adapter.toml: this run has not been finished or kept. Train it again, or choose another run", folder.display());
+    }
+    file::open(&path)
+}
+
+/// Rebuilds the model from `folder`.
+pub fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
+    let mut model = Model::make(session, device)?;
+    let path = folder.join("adapter.safetensors");
+    model.bag.load(&tensors(&path)?, device).with_context(|| format!("{} does not fit its session", path.display()))?;
+    Ok(model)
+}
+
+/// Every matrix in a safetensors file, as f32.
+pub fn tensors(path: &Path) -> Result<BTreeMap<String, TensorData>> {
+    let place = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}. Is the run's folder whole?"))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .with_context(|| format!("{place} is not a whole safetensors file ({} bytes). Export or train it again", bytes.len()))?;
+    let mut found = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        let values = weights::floats(&view).with_context(|| format!("`{name}` in {place}"))?;
+        found.insert(name, TensorData::new(values, view.shape().to_vec()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,45 @@
+//! BitFit: Ben Zaken, Goldberg and Ravfogel, "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
+//! Language-models" (2022). Trains the biases alone. Called through the catalogue.
+
+use burn::tensor::Tensor;
+
+use super::{Card, Family, Init, Method, ParamSpec, Placement};
+use crate::engine::bag::At;
+use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::session::settings::Settings;
+
+pub const CARD: Card = Card {
+    name: "bitfit",
+    title: "BitFit",
+    family: Family::Select,
+    help: "Trains only the bias vectors that the backbone already has.",
+    formula: "y = x W + b,  b trained",
+    count: "d_out a place that has a bias",
+    paper: "Ben Zaken et al., BitFit: Simple Parameter-efficient Fine-tuning",
+    year: 2022,
+    caution: "Weak on tasks far from pretraining; likes a learning rate ten times that of full fine-tuning.",
+    licence: "Apache-2.0",
+    fields: &[],
+    variants: &[],
+    roles: &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    default_roles: &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    identity_at_start: true,
+    folds: true,
+    method: &BitFit,
+};
+
+struct BitFit;
+
+impl Method for BitFit {
+    fn plan(&self, _anatomy: &Anatomy, sites: &[&Site], _set: &Settings) -> Result<Vec<Placement>, String> {
+        let place = |site: &&Site| {
+            let bias = site.part("bias")?;
+            Some(Placement::new(site, Door::Weight, vec![ParamSpec::new("bias", 1, bias.cols, Init::Frozen("bias"))]))
+        };
+        Ok(sites.iter().filter_map(place).collect())
+    }
+
+    fn weight(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
+        if part == "bias" { at.param("bias") } else { w }
+    }
+}

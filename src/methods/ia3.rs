@@ -1,0 +1,59 @@
+//! IA3: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning" (2022),
+//! section 3.3. Learned scales of keys, values and the MLP's hidden layer. Called through the catalogue.
+
+use burn::tensor::Tensor;
+
+use super::parts::row;
+use super::{Card, Family, Init, Method, ParamSpec, Placement};
+use crate::engine::bag::At;
+use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::session::settings::Settings;
+
+pub const CARD: Card = Card {
+    name: "ia3",
+    title: "IA3",
+    family: Family::Scale,
+    help: "Learns one factor for each channel of keys, values and the MLP's hidden layer.",
+    formula: "k ← l_k ⊙ k,  v ← l_v ⊙ v,  MLP: W_2 (l_ff ⊙ σ(W_1 x))",
+    count: "d_out at k, v, q, o, up;  d_in at down",
+    paper: "Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
+    year: 2022,
+    caution: "Very few parameters: it rescales what the network already computes and needs a high learning rate.",
+    licence: "MIT",
+    fields: &[],
+    variants: &[],
+    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    default_roles: &[Role::K, Role::V, Role::Down],
+    identity_at_start: true,
+    folds: true,
+    method: &Ia3,
+};
+
+struct Ia3;
+
+impl Method for Ia3 {
+    fn plan(&self, anatomy: &Anatomy, sites: &[&Site], _set: &Settings) -> Result<Vec<Placement>, String> {
+        let place = |site: &&Site| {
+            // The paper scales the hidden layer, which is the input of `down`; everything else by its output.
+            let (door, d) = if site.role == Role::Down { (Door::Before, site.d_in) } else { (Door::After, site.d_out) };
+            Placement::new(site, door, vec![ParamSpec::new("l", 1, d, Init::Ones)]).costs(anatomy.tokens * d, anatomy.tokens * d)
+        };
+        Ok(sites.iter().map(place).collect())
+    }
+
+    fn before(&self, at: &At, x: Tensor<3>) -> Tensor<3> {
+        x * row(at.param("l"))
+    }
+
+    fn after(&self, at: &At, _x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+        y * row(at.param("l"))
+    }
+
+    fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
+        match (at.site.role, part) {
+            (Role::Down, "weight") => w * at.param("l").transpose(), // [d_in, 1] scales the rows
+            (Role::Down, _) => w,
+            _ => w * at.param("l"), // [1, d_out] scales columns, and the bias
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Visual prompt tuning: Jia et al., "Visual Prompt Tuning" (2022), equations 4 (shallow) and 5 (deep). Trained tokens on the
+//! residual stream. Called through the catalogue.
+
+use burn::tensor::Tensor;
+
+use super::parts::{self, DROPOUT};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Variant};
+use crate::engine::bag::At;
+use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::session::settings::{Field, Settings};
+
+pub const CARD: Card = Card {
+    name: "prompt",
+    title: "Prompt tokens",
+    family: Family::Prompt,
+    help: "Adds trained tokens to the image's tokens: once before the first block (shallow), or fresh ones before each (deep).",
+    formula: "[x, Z, E] = L([x, P, E]);  deep: a P of its own for every block",
+    count: "p · d (shallow), p · d a block (deep)",
+    paper: "Jia et al., Visual Prompt Tuning",
+    year: 2022,
+    caution: "Every prompt makes attention longer, so it costs time in every block; sensitive to the learning rate.",
+    licence: "CC-BY-NC-4.0 (paper's code, not used here)",
+    fields: &[
+        Field::whole("tokens", 1, 200, 8, "Number p of prompt tokens."),
+        Field::choice("depth", &["shallow", "deep"], "One set at the first placed block, or one set for every placed block."),
+        DROPOUT,
+    ],
+    variants: &[
+        Variant { title: "VPT-shallow", help: "Before the first block.", roles: &[Role::Block], settings: &[("depth", "shallow")] },
+        Variant { title: "VPT-deep", help: "Before every block.", roles: &[Role::Block], settings: &[("depth", "deep")] },
+    ],
+    roles: &[Role::Block],
+    default_roles: &[Role::Block],
+    identity_at_start: false,
+    folds: false,
+    method: &Prompt,
+};
+
+struct Prompt;
+
+impl Method for Prompt {
+    fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
+        let (p, d, n) = (set.whole("tokens"), anatomy.width, anatomy.tokens);
+        // As the paper: uniform by Glorot's bound over a patch and the width.
+        let bound = (6.0 / (3 * anatomy.patch * anatomy.patch + d) as f64).sqrt();
+        let spec = || ParamSpec::new("P", p, d, Init::Uniform(bound));
+        // What p more positions cost in one block: its linear layers and its attention.
+        let macs = p * (4 * d * d + 2 * d * anatomy.hidden) + 2 * d * ((n + p) * (n + p) - n * n);
+        let kept = p * (10 * d + anatomy.hidden) + 2 * anatomy.heads * ((n + p) * (n + p) - n * n);
+        let mut placements = Vec::new();
+        if set.text("depth") == "deep" {
+            for site in sites {
+                placements.push(Placement::new(site, Door::Before, vec![spec()]).costs(macs, kept));
+                placements.push(Placement::new(site, Door::After, vec![]));
+            }
+            return Ok(placements);
+        }
+        let last = anatomy.sites.iter().rfind(|site| site.role == Role::Block);
+        if let (Some(first), Some(last)) = (sites.first(), last) {
+            let blocks = anatomy.blocks - first.block.unwrap_or(0);
+            placements.push(Placement::new(first, Door::Before, vec![spec()]).costs(blocks * macs, blocks * kept));
+            placements.push(Placement::new(last, Door::After, vec![]));
+        }
+        Ok(placements)
+    }
+
+    /// Attention does not care where a token stands, so prompts go to the end: taking them off again is one `narrow`.
+    fn before(&self, at: &At, x: Tensor<3>) -> Tensor<3> {
+        let [batch, _, d] = x.dims();
+        let p = at.param("P").unsqueeze::<3>(); // [1, p, d]
+        let p = parts::dropout(at, p.expand([batch, at.set.whole("tokens"), d]));
+        parts::join(x, p) // [batch, positions + p, d]
+    }
+
+    fn after(&self, at: &At, _x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+        let positions = y.dims()[1];
+        y.narrow(1, 0, positions - at.set.whole("tokens"))
+    }
+}

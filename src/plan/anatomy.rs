@@ -1,0 +1,163 @@
+//! The anatomy of a network: its sites, and the doors a method may stand at. Backbones declare it, plans and the
+//! drawing read it. Plain data: knows no tensors, no window.
+
+use serde::{Deserialize, Serialize};
+
+/// What a site does in its block. The session's `roles = ["q", "v"]` names these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Patches, positions and class token.
+    Embed,
+    /// The block as a whole: its input and its output on the residual stream.
+    Block,
+    Norm,
+    Q,
+    K,
+    V,
+    /// The attention branch as a whole, before it joins the residual stream.
+    Attn,
+    O,
+    /// The MLP branch as a whole, before it joins the residual stream.
+    Mlp,
+    Up,
+    Act,
+    Down,
+    Head,
+}
+
+impl Role {
+    pub const ALL: [Role; 13] = [
+        Role::Embed,
+        Role::Block,
+        Role::Norm,
+        Role::Q,
+        Role::K,
+        Role::V,
+        Role::Attn,
+        Role::O,
+        Role::Mlp,
+        Role::Up,
+        Role::Act,
+        Role::Down,
+        Role::Head,
+    ];
+
+    /// The word used in session files and on screen.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Embed => "embed",
+            Role::Block => "block",
+            Role::Norm => "norm",
+            Role::Q => "q",
+            Role::K => "k",
+            Role::V => "v",
+            Role::Attn => "attn",
+            Role::O => "o",
+            Role::Mlp => "mlp",
+            Role::Up => "up",
+            Role::Act => "act",
+            Role::Down => "down",
+            Role::Head => "head",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.word() == word)
+    }
+}
+
+/// Where a method acts at a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Door {
+    /// Changes a weight before it is used.
+    Weight,
+    /// Changes what enters the site.
+    Before,
+    /// Changes what leaves the site, same shape.
+    After,
+    /// Makes what leaves the site longer; always after every `After`, so that additions still fit.
+    Extend,
+    /// Reads the outputs of all blocks and answers in the trunk's place.
+    Readout,
+}
+
+/// One frozen matrix of a site: `[rows, cols]`, used as `x · W`; a vector is one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub name: &'static str,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Part {
+    pub fn count(&self) -> usize {
+        self.rows * self.cols
+    }
+}
+
+/// One named place of the network. `path` is part of the file format: `blocks.3.attn.q`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    pub path: String,
+    pub role: Role,
+    /// Index of the block, from 0; none for the embedding, the last norm and the head.
+    pub block: Option<usize>,
+    /// Row of the grid: the place within a block, in words ("norm 1", "q").
+    pub place: &'static str,
+    /// Channels in and out.
+    pub d_in: usize,
+    pub d_out: usize,
+    pub parts: Vec<Part>,
+}
+
+impl Site {
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+
+    pub fn count(&self) -> usize {
+        self.parts.iter().map(Part::count).sum()
+    }
+}
+
+/// A backbone's declared anatomy: all that planning and drawing need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anatomy {
+    /// In the order the forward pass visits them.
+    pub sites: Vec<Site>,
+    pub blocks: usize,
+    /// Width of the residual stream.
+    pub width: usize,
+    pub heads: usize,
+    /// Width of the hidden layer of a block's MLP.
+    pub hidden: usize,
+    /// Positions on the residual stream, class token included.
+    pub tokens: usize,
+    /// Side of the square input image, in pixels.
+    pub image: usize,
+    pub patch: usize,
+}
+
+impl Anatomy {
+    pub fn site(&self, path: &str) -> Option<&Site> {
+        self.sites.iter().find(|site| site.path == path)
+    }
+
+    /// Parameters of the backbone, without any head.
+    pub fn count(&self) -> usize {
+        self.sites.iter().map(Site::count).sum()
+    }
+
+    /// The rows of the grid, top to bottom: the places of the first block.
+    pub fn places(&self) -> Vec<&'static str> {
+        let mut rows: Vec<_> = self.sites.iter().filter(|s| s.block == Some(0)).collect();
+        rows.sort_by_key(|site| site.role == Role::Block);
+        rows.iter().map(|site| site.place).collect()
+    }
+
+    /// The site of one cell of the grid.
+    pub fn cell(&self, place: &str, block: usize) -> Option<&Site> {
+        self.sites.iter().find(|site| site.block == Some(block) && site.place == place)
+    }
+}

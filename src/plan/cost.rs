@@ -1,0 +1,110 @@
+//! What a plan costs: bytes by component and floating-point operations a step. Estimates of activations follow what Burn's
+//! autodiff keeps for the backward pass; `tests/laws.rs` compares them with the allocator. Pure functions over plain data.
+
+use super::anatomy::{Anatomy, Door, Role};
+use super::Member;
+use crate::methods::ParamSpec;
+use crate::session::{Optimizer, Recipe};
+
+const F32: usize = 4;
+
+/// Bytes by component.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    pub backbone: usize,
+    pub trainable: usize,
+    pub gradients: usize,
+    pub optimizer: usize,
+    /// Saved for the backward pass.
+    pub activations: usize,
+}
+
+impl Bytes {
+    pub fn total(&self) -> usize {
+        self.backbone + self.trainable + self.gradients + self.optimizer + self.activations
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    pub bytes: Bytes,
+    /// Floating-point operations of one training step: forward, and what of the backward pass is needed.
+    pub flops_step: f64,
+    /// Of one forward pass over one sample.
+    pub flops_sample: f64,
+    /// Bytes of the exported adapter, head included.
+    pub export: usize,
+}
+
+/// Costs of a stack on an anatomy.
+pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Recipe) -> Cost {
+    let batch = recipe.batch_size;
+    let stack: usize = members.iter().map(Member::count).sum();
+    let trainable = stack + head.iter().map(ParamSpec::count).sum::<usize>();
+    let states = match recipe.optimizer {
+        Optimizer::AdamW => 2, // first and second moment
+        Optimizer::Sgd if recipe.momentum > 0.0 => 1,
+        Optimizer::Sgd => 0,
+    };
+
+    // The graph begins at the first site, in forward order, at which something trains; a read-out begins none in the trunk.
+    let in_trunk = |site: &str| {
+        members.iter().flat_map(|m| &m.placements).any(|p| p.site == site && p.door != Door::Readout && !p.params.is_empty())
+    };
+    let first = anatomy.sites.iter().position(|site| in_trunk(&site.path)).unwrap_or(anatomy.sites.len());
+    let (mut forward, mut through, mut kept) = (0, 0, 0);
+    for (n, site) in anatomy.sites.iter().enumerate() {
+        let macs = macs(anatomy, site.role, site.count());
+        forward += macs;
+        if n >= first {
+            through += macs;
+            kept += kept_by(anatomy, site.role);
+        }
+    }
+    let mut own = 0;
+    let mut weights = 0;
+    for placement in members.iter().flat_map(|m| &m.placements) {
+        own += placement.macs;
+        kept += placement.kept;
+        if placement.door == Door::Weight {
+            weights += placement.params.iter().map(ParamSpec::count).sum::<usize>() * anatomy.tokens;
+        }
+    }
+    let flops_sample = 2.0 * (forward + own) as f64;
+    // Backward: one product for the input of what the gradient passes through, one for each trained weight.
+    let flops_step = batch as f64 * (flops_sample + 2.0 * (through + 2 * own + weights) as f64);
+    Cost {
+        bytes: Bytes {
+            backbone: anatomy.count() * F32,
+            trainable: trainable * F32,
+            gradients: trainable * F32,
+            optimizer: trainable * states * F32,
+            activations: batch * kept * F32,
+        },
+        flops_step,
+        flops_sample,
+        export: trainable * F32,
+    }
+}
+
+/// Multiply-adds of a frozen site for one sample.
+fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
+    let n = anatomy.tokens;
+    match role {
+        Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
+        Role::Attn => 2 * n * n * anatomy.width, // scores and mixing
+        _ => n * parameters,
+    }
+}
+
+/// Numbers that one frozen site keeps for the backward pass when the gradient passes through it, one sample. A frozen
+/// linear layer keeps nothing: its gradient needs the weight alone.
+fn kept_by(anatomy: &Anatomy, role: Role) -> usize {
+    let n = anatomy.tokens;
+    match role {
+        Role::Norm => 4 * n * anatomy.width, // centred input, its square, the normed input, the scaled one
+        Role::Attn => 3 * n * anatomy.width + 3 * anatomy.heads * n * n, // q, k, v; scores, exponentials, weights
+        Role::Act => n * anatomy.hidden,
+        _ => 0,
+    }
+}

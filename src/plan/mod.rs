@@ -1,0 +1,139 @@
+//! The plan: what a session implies - placements, parameter shapes, exact counts, memory, problems. Pure functions, run on
+//! every edit, without weights. Called by the workbench, the command line and the engine; knows no tensors and no window.
+
+pub mod anatomy;
+pub mod cost;
+pub mod problems;
+
+use crate::backbones;
+use crate::datasets;
+use crate::engine::bag;
+use crate::methods::{self, ParamSpec, Placement};
+use crate::session::Session;
+use crate::session::settings::Settings;
+use crate::tasks;
+use anatomy::{Anatomy, Door};
+pub use cost::{Bytes, Cost};
+pub use problems::{Problem, Remedy, Severity};
+
+/// One method of the stack, resolved.
+pub struct Member {
+    /// Position in the session's stack.
+    pub index: usize,
+    pub card: &'static methods::Card,
+    /// Every field of the card, written out.
+    pub settings: Settings,
+    /// The sites the pattern stands for.
+    pub sites: Vec<String>,
+    pub placements: Vec<Placement>,
+    pub learning_rate_factor: f64,
+}
+
+impl Member {
+    pub fn count(&self) -> usize {
+        self.placements.iter().flat_map(|p| &p.params).map(ParamSpec::count).sum()
+    }
+
+    pub fn stands(&self, site: &str, door: Door) -> bool {
+        self.placements.iter().any(|p| p.door == door && p.site == site)
+    }
+
+    pub fn stands_anywhere(&self, site: &str) -> bool {
+        self.placements.iter().any(|p| p.site == site)
+    }
+}
+
+/// What a session implies.
+pub struct Plan {
+    pub anatomy: Anatomy,
+    pub members: Vec<Member>,
+    pub head: Vec<ParamSpec>,
+    /// Class names, in label order.
+    pub classes: &'static [&'static str],
+    pub problems: Vec<Problem>,
+    pub cost: Cost,
+}
+
+impl Plan {
+    /// Plans `session`. Never fails: what is wrong stands in `problems`.
+    pub fn of(session: &Session) -> Plan {
+        let mut problems = problems::of_session(session);
+        let anatomy = backbones::find(&session.backbone.name)
+            .and_then(|card| card.backbone.anatomy(&session.backbone.settings.filled(card.fields)).ok())
+            .unwrap_or_else(|| backbones::vit::TINY.declare()); // drawn while the problem says that the name is unknown
+        let classes = datasets::find(&session.data.name).map_or(&[][..], |card| card.classes);
+        let mut plan = Plan::on(session, anatomy, classes.len(), &mut problems);
+        plan.classes = classes;
+        problems::of_stack(session, &plan, &mut problems);
+        plan.problems = problems;
+        plan
+    }
+
+    /// Plans the stack of `session` on any anatomy, for counts at published sizes.
+    pub fn on(session: &Session, anatomy: Anatomy, classes: usize, problems: &mut Vec<Problem>) -> Plan {
+        let mut members = Vec::new();
+        for (index, placed) in session.methods.iter().enumerate() {
+            let Some(card) = methods::find(&placed.name) else { continue };
+            let settings = placed.settings.filled(card.fields);
+            let planned = placed.place.resolve(&anatomy, card.roles).and_then(|sites| {
+                let placements = card.method.plan(&anatomy, &sites, &settings)?;
+                Ok((sites.iter().map(|s| s.path.clone()).collect::<Vec<_>>(), placements))
+            });
+            match planned {
+                Ok((sites, placements)) => {
+                    let learning_rate_factor = placed.learning_rate_factor;
+                    members.push(Member { index, card, settings, sites, placements, learning_rate_factor });
+                }
+                Err(words) => problems.push(Problem::blocks(format!("methods[{index}]"), format!("{}: {words}", card.title))),
+            }
+        }
+        let head = tasks::classify::head(anatomy.width, classes);
+        let cost = cost::of(&anatomy, &members, &head, &session.recipe);
+        Plan { anatomy, members, head, classes: &[], problems: Vec::new(), cost }
+    }
+
+    /// Trainable parameters of the stack, without the head.
+    pub fn trainable(&self) -> usize {
+        self.members.iter().map(Member::count).sum()
+    }
+
+    pub fn head_count(&self) -> usize {
+        self.head.iter().map(ParamSpec::count).sum()
+    }
+
+    /// Every trainable matrix with its key in the bag.
+    pub fn specs(&self) -> Vec<(String, ParamSpec)> {
+        let mut specs = Vec::new();
+        for member in &self.members {
+            for placement in &member.placements {
+                for spec in &placement.params {
+                    specs.push((bag::key(member.index, member.card.name, &placement.site, &spec.name), spec.clone()));
+                }
+            }
+        }
+        specs.extend(self.head.iter().map(|spec| (format!("head/{}", spec.name), spec.clone())));
+        specs
+    }
+
+    /// What keeps this session from training.
+    pub fn blocked(&self) -> Option<&Problem> {
+        self.problems.iter().find(|p| p.severity == Severity::Blocks)
+    }
+
+    pub fn stands_at(&self, site: &str) -> bool {
+        self.members.iter().any(|m| m.stands_anywhere(site))
+    }
+
+    /// Some method reads the blocks' outputs.
+    pub fn reads_out(&self) -> bool {
+        self.members.iter().flat_map(|m| &m.placements).any(|p| p.door == Door::Readout)
+    }
+
+    /// The stack in a few words, as tables name it.
+    pub fn words(&self) -> String {
+        match self.members.as_slice() {
+            [] => "Linear probe".to_owned(),
+            members => members.iter().map(|m| m.card.title).collect::<Vec<_>>().join(" + "),
+        }
+    }
+}

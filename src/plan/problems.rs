@@ -1,0 +1,185 @@
+//! What is wrong with a session before it trains: data, shown next to a remedy button and printed by the command line.
+
+use crate::methods::{self, Family};
+use crate::session::Session;
+use crate::session::settings::{Field, Settings};
+use crate::{backbones, datasets, tasks};
+
+use super::Plan;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Training is refused until it is mended.
+    Blocks,
+}
+
+/// An edit that mends a problem.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Remedy {
+    /// Put method `index` back at its card's own roles.
+    DefaultPlace { index: usize },
+    /// Take method `index` off the stack.
+    Remove { index: usize },
+    /// Give back the default of a setting: path as in `methods.0.settings.rank`.
+    Reset { path: String },
+}
+
+impl Remedy {
+    pub fn label(&self) -> &'static str {
+        match self {
+            Remedy::DefaultPlace { .. } => "Place it where its paper does",
+            Remedy::Remove { .. } => "Remove it",
+            Remedy::Reset { .. } => "Use the default",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    pub severity: Severity,
+    /// Path in the session: `methods[0].place`, `recipe.batch_size`.
+    pub place: String,
+    pub words: String,
+    pub remedy: Option<Remedy>,
+}
+
+impl Problem {
+    pub fn blocks(place: impl Into<String>, words: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Blocks, place: place.into(), words: words.into(), remedy: None }
+    }
+
+    pub fn note(place: impl Into<String>, words: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Note, place: place.into(), words: words.into(), remedy: None }
+    }
+
+    fn remedy(mut self, remedy: Remedy) -> Problem {
+        self.remedy = Some(remedy);
+        self
+    }
+}
+
+fn names<T>(catalog: &[&T], name: impl Fn(&T) -> &'static str) -> String {
+    catalog.iter().map(|card| name(card)).collect::<Vec<_>>().join(", ")
+}
+
+fn faults(place: &str, path: &str, settings: &Settings, fields: &[Field], problems: &mut Vec<Problem>) {
+    for (name, words) in settings.faults(fields) {
+        let remedy = Remedy::Reset { path: format!("{path}.settings.{name}") };
+        problems.push(Problem::blocks(format!("{place}.settings.{name}"), words).remedy(remedy));
+    }
+}
+
+/// Unknown names, settings out of range, impossible recipes.
+pub fn of_session(session: &Session) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match backbones::find(&session.backbone.name) {
+        Some(card) => faults("backbone", "backbone", &session.backbone.settings, card.fields, &mut problems),
+        None => problems.push(Problem::blocks(
+            "backbone.name",
+            format!("unknown backbone `{}`; one of: {}", session.backbone.name, names(backbones::CATALOG, |c| c.name)),
+        )),
+    }
+    match datasets::find(&session.data.name) {
+        Some(card) => faults("data", "data", &session.data.settings, card.fields, &mut problems),
+        None => problems.push(Problem::blocks(
+            "data.name",
+            format!("unknown data set `{}`; one of: {}", session.data.name, names(datasets::CATALOG, |c| c.name)),
+        )),
+    }
+    match tasks::find(&session.task.name) {
+        Some(card) => faults("task", "task", &session.task.settings, card.fields, &mut problems),
+        None => problems.push(Problem::blocks(
+            "task.name",
+            format!("unknown task `{}`; one of: {}", session.task.name, names(tasks::CATALOG, |c| c.name)),
+        )),
+    }
+    for (index, placed) in session.methods.iter().enumerate() {
+        match methods::find(&placed.name) {
+            Some(card) => {
+                faults(&format!("methods[{index}]"), &format!("methods.{index}"), &placed.settings, card.fields, &mut problems);
+            }
+            None => problems.push(
+                Problem::blocks(
+                    format!("methods[{index}].name"),
+                    format!("unknown method `{}`; one of: {}", placed.name, names(methods::CATALOG, |c| c.name)),
+                )
+                .remedy(Remedy::Remove { index }),
+            ),
+        }
+        let factor = placed.learning_rate_factor;
+        if !(0.0..=1e4).contains(&factor) {
+            problems.push(Problem::blocks(
+                format!("methods[{index}].learning_rate_factor"),
+                format!("is {factor}; it goes from 0 to 10000"),
+            ));
+        }
+    }
+    of_recipe(session, &mut problems);
+    problems
+}
+
+fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {
+    let r = &session.recipe;
+    let mut demand = |fine: bool, name: &str, words: String| {
+        if !fine {
+            let remedy = Remedy::Reset { path: format!("recipe.{name}") };
+            problems.push(Problem::blocks(format!("recipe.{name}"), words).remedy(remedy));
+        }
+    };
+    demand(r.learning_rate > 0.0 && r.learning_rate <= 10.0, "learning_rate", format!("is {}; it goes from above 0 to 10", r.learning_rate));
+    demand((1..=4096).contains(&r.batch_size), "batch_size", format!("is {}; it goes from 1 to 4096", r.batch_size));
+    demand((1..=10_000).contains(&r.epochs), "epochs", format!("is {}; it goes from 1 to 10000", r.epochs));
+    demand((0.0..=1.0).contains(&r.warm_up), "warm_up", format!("is {}; it is a part of all steps, from 0 to 1", r.warm_up));
+    demand((0.0..1.0).contains(&r.label_smoothing), "label_smoothing", format!("is {}; it goes from 0 to below 1", r.label_smoothing));
+    demand((0.0..1.0).contains(&r.momentum), "momentum", format!("is {}; it goes from 0 to below 1", r.momentum));
+    demand((0.0..=10.0).contains(&r.weight_decay), "weight_decay", format!("is {}; it goes from 0 to 10", r.weight_decay));
+    demand(r.clip_norm >= 0.0 && r.clip_norm.is_finite(), "clip_norm", format!("is {}; 0 switches clipping off", r.clip_norm));
+    demand(r.report_every >= 1, "report_every", "is 0; the loss must be read back at least now and then".to_owned());
+    demand(r.crop <= 8, "crop", format!("is {}; images move by at most 8 pixels", r.crop));
+}
+
+/// Placements that match nothing, methods in each other's way.
+pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
+    for member in &plan.members {
+        let place = format!("methods[{}].place", member.index);
+        if member.sites.is_empty() || member.placements.iter().all(|p| p.params.is_empty()) {
+            let pattern = session.methods[member.index].place.words();
+            problems.push(
+                Problem::blocks(
+                    place,
+                    format!("{}: the pattern \"{pattern}\" matches no site with anything to train. Paint it onto the drawing", member.card.title),
+                )
+                .remedy(Remedy::DefaultPlace { index: member.index }),
+            );
+        }
+    }
+    let side = plan.members.iter().position(|m| m.card.family == Family::Side);
+    if let Some(side) = side {
+        for member in plan.members.iter().filter(|m| m.card.family != Family::Side) {
+            problems.push(Problem::note(
+                format!("methods[{}]", member.index),
+                format!(
+                    "{} changes the trunk that {} reads: gradients then pass through the backbone and the side network's memory gain is lost",
+                    member.card.title, plan.members[side].card.title
+                ),
+            ));
+        }
+    }
+    // Two methods that each replace the same weight: the later one would undo the earlier.
+    for (n, later) in plan.members.iter().enumerate() {
+        let replaces = |m: &super::Member| matches!(m.card.family, Family::Full | Family::Select);
+        for earlier in plan.members[..n].iter().filter(|m| replaces(m) && replaces(later)) {
+            if let Some(site) = later.sites.iter().find(|site| earlier.sites.contains(site)) {
+                problems.push(
+                    Problem::blocks(
+                        format!("methods[{}].place", later.index),
+                        format!("{} and {} both train the weights of `{site}`; one of them would have no effect", earlier.card.title, later.card.title),
+                    )
+                    .remedy(Remedy::Remove { index: later.index }),
+                );
+            }
+        }
+    }
+}

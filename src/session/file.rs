@@ -1,0 +1,185 @@
+//! Session files: `*.petl.toml`, read with errors that name the line, written whole or not at all; overrides as
+//! `path=value`. Called by the workbench and the command line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use toml::de::{DeTable, DeValue};
+
+use super::{Session, VERSION, presets};
+use crate::plan::{Plan, Problem, Severity};
+
+/// Reads a session file.
+pub fn open(path: &Path) -> Result<Session> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the session {}. Check the path, or name a preset ({})", path.display(), presets::names()))?;
+    parse(&text, &path.display().to_string())
+}
+
+/// The session that `what` names: a preset, or a file.
+pub fn find(what: &str) -> Result<Session> {
+    match presets::find(what) {
+        Some(preset) => parse(preset.text, &format!("preset {what}")),
+        None => open(Path::new(what)),
+    }
+}
+
+/// Reads a session from text; `place` names it in errors.
+pub fn parse(text: &str, place: &str) -> Result<Session> {
+    // The version first: a newer file may hold anything.
+    let version = toml::from_str::<toml::Table>(text)
+        .map_err(|e| fault(text, place, e.span().map(|s| s.start), e.message()))?
+        .get("petl")
+        .and_then(toml::Value::as_integer);
+    match version {
+        None => bail!("{place}: has no `petl = {VERSION}` line. Is it a petl session?"),
+        Some(v) if v > i64::from(VERSION) => {
+            let line = line_of(text, "petl").unwrap_or(1);
+            bail!("{place}, line {line}: written by a newer program (format {v}; this one reads {VERSION}). Install a newer petl")
+        }
+        Some(v) if v < 1 => bail!("{place}, line {}: format {v} never was", line_of(text, "petl").unwrap_or(1)),
+        Some(_) => {}
+    }
+    let session: Session = toml::from_str(text).map_err(|e| fault(text, place, e.span().map(|s| s.start), e.message()))?;
+    // Names and settings come from the catalogues, which serde does not know.
+    let in_file = |p: &Problem| p.severity == Severity::Blocks && !p.place.ends_with(".place");
+    if let Some(problem) = Plan::of(&session).problems.iter().find(|p| in_file(p)) {
+        let line = line_of(text, &problem.place).map_or(String::new(), |n| format!(", line {n}"));
+        bail!("{place}{line}: {} {}", problem.place, problem.words);
+    }
+    Ok(session)
+}
+
+fn fault(text: &str, place: &str, offset: Option<usize>, words: &str) -> anyhow::Error {
+    let line = offset.map_or(String::new(), |at| format!(", line {}", number(text, at)));
+    anyhow!("{place}{line}: {words}")
+}
+
+fn number(text: &str, offset: usize) -> usize {
+    text[..offset.min(text.len())].matches('\n').count() + 1
+}
+
+/// Line of the value at `path` (`methods[0].settings.rank`), or of the nearest thing above it that is written.
+fn line_of(text: &str, path: &str) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let mut table = root.get_ref();
+    let mut offset = None;
+    for piece in path.split('.') {
+        let (name, index) = match piece.split_once('[') {
+            Some((name, rest)) => (name, rest.trim_end_matches(']').parse::<usize>().ok()),
+            None => (piece, None),
+        };
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref().as_ref() == name) else { break };
+        offset = Some(key.span().start);
+        let value = match (index, value.get_ref()) {
+            (Some(n), DeValue::Array(items)) => items.get(n)?,
+            _ => value,
+        };
+        match value.get_ref() {
+            DeValue::Table(inner) => {
+                if index.is_some() {
+                    offset = Some(value.span().start);
+                }
+                table = inner;
+            }
+            _ => break,
+        }
+    }
+    offset.map(|at| number(text, at))
+}
+
+/// The session as text, with what each pattern resolved to.
+pub fn text(session: &Session) -> Result<String> {
+    let mut session = session.clone();
+    let plan = Plan::of(&session);
+    for (index, placed) in session.methods.iter_mut().enumerate() {
+        let member = plan.members.iter().find(|m| m.index == index);
+        placed.resolved = member.map(|m| m.sites.clone()).unwrap_or_default();
+    }
+    toml::to_string_pretty(&session).context("cannot write the session as TOML")
+}
+
+/// Saves a session, whole or not at all.
+pub fn save(session: &Session, path: &Path) -> Result<()> {
+    write_whole(path, text(session)?.as_bytes())
+}
+
+/// Writes `bytes` beside `path`, then renames: a crash or a full disk leaves the old file as it was.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = || format!("cannot write {}. Is there room on the disk, and may you write to {}?", path.display(), folder.display());
+    std::fs::create_dir_all(folder).with_context(fail)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(fail)?;
+    file.write_all(bytes).with_context(fail)?;
+    file.as_file().sync_all().with_context(fail)?;
+    file.persist(path).map_err(|e| e.error).with_context(fail)?;
+    Ok(())
+}
+
+/// Applies `path=value` overrides, as in `recipe.epochs=3` or `methods.0.settings.rank=4`.
+pub fn set(session: &Session, overrides: &[String]) -> Result<Session> {
+    let mut root = toml::Value::try_from(session).context("cannot read the session as TOML")?;
+    for entry in overrides {
+        let (path, value) = entry.split_once('=').ok_or_else(|| anyhow!("--set takes path=value, not `{entry}`"))?;
+        let value = value.trim();
+        // Numbers, booleans, quoted text and arrays as TOML reads them; anything else is text without its quotes.
+        let value = match toml::from_str::<toml::Table>(&format!("v = {value}")) {
+            Ok(mut table) => table.remove("v").unwrap_or(toml::Value::String(value.to_owned())),
+            Err(_) => toml::Value::String(value.to_owned()),
+        };
+        put(&mut root, path.trim(), value).with_context(|| format!("--set {entry}"))?;
+    }
+    let text = toml::to_string(&root).context("cannot write the session as TOML")?;
+    parse(&text, "the session after --set").map_err(|e| anyhow!("{}", strip_line(&e.to_string())))
+}
+
+/// Line numbers of a text that nobody sees help nobody.
+fn strip_line(words: &str) -> String {
+    match (words.find(", line "), words.find(": ")) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", &words[..from], &words[to..]),
+        _ => words.to_owned(),
+    }
+}
+
+fn put(root: &mut toml::Value, path: &str, value: toml::Value) -> Result<()> {
+    let mut here = root;
+    let pieces: Vec<_> = path.split('.').collect();
+    let (last, above) = pieces.split_last().ok_or_else(|| anyhow!("the path is empty"))?;
+    for piece in above {
+        here = match here {
+            toml::Value::Array(items) => {
+                let count = items.len();
+                let n: usize = piece.parse().map_err(|_| anyhow!("`{piece}` should be a number from 0 to {}", count.saturating_sub(1)))?;
+                items.get_mut(n).ok_or_else(|| anyhow!("there is no number {n}; there are {count}"))?
+            }
+            toml::Value::Table(table) => table.entry(*piece).or_insert_with(|| toml::Value::Table(toml::Table::new())),
+            _ => bail!("`{piece}` leads into a plain value"),
+        };
+    }
+    match here {
+        toml::Value::Table(table) => {
+            table.insert((*last).to_owned(), value);
+            Ok(())
+        }
+        toml::Value::Array(items) => match last.parse::<usize>().ok().and_then(|n| items.get_mut(n)) {
+            Some(slot) => {
+                *slot = value;
+                Ok(())
+            }
+            None => bail!("there is no number `{last}`"),
+        },
+        _ => bail!("`{last}` leads into a plain value"),
+    }
+}
+
+/// The side file to which a session that lives at `path` is saved by itself; without a path, one in `home`.
+pub fn autosave_path(path: Option<&Path>, home: &Path) -> PathBuf {
+    match path {
+        Some(path) => {
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            path.with_file_name(format!(".{name}.autosave"))
+        }
+        None => home.join("untitled.petl.toml.autosave"),
+    }
+}
