@@ -98,12 +98,12 @@ pub fn random(anatomy: &Anatomy, seed: u64, device: &Device) -> Weights {
 pub fn write(path: &Path, tensors: &BTreeMap<String, TensorData>, as_f16: bool, notes: BTreeMap<String, String>) -> Result<()> {
     let mut raw = Vec::new();
     for (name, data) in tensors {
-        let values = data.to_vec::<f32>().map_err(|e| anyhow::anyhow!("`{name}` is not f32: {e:?}"))?;
+        let values = data.try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("`{name}` is not f32: {e:?}"))?;
         let bytes: Vec<u8> = match as_f16 {
             true => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
             false => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
-        raw.push((name.clone(), data.shape.to_vec(), bytes));
+        raw.push((name.clone(), data.shape().to_vec(), bytes));
     }
     let dtype = if as_f16 { Dtype::F16 } else { Dtype::F32 };
     let mut views = Vec::new();

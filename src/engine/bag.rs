@@ -58,8 +58,8 @@ impl Bag {
         for (key, param) in &mut self.params {
             let Some(data) = values.get(key) else { bail!("the adapter lacks `{key}`") };
             let dims = param.dims();
-            if data.shape.as_slice() != dims {
-                bail!("`{key}` is {:?} in the adapter, but this session makes it {dims:?}", data.shape.as_slice());
+            if data.shape().as_slice() != dims {
+                bail!("`{key}` is {:?} in the adapter, but this session makes it {dims:?}", data.shape().as_slice());
             }
             *param = trainable(Tensor::from_data(data.clone(), device));
         }

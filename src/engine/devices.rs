@@ -18,7 +18,7 @@ fn adapters() -> Vec<Adapter> {
     let backends = if cfg!(target_os = "macos") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let (mut discrete, mut integrated, mut shared) = (0, 0, 0);
-    let mut next = |count: &mut usize| {
+    let next = |count: &mut usize| {
         *count += 1;
         *count - 1
     };

@@ -67,7 +67,7 @@ impl Model {
 /// The values of a tensor, read back.
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     let data = tensor.inner().into_data();
-    data.to_vec::<f32>().map_err(|e| anyhow::anyhow!("a tensor could not be read back as f32: {e:?}"))
+    data.try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("a tensor could not be read back as f32: {e:?}"))
 }
 
 /// The session's data.
