@@ -83,6 +83,7 @@ impl<'a> Tuner<'a> {
 
     /// The trunk's answer `y`, or that of a side network that stands at `site`. `[batch, positions, width]`.
     pub fn readout(&mut self, site: &str, y: Tensor<3>) -> Tensor<3> {
+        self.visited.push(site.to_owned());
         let taps = std::mem::take(&mut self.taps);
         self.standing(site, Door::Readout).fold(y, |y, (member, at)| member.card.method.readout(&at, &taps, y))
     }

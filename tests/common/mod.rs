@@ -1,0 +1,90 @@
+//! What several test files share: a toy vision transformer, sessions on it, and one training step.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use petl_workbench::backbones::vit::Vit;
+use petl_workbench::backbones::weights;
+use petl_workbench::engine::bag::Bag;
+use petl_workbench::engine::model::Model;
+use petl_workbench::engine::optimise::Optimiser;
+use petl_workbench::methods::Card;
+use petl_workbench::plan::Plan;
+use petl_workbench::session::{Choice, Place, Placed, Recipe, Session, Settings, VERSION};
+use petl_workbench::tasks::classify;
+
+/// 8 x 8 images, 5 tokens, 2 blocks.
+pub static TOY: Vit =
+    Vit { image: 8, patch: 4, width: 24, blocks: 2, heads: 3, hidden: 48, epsilon: 1e-6, embedded: None };
+pub const CLASSES: usize = 3;
+
+/// A session with this stack.
+pub fn session(methods: Vec<Placed>) -> Session {
+    Session {
+        petl: VERSION,
+        title: "toy".into(),
+        seed: 3,
+        device: "cpu".into(),
+        backbone: Choice::named("vit-tiny-32"),
+        data: Choice::named("digits"),
+        task: Choice::named("classify"),
+        recipe: Recipe::default(),
+        methods,
+    }
+}
+
+/// `card` at its default place with these settings.
+pub fn placed(card: &Card, settings: Settings) -> Placed {
+    Placed {
+        name: card.name.into(),
+        place: Place::roles(card.default_roles),
+        settings,
+        learning_rate_factor: 1.0,
+        resolved: vec![],
+    }
+}
+
+/// The toy network with this stack, random weights that are not symmetric (biases too), on the CPU.
+pub fn toy(session: &Session) -> Model {
+    let mut problems = vec![];
+    let plan = Plan::on(session, TOY.declare(), CLASSES, &mut problems);
+    assert!(problems.is_empty(), "{problems:?}");
+    let device = Device::flex();
+    let mut weights = weights::random(&plan.anatomy, 11, &device);
+    for (n, value) in weights.values_mut().enumerate() {
+        let noise = numbers(value.dims().iter().product(), n as f32);
+        *value = value.clone() + Tensor::from_data(TensorData::new(noise, value.dims()), &device) * 0.1;
+    }
+    let bag = Bag::make(&plan.specs(), &weights, session.seed, &device).expect("the bag");
+    Model { plan, backbone: &TOY, weights, bag, device }
+}
+
+/// Values in -1 to 1 that look random and never change.
+pub fn numbers(count: usize, phase: f32) -> Vec<f32> {
+    (0..count).map(|n| ((n as f32 + 1.0) * 12.9898 + phase * 78.233).sin() * 43_758.547 % 1.0).collect()
+}
+
+pub fn batch(device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
+    let pixels = TensorData::new(numbers(6 * 3 * 64, 0.5), [6, 3, 8, 8]);
+    let labels = TensorData::new(vec![0_i64, 1, 2, 0, 1, 2], [6]);
+    (Tensor::from_data(pixels, device), Tensor::from_data(labels, device))
+}
+
+/// Logits of the batch, read back.
+pub fn logits(model: &Model) -> Vec<f32> {
+    let (pixels, _) = batch(&model.device);
+    petl_workbench::engine::model::host(model.logits(&model.bag.frozen(), pixels, false)).expect("logits")
+}
+
+/// One training step; the loss before it, and each key's squared gradient norm.
+pub fn step(model: &mut Model, optimiser: &mut Optimiser, rate: f64) -> (f32, std::collections::BTreeMap<String, f32>) {
+    let (pixels, labels) = batch(&model.device);
+    let loss = classify::loss(model.logits(&model.bag, pixels, true), labels, 0.0);
+    let value = loss.clone().inner().into_scalar::<f32>();
+    let squares = optimiser.step(&mut model.bag, loss.backward(), rate);
+    (value, squares.into_iter().map(|(k, v)| (k, v.into_scalar::<f32>())).collect())
+}
+
+/// Largest difference of two lists of the same length.
+pub fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "lists of different lengths");
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}

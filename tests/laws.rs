@@ -1,0 +1,392 @@
+//! Laws over every catalogue entry, and the exact counts that the papers give.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::{Device, Tensor};
+use common::{CLASSES, TOY, apart, batch, logits, placed, session, step, toy};
+use petl_workbench::backbones::{self, vit, weights};
+use petl_workbench::engine::bag::Bag;
+use petl_workbench::engine::model::Model;
+use petl_workbench::engine::optimise::{Optimiser, learning_rate};
+use petl_workbench::engine::tuner::Tuner;
+use petl_workbench::methods::{self, Card};
+use petl_workbench::plan::Plan;
+use petl_workbench::plan::anatomy::Role;
+use petl_workbench::session::settings::{Field, Kind, Settings, Value};
+use petl_workbench::session::{Optimizer, Place, Placed, Recipe, Schedule};
+use petl_workbench::{datasets, exports, tasks};
+
+/// Every card with its default settings, and each of its fields once at every extreme, where the plan allows it.
+fn settings_of(card: &Card) -> Vec<Settings> {
+    let mut all = vec![Settings::default()];
+    for field in card.fields {
+        let values: Vec<Value> = match field.kind {
+            Kind::Flag(_) => vec![Value::Flag(false), Value::Flag(true)],
+            Kind::Whole { min, max, .. } => vec![Value::Whole(min), Value::Whole(max)],
+            Kind::Real { min, max, .. } => vec![Value::Real(min), Value::Real(max)],
+            Kind::Choice(words) => words.iter().map(|w| Value::Text((*w).into())).collect(),
+            Kind::Text(text) => vec![Value::Text(text.into())],
+        };
+        for value in values {
+            let mut settings = Settings::default();
+            settings.set(field.name, value);
+            all.push(settings);
+        }
+    }
+    all
+}
+
+fn optimiser(rate: f64) -> Optimiser {
+    let recipe = Recipe { learning_rate: rate, weight_decay: 0.0, schedule: Schedule::Constant, warm_up: 0.0, ..Recipe::default() };
+    Optimiser::new(&recipe, BTreeMap::new())
+}
+
+#[test]
+fn counts_are_those_of_the_papers() {
+    let count = |card: &Card, place: Place, settings: &[(&str, Value)]| {
+        let mut set = Settings::default();
+        settings.iter().for_each(|(name, value)| set.set(name, value.clone()));
+        let mut problems = vec![];
+        let stack = vec![Placed { place, ..placed(card, set) }];
+        let plan = Plan::on(&session(stack), vit::B_16.declare(), 100, &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(plan.head_count(), 768 * 100 + 100, "head");
+        plan.trainable()
+    };
+    let whole = |n| Value::Whole(n);
+    let text = |t: &str| Value::Text(t.into());
+    let at = |card: &Card| Place::roles(card.default_roles);
+    assert_eq!(count(&methods::lora::CARD, at(&methods::lora::CARD), &[("rank", whole(8))]), 294_912, "LoRA r 8 on q, v");
+    let adaptformer = [("bottleneck", whole(8)), ("form", text("parallel")), ("scale", Value::Real(0.1))];
+    assert_eq!(count(&methods::bottleneck::CARD, Place::roles(&[Role::Mlp]), &adaptformer), 156_768, "AdaptFormer r 8");
+    assert_eq!(count(&methods::bitfit::CARD, at(&methods::bitfit::CARD), &[]), 102_912, "BitFit");
+    let shallow = [("tokens", whole(100)), ("depth", text("shallow"))];
+    assert_eq!(count(&methods::prompt::CARD, at(&methods::prompt::CARD), &shallow), 76_800, "VPT-shallow, 100 tokens");
+    let deep = [("tokens", whole(100)), ("depth", text("deep"))];
+    assert_eq!(count(&methods::prompt::CARD, at(&methods::prompt::CARD), &deep), 12 * 76_800, "VPT-deep, 100 tokens");
+    assert_eq!(count(&methods::full::CARD, at(&methods::full::CARD), &[]), 85_798_656, "ViT-B/16 without its head");
+    assert_eq!(count(&methods::ia3::CARD, at(&methods::ia3::CARD), &[]), 12 * (2 * 768 + 3072), "IA3 on k, v and the hidden layer");
+    assert_eq!(count(&methods::prefix::CARD, at(&methods::prefix::CARD), &[("length", whole(16))]), 12 * 2 * 16 * 768, "prefix");
+    // methods/05: n(4 d_s² + 2 d_s h/r + vectors) + (n + 1)(d d_s + d_s) + d_s d + d, gates and norms
+    let (s, h, n) = (96, 384, 12);
+    let block = 4 * (s * s + s) + (s * h + h) + (h * s + s) + 4 * s + 1;
+    let ladder = n * block + (n + 1) * (768 * s + s) + 2 * s + s * 768 + 768;
+    assert_eq!(count(&methods::lst::CARD, at(&methods::lst::CARD), &[("reduction", whole(8))]), ladder, "LST r 8");
+}
+
+#[test]
+fn the_attention_and_mlp_adapters_count_twice_as_houlsby_says() {
+    let card = &methods::bottleneck::CARD;
+    let mut problems = vec![];
+    let stack = vec![Placed { place: Place::roles(&[Role::Attn, Role::Mlp]), ..placed(card, Settings::default()) }];
+    let plan = Plan::on(&session(stack), vit::B_16.declare(), 10, &mut problems);
+    assert_eq!(plan.trainable(), 24 * (2 * 768 * 16 + 16 + 768));
+}
+
+#[test]
+fn declared_anatomy_is_the_visited_one_for_every_configuration() {
+    let wide = vit::Vit { width: 48, heads: 4, blocks: 3, patch: 2, ..TOY };
+    for net in [TOY, wide] {
+        let mut problems = vec![];
+        let plan = Plan::on(&session(vec![]), net.declare(), CLASSES, &mut problems);
+        let device = Device::flex();
+        let weights = weights::random(&plan.anatomy, 1, &device);
+        let bag = Bag::default();
+        let mut tuner = Tuner::new(&plan, &weights, &bag, false);
+        use petl_workbench::backbones::Backbone;
+        let features = net.forward(&mut tuner, Tensor::zeros([2, 3, 8, 8], &device));
+        let declared: Vec<_> = plan.anatomy.sites.iter().map(|s| s.path.clone()).collect();
+        assert_eq!(tuner.visited, declared);
+        assert_eq!(features.dims(), [2, plan.anatomy.tokens, net.width]);
+    }
+}
+
+#[test]
+fn every_setting_at_its_default_and_extremes_builds_and_answers() {
+    for card in methods::CATALOG {
+        for settings in settings_of(card) {
+            let session = session(vec![placed(card, settings.clone())]);
+            let mut problems = vec![];
+            let plan = Plan::on(&session, TOY.declare(), CLASSES, &mut problems);
+            if !problems.is_empty() {
+                // Only a width that the heads cannot share may be refused, and with words that name what fits.
+                assert!(card.name == "lst" && problems[0].words.contains("fit"), "{}: {problems:?}", card.name);
+                continue;
+            }
+            let model = toy(&session);
+            assert_eq!(model.bag.count(), plan.trainable() + plan.head_count(), "{}: declared = real", card.name);
+            let answer = logits(&model);
+            assert!(answer.iter().all(|v| v.is_finite()), "{} {settings:?}", card.name);
+        }
+    }
+}
+
+#[test]
+fn identity_at_the_start_is_as_the_card_says() {
+    let frozen = logits(&toy(&session(vec![])));
+    for card in methods::CATALOG {
+        let model = toy(&session(vec![placed(card, Settings::default())]));
+        let difference = apart(&frozen, &logits(&model));
+        assert_eq!(difference == 0.0, card.identity_at_start, "{}: largest difference at the start {difference}", card.name);
+    }
+}
+
+#[test]
+fn every_trainable_has_had_a_gradient_by_the_second_step() {
+    for card in methods::CATALOG {
+        for variant in std::iter::once(None).chain(card.variants.iter().map(Some)) {
+            let mut stack = placed(card, Settings::default());
+            if let Some(variant) = variant {
+                stack.place = Place::roles(variant.roles);
+                for (name, value) in variant.settings {
+                    stack.settings.set(name, read(card.fields, name, value));
+                }
+            }
+            stack.settings.set("dropout", Value::Real(0.0));
+            let mut model = toy(&session(vec![stack]));
+            let mut optimiser = optimiser(1e-2);
+            let mut touched = BTreeSet::new();
+            for _ in 0..2 {
+                let (_, squares) = step(&mut model, &mut optimiser, 1e-2);
+                touched.extend(squares.into_iter().filter(|(_, v)| *v > 0.0).map(|(k, _)| k));
+            }
+            // A bias of keys shifts all scores of a query alike, which softmax does not see: its gradient is zero by
+            // mathematics, and here only rounding.
+            let untouched: Vec<_> = model.bag.params.keys().filter(|k| !touched.contains(*k)).collect();
+            let by_mathematics = |k: &str| k.contains("attn.k/bias") || k.contains("/k_") && k.ends_with("_bias");
+            assert!(untouched.iter().all(|k| by_mathematics(k)), "{}: no gradient for {untouched:?}", card.name);
+        }
+    }
+}
+
+fn read(fields: &[Field], name: &str, text: &str) -> Value {
+    let field = fields.iter().find(|f| f.name == name).expect("a variant names a field of its card");
+    match field.kind {
+        Kind::Whole { .. } => Value::Whole(text.parse().expect("a whole number")),
+        Kind::Real { .. } => Value::Real(text.parse().expect("a number")),
+        Kind::Flag(_) => Value::Flag(text == "true"),
+        Kind::Choice(_) | Kind::Text(_) => Value::Text(text.into()),
+    }
+}
+
+#[test]
+fn the_loss_falls_and_the_backbones_bits_stay() {
+    for card in methods::CATALOG {
+        let mut model = toy(&session(vec![placed(card, Settings::default())]));
+        let before: BTreeMap<_, _> = model.weights.iter().map(|(k, v)| (k.clone(), v.to_data())).collect();
+        let mut optimiser = optimiser(1e-2);
+        let (first, _) = step(&mut model, &mut optimiser, 1e-2);
+        let last = (0..15).map(|_| step(&mut model, &mut optimiser, 1e-2).0).last().expect("steps");
+        assert!(last < first * 0.9, "{}: loss {first} to {last}", card.name);
+        for (name, value) in &model.weights {
+            assert_eq!(value.to_data(), before[name], "{}: `{name}` moved", card.name);
+        }
+    }
+}
+
+#[test]
+fn folded_weights_give_the_unfolded_output() {
+    for card in methods::CATALOG.iter().filter(|c| c.folds) {
+        let mut model = toy(&session(vec![placed(card, Settings::default())]));
+        let mut optimiser = optimiser(1e-2);
+        (0..3).for_each(|_| {
+            step(&mut model, &mut optimiser, 1e-2);
+        });
+        let unfolded = logits(&model);
+        let bag = model.bag.frozen();
+        let tuner = Tuner::new(&model.plan, &model.weights, &bag, false);
+        let mut merged = BTreeMap::new();
+        for site in &model.plan.anatomy.sites {
+            for part in &site.parts {
+                merged.insert(format!("{}.{}", site.path, part.name), tuner.folded(site, part.name));
+            }
+        }
+        let mut plain = toy(&session(vec![]));
+        plain.weights = merged;
+        plain.bag = Bag { params: bag.params.iter().filter(|(k, _)| k.starts_with("head/")).map(|(k, v)| (k.clone(), v.clone())).collect() };
+        let difference = apart(&unfolded, &logits(&plain));
+        assert!(difference < 1e-5, "{}: {difference}", card.name);
+        let moved = apart(&unfolded, &logits(&toy(&session(vec![]))));
+        assert!(moved > 1e-3, "{}: training changed nothing, so the law above shows nothing", card.name);
+    }
+}
+
+#[test]
+fn saved_and_loaded_is_the_same_bit_for_bit() {
+    for card in methods::CATALOG {
+        let session = session(vec![placed(card, Settings::default())]);
+        let mut model = toy(&session);
+        step(&mut model, &mut optimiser(1e-2), 1e-2);
+        let folder = tempfile::tempdir().expect("a folder");
+        exports::own::write(&session, &model, folder.path()).expect("written");
+        let values = exports::own::tensors(&folder.path().join("adapter.safetensors")).expect("read");
+        let mut back = toy(&session);
+        back.bag.load(&values, &back.device).expect("loaded");
+        assert_eq!(logits(&model), logits(&back), "{}", card.name);
+    }
+}
+
+#[test]
+fn two_runs_of_one_seed_are_the_same_and_another_seed_is_not() {
+    let run = |seed| {
+        let mut session = session(vec![placed(&methods::lora::CARD, Settings::default())]);
+        session.seed = seed;
+        let mut model = toy(&session);
+        let mut optimiser = optimiser(1e-2);
+        (0..3).map(|_| step(&mut model, &mut optimiser, 1e-2).0).collect::<Vec<_>>()
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn a_ladders_gates_open_and_close() {
+    // methods/05 (h): a gate at 0 gives one half of each; wide open, the rung's block is not heard; shut, only it is.
+    let model = toy(&session(vec![placed(&methods::lst::CARD, Settings::default())]));
+    let with = |gate: f32, tap: f32| {
+        let mut bag = model.bag.frozen();
+        for (key, value) in &mut bag.params {
+            if key.contains("/a_") {
+                *value = value.ones_like() * gate;
+            }
+        }
+        let mut weights = model.weights.clone();
+        // Move the output of block 2 only: the side network's last rung.
+        let name = "blocks.1.mlp.down.bias".to_owned();
+        weights.insert(name.clone(), weights[&name].clone() + tap);
+        let moved = Model { plan: Plan::on(&session(vec![placed(&methods::lst::CARD, Settings::default())]), TOY.declare(), CLASSES, &mut vec![]), backbone: &TOY, weights, bag: bag.clone(), device: model.device.clone() };
+        logits(&moved)
+    };
+    assert_eq!(apart(&with(100.0, 0.0), &with(100.0, 1.0)), 0.0, "open gates must not hear the block");
+    assert!(apart(&with(-100.0, 0.0), &with(-100.0, 1.0)) > 1e-4, "shut gates must hear it");
+    let half = model.bag.params.iter().filter(|(k, _)| k.contains("/a_")).all(|(_, v)| v.clone().inner().into_scalar::<f32>() == 0.0);
+    assert!(half, "gates start at 0, which is one half");
+}
+
+#[test]
+fn the_scale_of_an_adapter_scales_what_it_adds() {
+    // methods/07 (h) 2, on a linear head: logits move in proportion to s only where the adapter stands in the last block's
+    // residual branch and no norm follows, so it is checked on the site itself.
+    let frozen = logits(&toy(&session(vec![])));
+    let at = |scale: f64| {
+        let mut set = Settings::default();
+        set.set("scale", Value::Real(scale));
+        let mut model = toy(&session(vec![placed(&methods::bottleneck::CARD, set)]));
+        for (key, value) in &mut model.bag.params {
+            if key.ends_with("/up") {
+                *value = (value.clone().inner() + 0.05).autodiff().require_grad();
+            }
+        }
+        logits(&model)
+    };
+    assert_eq!(at(0.0), frozen, "s = 0 adds nothing");
+    assert!(apart(&at(1.0), &frozen) > 1e-3);
+}
+
+#[test]
+fn a_prefix_of_keys_far_away_takes_no_attention() {
+    // methods/07: prefix tuning is a gated sum whose gate falls with the prefix's scores. Keys that point against every
+    // query leave the frozen output.
+    let card = &methods::prefix::CARD;
+    let model = toy(&session(vec![placed(card, Settings::default())]));
+    let mut bag = model.bag.frozen();
+    let mut weights = model.weights.clone();
+    for block in 0..TOY.blocks {
+        // Queries of constant sign: zero weight, bias one.
+        let q = format!("blocks.{block}.attn.q");
+        for (part, value) in [("weight", 0.0), ("bias", 1.0)] {
+            let name = format!("{q}.{part}");
+            weights.insert(name.clone(), weights[&name].clone() * 0.0 + value);
+        }
+    }
+    for (key, value) in &mut bag.params {
+        if key.contains("attn.k/") {
+            *value = value.ones_like() * -1e4;
+        }
+    }
+    let gone = Model { plan: model.plan, backbone: &TOY, weights: weights.clone(), bag, device: model.device };
+    let mut plain = toy(&session(vec![]));
+    plain.weights = weights;
+    assert!(apart(&logits(&gone), &logits(&plain)) < 1e-5);
+}
+
+#[test]
+fn a_stack_of_everything_trains_together() {
+    let stack = ["lora", "bottleneck", "prompt", "prefix", "ia3", "bitfit"];
+    let stack = stack.iter().map(|name| placed(methods::find(name).expect("in the catalogue"), Settings::default())).collect();
+    let mut model = toy(&session(stack));
+    let mut optimiser = optimiser(1e-2);
+    let (first, _) = step(&mut model, &mut optimiser, 1e-2);
+    let last = (0..15).map(|_| step(&mut model, &mut optimiser, 1e-2).0).last().expect("steps");
+    assert!(last < first * 0.8, "{first} to {last}");
+}
+
+#[test]
+fn sgd_and_every_schedule_train() {
+    for (optimizer, momentum) in [(Optimizer::Sgd, 0.0), (Optimizer::Sgd, 0.9), (Optimizer::AdamW, 0.9)] {
+        let recipe = Recipe { optimizer, momentum, clip_norm: 0.0, ..Recipe::default() };
+        let mut model = toy(&session(vec![placed(&methods::lora::CARD, Settings::default())]));
+        let mut optimiser = Optimiser::new(&recipe, BTreeMap::new());
+        let (first, _) = step(&mut model, &mut optimiser, 0.05);
+        let last = (0..20).map(|_| step(&mut model, &mut optimiser, 0.05).0).last().expect("steps");
+        assert!(last < first, "{optimizer:?}: {first} to {last}");
+    }
+    let recipe = Recipe { warm_up: 0.1, learning_rate: 1.0, ..Recipe::default() };
+    let rates: Vec<f64> = (0..100).map(|n| learning_rate(&recipe, n, 100)).collect();
+    assert!(rates[0] > 0.0 && rates[0] < 0.2 && (rates[9] - 1.0).abs() < 1e-9 && rates[99] < 0.01, "{rates:?}");
+}
+
+#[test]
+fn clipping_bounds_the_step_of_plain_sgd() {
+    let recipe = Recipe { optimizer: Optimizer::Sgd, momentum: 0.0, weight_decay: 0.0, clip_norm: 1e-3, ..Recipe::default() };
+    let mut model = toy(&session(vec![placed(&methods::full::CARD, Settings::default())]));
+    let before = model.bag.data();
+    let mut optimiser = Optimiser::new(&recipe, BTreeMap::new());
+    step(&mut model, &mut optimiser, 1.0);
+    let after = model.bag.data();
+    let moved: f32 = before
+        .iter()
+        .map(|(key, a)| {
+            let (a, b) = (a.try_to_vec::<f32>().expect("f32"), after[key].try_to_vec::<f32>().expect("f32"));
+            a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum::<f32>()
+        })
+        .sum::<f32>()
+        .sqrt();
+    assert!((moved - 1e-3).abs() < 2e-5, "moved by {moved}");
+}
+
+#[test]
+fn cards_speak_for_themselves() {
+    let mut names = BTreeSet::new();
+    for card in methods::CATALOG {
+        assert!(names.insert(card.name), "two methods are called {}", card.name);
+        for (what, words) in [("title", card.title), ("help", card.help), ("formula", card.formula), ("paper", card.paper), ("caution", card.caution), ("licence", card.licence), ("count", card.count)] {
+            assert!(!words.is_empty(), "{}: no {what}", card.name);
+        }
+        assert!(card.help.ends_with('.') && card.year > 1990, "{}", card.name);
+        assert!(!card.default_roles.is_empty() && card.default_roles.iter().all(|r| card.roles.contains(r)), "{}", card.name);
+        for field in card.fields {
+            assert!(field.help.ends_with('.'), "{}.{}: help is a sentence", card.name, field.name);
+            assert_eq!(field.accept(&field.default()), Ok(field.default()), "{}.{}", card.name, field.name);
+        }
+        for variant in card.variants {
+            assert!(variant.roles.iter().all(|r| card.roles.contains(r)), "{}: {}", card.name, variant.title);
+            for (name, text) in variant.settings {
+                let value = read(card.fields, name, text);
+                let field = card.fields.iter().find(|f| f.name == *name).expect("a field");
+                assert!(field.accept(&value).is_ok(), "{}: {} = {text}", card.name, name);
+            }
+        }
+    }
+    assert!(backbones::CATALOG.iter().all(|c| !c.help.is_empty() && !c.licence.is_empty() && !c.source.is_empty()));
+    assert!(datasets::CATALOG.iter().all(|c| !c.help.is_empty() && !c.licence.is_empty() && c.classes.len() > 1 && !c.domains.is_empty()));
+    assert!(tasks::CATALOG.iter().all(|c| !c.help.is_empty()) && exports::CATALOG.iter().all(|c| !c.help.is_empty()));
+}
+
+#[test]
+fn the_toy_batch_is_what_the_laws_think() {
+    let (pixels, labels) = batch(&Device::flex());
+    assert_eq!((pixels.dims(), labels.dims()), ([6, 3, 8, 8], [6]));
+}

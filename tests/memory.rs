@@ -1,0 +1,44 @@
+//! Memory, measured by the allocator on the embedded network. One test in a program of its own: other tests' memory would
+//! be counted too.
+
+use petl_workbench::engine::measure::{Counting, in_use};
+use petl_workbench::engine::model::{self, Model};
+use petl_workbench::engine::{batch, optimise};
+use petl_workbench::session::file;
+use petl_workbench::tasks::classify;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes saved for the backward pass of one step, measured and predicted. The second step, when nothing is set up any more.
+fn activations(preset: &str) -> (f64, f64) {
+    let session = file::set(&file::find(preset).expect("a preset"), &["backbone.settings.weights=random".into()]).expect("set");
+    let mut model = Model::make(&session, &burn::tensor::Device::flex()).expect("a model");
+    let data = model::data(&session).expect("data");
+    let mut optimiser = optimise::Optimiser::new(&session.recipe, Default::default());
+    let picked: Vec<usize> = (0..session.recipe.batch_size).collect();
+    let mut measured = 0;
+    for _ in 0..2 {
+        let (pixels, labels) = batch::tensors(&data.train, &picked, None, &model.device);
+        let before = in_use();
+        let loss = classify::loss(model.logits(&model.bag, pixels, true), labels, 0.0);
+        measured = in_use().saturating_sub(before);
+        optimiser.step(&mut model.bag, loss.backward(), 1e-3);
+    }
+    (measured as f64, model.plan.cost.bytes.activations as f64)
+}
+
+#[test]
+fn a_ladder_saves_less_than_half_of_what_full_fine_tuning_saves_and_predictions_hold() {
+    let mut rows = vec![];
+    for preset in ["digits-full", "digits-lora", "houlsby", "vpt-deep", "digits-ladder"] {
+        let (measured, predicted) = activations(preset);
+        rows.push((preset, measured, predicted, predicted / measured));
+    }
+    let of = |name: &str| rows.iter().find(|r| r.0 == name).expect("measured").1;
+    assert!(of("digits-ladder") < 0.5 * of("digits-full"), "{rows:#?}");
+    assert!(of("digits-lora") < of("digits-full"), "{rows:#?}");
+    for (preset, _, _, ratio) in &rows {
+        assert!((0.6..1.67).contains(ratio), "{preset}: predicted / measured = {ratio:.2} {rows:#?}");
+    }
+}

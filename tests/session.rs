@@ -1,0 +1,179 @@
+//! Session files, placement patterns, edits and undo: triples of session, command, session.
+
+use petl_workbench::backbones::vit::TINY;
+use petl_workbench::plan::anatomy::Role;
+use petl_workbench::plan::{Plan, Severity};
+use petl_workbench::session::command::{Command, Edit};
+use petl_workbench::session::edit::{apply, condensed};
+use petl_workbench::session::presets::PRESETS;
+use petl_workbench::session::{Place, Session, Value, file};
+use petl_workbench::workbench::Workbench;
+
+fn preset(name: &str) -> Session {
+    file::find(name).expect("a preset")
+}
+
+fn bench(home: &std::path::Path) -> Workbench {
+    Workbench::new(preset("digits-lora"), home.to_owned(), Box::new(|| ())).expect("a workbench")
+}
+
+#[test]
+fn every_preset_opens_plans_and_comes_back_from_its_own_text() {
+    for p in PRESETS {
+        let session = preset(p.name);
+        let plan = Plan::of(&session);
+        assert!(plan.blocked().is_none(), "{}: {:?}", p.name, plan.problems);
+        let text = file::text(&session).expect("text");
+        let mut back = file::parse(&text, "itself").expect("its own text");
+        back.methods.iter_mut().for_each(|m| m.resolved.clear());
+        assert_eq!(back, session, "{}", p.name);
+    }
+}
+
+#[test]
+fn saving_keeps_the_pattern_and_what_it_stood_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.petl.toml");
+    file::save(&preset("mixed"), &path).expect("saved");
+    let text = std::fs::read_to_string(&path).expect("text");
+    assert!(text.contains("blocks = \"1-3\"") && text.contains("\"blocks.2.attn.v\""), "{text}");
+    assert_eq!(file::open(&path).expect("opened").methods[0].resolved.len(), 6);
+}
+
+#[test]
+fn faults_in_a_file_name_the_line() {
+    let good = file::text(&preset("digits-lora")).expect("text");
+    let fault = |from: &str, to: &str| {
+        let text = good.replacen(from, to, 1);
+        assert_ne!(text, good, "`{from}` is not in the file");
+        let line = text.lines().position(|l| to.lines().any(|t| !t.is_empty() && l == t)).map_or(0, |n| n + 1);
+        (file::parse(&text, "a.petl.toml").expect_err("a fault").to_string(), line)
+    };
+    for (from, to, word) in [
+        ("seed = 7", "seed = 7\nsede = 7", "sede"),
+        ("batch_size = 32", "batch_size = \"many\"", "batch_size"),
+        ("rank = 8", "rank = 0", "rank"),
+        ("rank = 8", "ranc = 8", "ranc"),
+        ("petl = 1", "petl = 9", "newer"),
+        ("epochs = 5", "epochs = 0", "epochs"),
+        ("title = \"Digits, LoRA\"", "title = \"Digits", "a.petl.toml"),
+    ] {
+        let (words, line) = fault(from, to);
+        let near = [line, line + 1].iter().any(|n| words.contains(&format!("line {n}")));
+        assert!(near && words.contains(word), "`{to}` (line {line}) gave: {words}");
+    }
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_blocks_and_says_so() {
+    let mut session = preset("digits-lora");
+    session.methods[0].place = Place { roles: vec![], ..Place::roles(&[Role::Q]) };
+    let plan = Plan::of(&session);
+    let problem = plan.blocked().expect("blocked");
+    assert!(problem.words.contains("matches no site") && problem.remedy.is_some(), "{problem:?}");
+    session.methods[0].place = Place { blocks: "5-9".into(), ..Place::roles(&[Role::Q]) };
+    assert!(Plan::of(&session).problems.iter().any(|p| p.severity == Severity::Blocks && p.words.contains("from 1 to 6")));
+    session.methods[0].place = Place::sites(&["blocks.9.attn.q"]);
+    assert!(Plan::of(&session).problems.iter().any(|p| p.words.contains("no site `blocks.9.attn.q`")));
+}
+
+#[test]
+fn patterns_resolve_and_condense_back() {
+    let anatomy = TINY.declare();
+    let place = Place { blocks: "1-2, 5".into(), ..Place::roles(&[Role::Q, Role::V]) };
+    let cells: Vec<String> = place.resolve(&anatomy, &Role::ALL).expect("sites").iter().map(|s| s.path.clone()).collect();
+    assert_eq!(cells.len(), 6);
+    assert_eq!(condensed(&cells, &anatomy), place, "a rectangle is written as one");
+    let ragged = condensed(&cells[..3], &anatomy);
+    assert_eq!((ragged.roles.len(), ragged.sites.len()), (0, 3));
+    let except = Place { except: vec!["blocks.0.attn.q".into()], ..Place::roles(&[Role::Q]) };
+    assert_eq!(except.resolve(&anatomy, &Role::ALL).expect("sites").len(), 5);
+}
+
+#[test]
+fn planning_a_twelve_block_network_takes_under_five_milliseconds() {
+    let mut session = preset("mixed");
+    session.methods.push(preset("bitfit").methods[0].clone());
+    let anatomy = petl_workbench::backbones::vit::B_16.declare();
+    let once = || {
+        let clock = std::time::Instant::now();
+        let plan = Plan::on(&session, anatomy.clone(), 10, &mut vec![]);
+        assert!(plan.trainable() > 0);
+        clock.elapsed().as_secs_f64() * 1e3
+    };
+    once();
+    let best = (0..20).map(|_| once()).fold(f64::INFINITY, f64::min);
+    assert!(best < 5.0, "{best} ms");
+}
+
+#[test]
+fn edits_are_triples() {
+    let anatomy = TINY.declare();
+    let before = preset("digits-lora");
+    let after = apply(&before, &anatomy, &Edit::Erase { index: 0, sites: vec!["blocks.0.attn.q".into(), "blocks.0.attn.v".into()] }).expect("erased");
+    assert_eq!(after.methods[0].place.words(), "q, v · blocks 2-6");
+    let back = apply(&after, &anatomy, &Edit::Paint { index: 0, sites: vec!["blocks.0.attn.q".into(), "blocks.0.attn.v".into()] }).expect("painted");
+    assert_eq!(back, before);
+    let wrong = apply(&before, &anatomy, &Edit::Paint { index: 0, sites: vec!["blocks.0.mlp".into()] });
+    assert!(wrong.expect_err("refused").contains("cannot stand"));
+    let set = apply(&before, &anatomy, &Edit::Set { path: "methods.0.settings.rank".into(), value: Value::Whole(4) }).expect("set");
+    assert_eq!(set.methods[0].settings.whole("rank"), 4);
+    assert!(apply(&before, &anatomy, &Edit::Remove { index: 5 }).is_err());
+}
+
+#[test]
+fn undo_and_redo_walk_every_edit_and_a_slider_is_one_step() {
+    let home = tempfile::tempdir().expect("a home");
+    let mut bench = bench(home.path());
+    let first = bench.session.clone();
+    bench.carry_out(Command::Edit(Edit::Add { method: "bitfit".into(), sites: None }));
+    let second = bench.session.clone();
+    for seed in 1..20 {
+        bench.carry_out(Command::Edit(Edit::Seed(seed)));
+    }
+    assert_eq!(bench.session.seed, 19);
+    bench.carry_out(Command::Undo);
+    assert_eq!(bench.session, second);
+    bench.carry_out(Command::Undo);
+    assert_eq!(bench.session, first);
+    bench.carry_out(Command::Redo);
+    bench.carry_out(Command::Redo);
+    assert_eq!(bench.session.seed, 19);
+}
+
+#[test]
+fn an_autosave_is_offered_after_a_crash_and_never_touches_the_users_file() {
+    let home = tempfile::tempdir().expect("a home");
+    {
+        let mut bench = bench(home.path());
+        bench.carry_out(Command::Edit(Edit::Title("Edited".into())));
+        bench.autosave();
+        // The program dies here: no `close`.
+    }
+    let mut next = bench(home.path());
+    assert_eq!(next.unsaved.as_ref().map(|s| s.title.as_str()), Some("Edited"));
+    next.carry_out(Command::RestoreAutosave);
+    assert_eq!(next.session.title, "Edited");
+    let path = home.path().join("mine.petl.toml");
+    next.carry_out(Command::SaveAs(path.clone()));
+    let saved = std::fs::read(&path).expect("saved");
+    next.carry_out(Command::Edit(Edit::Title("Edited again".into())));
+    next.autosave();
+    assert_eq!(std::fs::read(&path).expect("still there"), saved);
+    next.carry_out(Command::Save);
+    drop(next);
+    assert!(bench(home.path()).unsaved.is_none(), "a saved session leaves no question");
+}
+
+#[test]
+fn overrides_reach_every_value_and_refuse_what_is_not_there() {
+    let session = preset("digits-lora");
+    let set = |o: &str| file::set(&session, &[o.to_owned()]);
+    assert_eq!(set("recipe.epochs=3").expect("set").recipe.epochs, 3);
+    assert_eq!(set("methods.0.settings.rank=4").expect("set").methods[0].settings.whole("rank"), 4);
+    assert_eq!(set("device=cpu").expect("set").device, "cpu");
+    for (wrong, word) in [("recipe.epoch=3", "epoch"), ("methods.3.settings.rank=4", "no number 3"), ("nonsense", "path=value"), ("methods.0.settings.rank=0", "rank")] {
+        let words = format!("{:#}", set(wrong).expect_err("refused"));
+        assert!(words.contains(word), "{wrong}: {words}");
+    }
+}
