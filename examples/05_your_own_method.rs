@@ -64,9 +64,10 @@ fn main() -> Result<()> {
     let mut optimiser = optimise::Optimiser::new(&session.recipe, Default::default());
     for (step, picked) in batch::epoch(data.train.len(), 32, 1, 0).iter().take(12).enumerate() {
         let (pixels, labels) = batch::tensors(&data.train, picked, None, &model.device);
-        let loss = classify::loss(model.logits(&model.bag, pixels, true), labels, 0.0);
+        let loss = classify::loss(model.logits(&model.bag, pixels, Some(1)), labels, 0.0);
         println!("step {step:2}  loss {:.3}", loss.clone().inner().into_scalar::<f32>());
-        optimiser.step(&mut model.bag, loss.backward(), 5e-3);
+        let gradients = model.bag.gradients(loss.backward());
+        optimiser.step(&mut model.bag, gradients, 5e-3);
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ fn declared_anatomy_is_the_visited_one_for_every_configuration() {
         let device = Device::flex();
         let weights = weights::random(&plan.anatomy, 1, &device);
         let bag = Bag::default();
-        let mut tuner = Tuner::new(&plan, &weights, &bag, false);
+        let mut tuner = Tuner::new(&plan, &weights, &bag, None);
         use petl_workbench::backbones::Backbone;
         let features = net.forward(&mut tuner, Tensor::zeros([2, 3, 8, 8], &device));
         let declared: Vec<_> = plan.anatomy.sites.iter().map(|s| s.path.clone()).collect();
@@ -196,7 +196,7 @@ fn folded_weights_give_the_unfolded_output() {
         });
         let unfolded = logits(&model);
         let bag = model.bag.frozen();
-        let tuner = Tuner::new(&model.plan, &model.weights, &bag, false);
+        let tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
         let mut merged = BTreeMap::new();
         for site in &model.plan.anatomy.sites {
             for part in &site.parts {

@@ -21,9 +21,10 @@ fn activations(preset: &str) -> (f64, f64) {
     for _ in 0..2 {
         let (pixels, labels) = batch::tensors(&data.train, &picked, None, &model.device);
         let before = in_use();
-        let loss = classify::loss(model.logits(&model.bag, pixels, true), labels, 0.0);
+        let loss = classify::loss(model.logits(&model.bag, pixels, Some(1)), labels, 0.0);
         measured = in_use().saturating_sub(before);
-        optimiser.step(&mut model.bag, loss.backward(), 1e-3);
+        let gradients = model.bag.gradients(loss.backward());
+        optimiser.step(&mut model.bag, gradients, 1e-3);
     }
     (measured as f64, model.plan.cost.bytes.activations as f64)
 }

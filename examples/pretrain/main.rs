@@ -23,6 +23,7 @@ use petl_workbench::engine::batch;
 use petl_workbench::engine::measure::Counting;
 use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::optimise::{Optimiser, learning_rate};
+use petl_workbench::engine::shards;
 use petl_workbench::session::{Recipe, file};
 use petl_workbench::tasks::classify;
 use pretext::{Pretext, Sample, TEXTURES, WHAT};
@@ -87,16 +88,30 @@ fn main() -> Result<()> {
     let mut seen = (0.0, 0);
     for step in 0..arguments.steps {
         let samples: Vec<Sample> = (0..arguments.batch).map(|_| pretext.sample(&mut rng)).collect();
-        let (pixels, targets) = tensors(&samples, &device);
-        let pooled = classify::pooled(model.features(&model.bag, pixels, true));
-        let [what, ground] = HEADS.each_ref().map(|head| logits(&model.bag, head, pooled.clone()));
-        let [what_label, ground_label] = targets;
-        let loss = classify::loss(what, what_label, 0.05) + classify::loss(ground, ground_label, 0.05) * GROUND;
-        let value = loss.clone().inner();
-        optimiser.step(&mut model.bag, loss.backward(), learning_rate(&recipe, step, arguments.steps));
-        if step % 20 == 0 {
-            seen = (seen.0 + f64::from(host(value)?[0]), seen.1 + 1);
+        let parts = shards::each(&samples, shards::count(&device), |some| {
+            let bag = model.bag.leaves();
+            let (pixels, targets) = tensors(some, &device);
+            let pooled = classify::pooled(model.features(&bag, pixels, None));
+            let [what, ground] = HEADS.each_ref().map(|head| logits(&bag, head, pooled.clone()));
+            let [what_label, ground_label] = targets;
+            let loss = classify::loss(what, what_label, 0.05) + classify::loss(ground, ground_label, 0.05) * GROUND;
+            let loss = loss * (some.len() as f64 / samples.len() as f64);
+            (loss.clone().inner(), bag.gradients(loss.backward()))
+        });
+        let mut sum: BTreeMap<String, Tensor<2>> = BTreeMap::new();
+        let mut total = 0.0;
+        for (value, gradients) in parts {
+            for (key, gradient) in gradients {
+                let gradient = match sum.remove(&key) {
+                    Some(first) => first + gradient,
+                    None => gradient,
+                };
+                sum.insert(key, gradient);
+            }
+            total += f64::from(host(value)?[0]);
         }
+        optimiser.step(&mut model.bag, sum, learning_rate(&recipe, step, arguments.steps));
+        seen = (seen.0 + total, seen.1 + 1);
         if (step + 1) % 100 == 0 {
             let speed = (step + 1) as f64 * arguments.batch as f64 / clock.elapsed().as_secs_f64();
             eprintln!("step {} of {}: loss {:.3}, {speed:.0} samples a second", step + 1, arguments.steps, seen.0 / f64::from(seen.1));
@@ -136,9 +151,9 @@ fn logits(bag: &Bag, head: &Head, pooled: Tensor<2>) -> Tensor<2> {
 fn accuracy(model: &Model, test: &[Sample], device: &Device) -> Result<[f64; 2]> {
     let bag = model.bag.frozen();
     let mut hits = [0, 0];
-    for some in test.chunks(100) {
+    for some in test.chunks(200) {
         let (pixels, _) = tensors(some, device);
-        let pooled = classify::pooled(model.features(&bag, pixels, false));
+        let pooled = classify::pooled(model.features(&bag, pixels, None));
         for (n, head) in HEADS.iter().enumerate() {
             let labels: Vec<u32> = some.iter().map(|s| [s.1, s.2][n] as u32).collect();
             hits[n] += classify::hits(&host(logits(&bag, head, pooled.clone()))?, &labels);

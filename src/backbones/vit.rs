@@ -48,7 +48,7 @@ pub const TINY: Vit = Vit {
     width: 96,
     blocks: 6,
     heads: 3,
-    hidden: 384,
+    hidden: 192,
     epsilon: 1e-6,
     embedded: Some(include_bytes!("../../assets/backbones/vit-tiny-32/model.safetensors")),
 };

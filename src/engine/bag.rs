@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -48,9 +48,20 @@ impl Bag {
         Ok(Bag { params })
     }
 
+    /// Each parameter's gradient, plain; a parameter that had no part in the loss is left out.
+    pub fn gradients(&self, mut gradients: Gradients) -> BTreeMap<String, Tensor<2>> {
+        self.params.iter().filter_map(|(key, param)| Some((key.clone(), param.grad_remove(&mut gradients)?))).collect()
+    }
+
     /// The same values outside the graph, for evaluation and export.
     pub fn frozen(&self) -> Bag {
         Bag { params: self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner())).collect() }
+    }
+
+    /// The same values as leaves of a graph of their own: shards on several threads that shared leaves would wait for each
+    /// other, since Burn locks connected graphs as one.
+    pub fn leaves(&self) -> Bag {
+        Bag { params: self.params.iter().map(|(k, v)| (k.clone(), trainable(v.clone()))).collect() }
     }
 
     /// Replaces every value by those of `values`, which must have the same names and shapes.
@@ -89,8 +100,8 @@ pub struct At<'a> {
     pub site: &'a Site,
     pub set: &'a Settings,
     pub heads: usize,
-    /// Dropout is on.
-    pub training: bool,
+    /// While training: the seed of this step's dropout.
+    pub(super) noise: Option<u64>,
     pub(super) bag: &'a Bag,
     /// `0.lora/blocks.0.attn.q/`
     pub(super) prefix: String,
@@ -107,6 +118,11 @@ impl At<'_> {
             Some(tensor) => tensor.clone(),
             None => panic!("`{key}` is used but was not declared by the method's plan"),
         }
+    }
+
+    /// While training: a seed for this placement at this step, so that dropout is the same on every device and thread.
+    pub fn noise(&self) -> Option<u64> {
+        self.noise.map(|noise| random::stream(noise, &self.prefix))
     }
 
     /// Whether this placement declared `name`.

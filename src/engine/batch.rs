@@ -39,7 +39,12 @@ pub fn tensors(samples: &Samples, picked: &[usize], augment: Option<(&Recipe, u6
             }
         }
     }
-    let labels: Vec<i64> = picked.iter().map(|n| i64::from(samples.labels[*n])).collect();
     let pixels = Tensor::from_data(TensorData::new(values, [picked.len(), 3, side, side]), device);
-    (pixels, Tensor::from_data(TensorData::new(labels, [picked.len()]), device))
+    (pixels, labels(samples, picked, device))
+}
+
+/// Labels `[batch]` of the samples `picked`.
+pub fn labels(samples: &Samples, picked: &[usize], device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i64> = picked.iter().map(|n| i64::from(samples.labels[*n])).collect();
+    Tensor::from_data(TensorData::new(labels, [picked.len()]), device)
 }

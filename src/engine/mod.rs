@@ -9,6 +9,7 @@ pub mod model;
 pub mod optimise;
 pub mod random;
 pub mod run;
+pub mod shards;
 pub mod tuner;
 mod worker;
 

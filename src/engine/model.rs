@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::bag::{Bag, Weights};
 use super::batch;
+use super::shards;
 use super::tuner::Tuner;
 use crate::backbones::{self, Backbone};
 use crate::datasets::{self, Loaded, Samples};
@@ -14,7 +15,7 @@ use crate::session::Session;
 use crate::tasks::classify;
 
 /// Samples of one evaluation batch.
-const EVALUATED_AT_ONCE: usize = 100;
+const EVALUATED_AT_ONCE: usize = 200;
 
 pub struct Model {
     pub plan: Plan,
@@ -41,15 +42,16 @@ impl Model {
         Ok(Model { plan, backbone: card.backbone, weights, bag, device: device.clone() })
     }
 
-    /// Features `[batch, positions, width]` of `pixels` with the parameters of `bag`.
-    pub fn features(&self, bag: &Bag, pixels: Tensor<4>, training: bool) -> Tensor<3> {
-        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, training);
+    /// Features `[batch, positions, width]` of `pixels` with the parameters of `bag`; `noise` is the seed of dropout while
+    /// training.
+    pub fn features(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
+        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise);
         self.backbone.forward(&mut tuner, pixels)
     }
 
     /// Logits `[batch, classes]` of `pixels` with the parameters of `bag`.
-    pub fn logits(&self, bag: &Bag, pixels: Tensor<4>, training: bool) -> Tensor<2> {
-        classify::logits(bag, classify::pooled(self.features(bag, pixels, training)))
+    pub fn logits(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
+        classify::logits(bag, classify::pooled(self.features(bag, pixels, noise)))
     }
 
     /// Logits of the samples `picked`, in host memory row by row; dropout off, no graph.
@@ -57,8 +59,13 @@ impl Model {
         let bag = bag.frozen();
         let mut all = Vec::new();
         for some in picked.chunks(EVALUATED_AT_ONCE) {
-            let (pixels, _) = batch::tensors(samples, some, None, &self.device);
-            all.extend(host(self.logits(&bag, pixels, false))?);
+            let answers = shards::each(some, shards::count(&self.device), |some| {
+                let (pixels, _) = batch::tensors(samples, some, None, &self.device);
+                host(self.logits(&bag, pixels, None))
+            });
+            for answer in answers {
+                all.extend(answer?);
+            }
         }
         Ok(all)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, Optimizer as _, Sgd, SgdConfig, SgdState};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 
 use super::bag::{Bag, trainable};
 use crate::session::{Optimizer, Recipe, Schedule};
@@ -41,17 +41,10 @@ impl Optimiser {
         Optimiser { rule, clip_norm: recipe.clip_norm, factors }
     }
 
-    /// Applies `gradients` to every parameter of `bag`. Returns each key's squared gradient norm `[1]`, still on the device;
-    /// a key without a gradient is left out.
-    pub fn step(&mut self, bag: &mut Bag, mut gradients: Gradients, learning_rate: f64) -> BTreeMap<String, Tensor<1>> {
-        let mut found = BTreeMap::new();
-        let mut squares = BTreeMap::new();
-        for (key, param) in &bag.params {
-            if let Some(gradient) = param.grad_remove(&mut gradients) {
-                squares.insert(key.clone(), gradient.clone().square().sum());
-                found.insert(key.clone(), gradient);
-            }
-        }
+    /// Applies the gradients `found` to the parameters of `bag`. Returns each key's squared gradient norm `[1]`, still on the
+    /// device; a key without a gradient is left out.
+    pub fn step(&mut self, bag: &mut Bag, found: BTreeMap<String, Tensor<2>>, learning_rate: f64) -> BTreeMap<String, Tensor<1>> {
+        let squares: BTreeMap<_, _> = found.iter().map(|(key, g)| (key.clone(), g.clone().square().sum())).collect();
         // Clipping stays on the device: no value is read back for it.
         let factor = (self.clip_norm > 0.0 && !squares.is_empty()).then(|| {
             let total = Tensor::cat(squares.values().cloned().collect(), 0).sum().sqrt(); // [1]

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::bag::Bag;
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
-use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure};
+use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
 use crate::session::{Session, file};
@@ -172,7 +172,6 @@ impl Trainer {
             true => Some((features(model, &data.train)?, features(model, &data.test)?)),
             false => None,
         };
-        model.device.seed(session.seed); // dropout
         Ok(Trainer {
             recipe: session.recipe.clone(),
             seed: session.seed,
@@ -189,28 +188,55 @@ impl Trainer {
     pub fn step(&mut self, model: &mut Model, train: &Samples, picked: &[usize], epoch: usize, memory: &Memory) -> Result<Option<Step>> {
         let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
         let rate = learning_rate(&self.recipe, self.done, self.steps);
-        let held = memory.now();
+        let noise = random::stream(self.seed, &format!("step {}", self.done));
         let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
-        let (logits, labels) = match &self.probe {
-            Some((features, _)) => {
-                let labels: Vec<i64> = picked.iter().map(|n| i64::from(train.labels[*n])).collect();
-                let rows: Vec<i64> = picked.iter().map(|n| *n as i64).collect();
-                let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [picked.len()]), &model.device);
-                let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [picked.len()]), &model.device);
-                (classify::logits(&model.bag, features.clone().select(0, rows)), labels)
-            }
-            None => {
-                let (pixels, labels) = batch::tensors(train, picked, Some(augment), &model.device);
-                (model.logits(&model.bag, pixels, true), labels)
-            }
+        let (probe, smoothing) = (&self.probe, self.recipe.label_smoothing);
+        // One part of the batch: its share of the loss, its logits, its gradients, and what it held for the backward pass.
+        let part = |some: &[usize]| {
+            let bag = model.bag.leaves();
+            let held = measure::on_device(&model.device);
+            let (logits, labels) = match probe {
+                Some((features, _)) => {
+                    let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
+                    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
+                    (classify::logits(&bag, features.clone().select(0, rows)), batch::labels(train, some, &model.device))
+                }
+                None => {
+                    let (pixels, labels) = batch::tensors(train, some, Some(augment), &model.device);
+                    (model.logits(&bag, pixels, Some(random::stream(noise, &format!("sample {}", some[0])))), labels)
+                }
+            };
+            let answers = logits.clone().inner();
+            let share = some.len() as f64 / picked.len() as f64;
+            let loss = classify::loss(logits, labels, smoothing) * share;
+            let activations = measure::on_device(&model.device).saturating_sub(held);
+            (loss.clone().inner(), answers, bag.gradients(loss.backward()), activations)
         };
-        let answers = reports.then(|| logits.clone().inner());
-        let loss = classify::loss(logits, labels, self.recipe.label_smoothing);
-        self.activation_bytes = memory.now().saturating_sub(held);
-        let value = reports.then(|| loss.clone().inner());
-        let squares = self.optimiser.step(&mut model.bag, loss.backward(), rate);
+        // The first step is not cut, so that what it holds for the backward pass can be measured.
+        let shards = if self.done == 0 { 1 } else { shards::count(&model.device) };
+        let mut parts = shards::each(picked, shards, part).into_iter();
+        let Some((mut value, answers, mut gradients, activations)) = parts.next() else { return Ok(None) };
+        let mut answers = vec![answers];
+        if self.done == 0 {
+            self.activation_bytes = activations;
+        }
+        for (loss, logits, more, _) in parts {
+            value = value + loss;
+            answers.push(logits);
+            for (key, gradient) in more {
+                let sum = match gradients.remove(&key) {
+                    Some(first) => first + gradient,
+                    None => gradient,
+                };
+                gradients.insert(key, sum);
+            }
+        }
+        memory.now();
+        let squares = self.optimiser.step(&mut model.bag, gradients, rate);
         self.done += 1;
-        let (Some(value), Some(answers)) = (value, answers) else { return Ok(None) };
+        if !reports {
+            return Ok(None);
+        }
 
         // One read-back for all norms.
         let keys: Vec<&String> = squares.keys().collect();
@@ -228,20 +254,20 @@ impl Trainer {
                 self.steps
             );
         }
-        let mut gradients = BTreeMap::new();
+        let mut by_site = BTreeMap::new();
         for (key, square) in keys.iter().zip(&norms) {
             let site = key.split('/').rev().nth(1).unwrap_or_default();
-            *gradients.entry(site.to_owned()).or_insert(0.0) += f64::from(*square);
+            *by_site.entry(site.to_owned()).or_insert(0.0) += f64::from(*square);
         }
-        gradients.values_mut().for_each(|v| *v = v.sqrt());
+        by_site.values_mut().for_each(|v: &mut f64| *v = v.sqrt());
         let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
         Ok(Some(Step {
             step: self.done,
             loss: f64::from(value),
-            accuracy: classify::hits(&host(answers)?, &labels) as f64 / labels.len() as f64,
+            accuracy: classify::hits(&host(Tensor::cat(answers, 0))?, &labels) as f64 / labels.len() as f64,
             learning_rate: rate,
             gradient_norm: total,
-            gradients,
+            gradients: by_site,
             bytes: memory.now(),
             peak_bytes: memory.peak(),
             activation_bytes: self.activation_bytes,
@@ -286,9 +312,11 @@ fn features(model: &Model, samples: &Samples) -> Result<Tensor<2>> {
     let all: Vec<usize> = (0..samples.len()).collect();
     let none = Bag::default();
     let mut rows = Vec::new();
-    for some in all.chunks(100) {
-        let (pixels, _) = batch::tensors(samples, some, None, &model.device);
-        rows.push(classify::pooled(model.features(&none, pixels, false)));
+    for some in all.chunks(200) {
+        rows.extend(shards::each(some, shards::count(&model.device), |some| {
+            let (pixels, _) = batch::tensors(samples, some, None, &model.device);
+            classify::pooled(model.features(&none, pixels, None))
+        }));
     }
     Ok(Tensor::cat(rows, 0))
 }

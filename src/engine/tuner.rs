@@ -13,7 +13,8 @@ pub struct Tuner<'a> {
     plan: &'a Plan,
     weights: &'a Weights,
     bag: &'a Bag,
-    training: bool,
+    /// While training: the seed of this step's dropout.
+    noise: Option<u64>,
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
@@ -23,8 +24,8 @@ pub struct Tuner<'a> {
 }
 
 impl<'a> Tuner<'a> {
-    pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, training: bool) -> Tuner<'a> {
-        Tuner { plan, weights, bag, training, positions: plan.anatomy.tokens, taps: Vec::new(), visited: Vec::new() }
+    pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
+        Tuner { plan, weights, bag, noise, positions: plan.anatomy.tokens, taps: Vec::new(), visited: Vec::new() }
     }
 
     pub fn anatomy(&self) -> &'a Anatomy {
@@ -101,7 +102,7 @@ impl<'a> Tuner<'a> {
             site,
             set: &member.settings,
             heads: self.plan.anatomy.heads,
-            training: self.training,
+            noise: self.noise,
             bag: self.bag,
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }

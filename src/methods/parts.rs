@@ -1,6 +1,8 @@
 //! Phrases that several methods share. Knows no method.
 
-use burn::tensor::{Distribution, Tensor, activation};
+use burn::tensor::{Tensor, TensorData, activation};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::Init;
 use crate::engine::bag::At;
@@ -16,11 +18,12 @@ pub const DROPOUT: Field = Field::real("dropout", 0.0, 0.9, 0.0, "Part of the me
 /// Sets a part of `x` to zero while training and scales the rest up, so that the mean stays.
 pub fn dropout(at: &At, x: Tensor<3>) -> Tensor<3> {
     let rate = at.set.real("dropout");
-    if !at.training || rate == 0.0 {
-        return x;
-    }
-    let mask = Tensor::<3>::random(x.dims(), Distribution::Bernoulli(1.0 - rate), &x.device().inner());
-    x * mask / (1.0 - rate)
+    let Some(noise) = at.noise().filter(|_| rate > 0.0) else { return x };
+    let mut rng = ChaCha8Rng::seed_from_u64(noise);
+    let kept = (1.0 / (1.0 - rate)) as f32;
+    let mask: Vec<f32> = (0..x.dims().iter().product()).map(|_| if rng.random_bool(rate) { 0.0 } else { kept }).collect();
+    let mask = Tensor::<3>::from_data(TensorData::new(mask, x.dims()), &x.device().inner());
+    x * mask
 }
 
 /// `a` then `b` along positions. The frozen trunk's tensors join the graph only here, where they meet a trained one.

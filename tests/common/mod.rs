@@ -71,15 +71,18 @@ pub fn batch(device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
 /// Logits of the batch, read back.
 pub fn logits(model: &Model) -> Vec<f32> {
     let (pixels, _) = batch(&model.device);
-    petl_workbench::engine::model::host(model.logits(&model.bag.frozen(), pixels, false)).expect("logits")
+    petl_workbench::engine::model::host(model.logits(&model.bag.frozen(), pixels, None)).expect("logits")
 }
 
 /// One training step; the loss before it, and each key's squared gradient norm.
 pub fn step(model: &mut Model, optimiser: &mut Optimiser, rate: f64) -> (f32, std::collections::BTreeMap<String, f32>) {
     let (pixels, labels) = batch(&model.device);
-    let loss = classify::loss(model.logits(&model.bag, pixels, true), labels, 0.0);
+    let loss = classify::loss(model.logits(&model.bag, pixels, Some(1)), labels, 0.0);
     let value = loss.clone().inner().into_scalar::<f32>();
-    let squares = optimiser.step(&mut model.bag, loss.backward(), rate);
+    let squares = {
+        let gradients = model.bag.gradients(loss.backward());
+        optimiser.step(&mut model.bag, gradients, rate)
+    };
     (value, squares.into_iter().map(|(k, v)| (k, v.into_scalar::<f32>())).collect())
 }
 
