@@ -259,7 +259,7 @@ fn a_ladders_gates_open_and_close() {
         let moved = Model { plan: Plan::on(&session(vec![placed(&methods::lst::CARD, Settings::default())]), TOY.declare(), CLASSES, &mut vec![]), backbone: &TOY, weights, bag: bag.clone(), device: model.device.clone() };
         logits(&moved)
     };
-    assert_eq!(apart(&with(100.0, 0.0), &with(100.0, 1.0)), 0.0, "open gates must not hear the block");
+    assert!(apart(&with(100.0, 0.0), &with(100.0, 1.0)) < 1e-6, "open gates must not hear the block");
     assert!(apart(&with(-100.0, 0.0), &with(-100.0, 1.0)) > 1e-4, "shut gates must hear it");
     let half = model.bag.params.iter().filter(|(k, _)| k.contains("/a_")).all(|(_, v)| v.clone().inner().into_scalar::<f32>() == 0.0);
     assert!(half, "gates start at 0, which is one half");
@@ -267,8 +267,7 @@ fn a_ladders_gates_open_and_close() {
 
 #[test]
 fn the_scale_of_an_adapter_scales_what_it_adds() {
-    // methods/07 (h) 2, on a linear head: logits move in proportion to s only where the adapter stands in the last block's
-    // residual branch and no norm follows, so it is checked on the site itself.
+    // methods/07 (h) 2.
     let frozen = logits(&toy(&session(vec![])));
     let at = |scale: f64| {
         let mut set = Settings::default();
@@ -276,7 +275,8 @@ fn the_scale_of_an_adapter_scales_what_it_adds() {
         let mut model = toy(&session(vec![placed(&methods::bottleneck::CARD, set)]));
         for (key, value) in &mut model.bag.params {
             if key.ends_with("/up") {
-                *value = (value.clone().inner() + 0.05).autodiff().require_grad();
+                let up = burn::tensor::TensorData::new(common::numbers(16 * 24, 0.3), [16, 24]);
+                *value = Tensor::<2>::from_data(up, &model.device).autodiff().require_grad();
             }
         }
         logits(&model)

@@ -16,7 +16,7 @@ struct Adapter {
 fn adapters() -> Vec<Adapter> {
     // The one graphics interface that Burn would choose here, so that the numbers agree with its own.
     let backends = if cfg!(target_os = "macos") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
     let (mut discrete, mut integrated, mut shared) = (0, 0, 0);
     let next = |count: &mut usize| {
         *count += 1;

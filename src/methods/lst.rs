@@ -22,7 +22,7 @@ pub const CARD: Card = Card {
     caution: "Its gain is memory, not parameters. It starts untrained, so the first pass is not the frozen network's; give it a high learning rate.",
     licence: "BSD-2-Clause",
     fields: &[
-        Field::whole("reduction", 1, 64, 4, "Divides every width of the backbone block; d / r must be a multiple of the heads."),
+        Field::whole("reduction", 1, 64, 8, "Divides every width of the backbone block; d / r must be a multiple of the heads."),
         Field::real("temperature", 0.01, 10.0, 0.1, "T of the gates."),
         Field::whole("every", 1, 12, 1, "Read every n-th block only; always the last."),
     ],
@@ -77,7 +77,7 @@ impl Method for Ladder {
         linear(&mut params, "U", s, d);
         let k = rungs.len();
         let macs = n * ((k + 1) * d * s + k * (4 * s * s + 2 * s * h) + s * d) + k * 2 * n * n * s;
-        let kept = (k + 1) * n * d + k * (n * (16 * s + 2 * h) + 3 * heads * n * n) + 3 * n * s;
+        let kept = (k + 1) * n * d + k * (n * (16 * s + 2 * h) + 2 * heads * n * n) + 3 * n * s;
         Ok(sites.iter().map(|site| Placement::new(site, Door::Readout, params.clone()).costs(macs, kept)).collect())
     }
 

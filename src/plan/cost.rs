@@ -1,5 +1,5 @@
 //! What a plan costs: bytes by component and floating-point operations a step. Estimates of activations follow what Burn's
-//! autodiff keeps for the backward pass; `tests/laws.rs` compares them with the allocator. Pure functions over plain data.
+//! autodiff keeps for the backward pass; `tests/memory.rs` compares them with the allocator. Pure functions over plain data.
 
 use super::anatomy::{Anatomy, Door, Role};
 use super::Member;
@@ -102,8 +102,8 @@ fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
 fn kept_by(anatomy: &Anatomy, role: Role) -> usize {
     let n = anatomy.tokens;
     match role {
-        Role::Norm => 4 * n * anatomy.width, // centred input, its square, the normed input, the scaled one
-        Role::Attn => 3 * n * anatomy.width + 3 * anatomy.heads * n * n, // q, k, v; scores, exponentials, weights
+        Role::Norm => 2 * n * anatomy.width, // the centred input and the normed one
+        Role::Attn => 3 * n * anatomy.width + 2 * anatomy.heads * n * n, // q, k, v; exponentials and attention weights
         Role::Act => n * anatomy.hidden,
         _ => 0,
     }

@@ -52,7 +52,11 @@ pub fn parse(text: &str, place: &str) -> Result<Session> {
 }
 
 fn fault(text: &str, place: &str, offset: Option<usize>, words: &str) -> anyhow::Error {
-    let line = offset.map_or(String::new(), |at| format!(", line {}", number(text, at)));
+    let line = offset.map_or(String::new(), |at| {
+        let n = number(text, at);
+        let written = text.lines().nth(n - 1).unwrap_or_default().trim();
+        format!(", line {n}, `{written}`")
+    });
     anyhow!("{place}{line}: {words}")
 }
 
