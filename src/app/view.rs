@@ -36,8 +36,6 @@ pub struct View {
     pub brush: Brush,
     /// Index of the selected method in the stack.
     pub selected: Option<usize>,
-    /// Path of the cell that was clicked last.
-    pub cell: Option<String>,
     /// Path of the cell under the pointer, for the Delete key.
     pub hovered: Option<String>,
     pub sweep: Option<Sweep>,

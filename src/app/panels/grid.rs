@@ -144,7 +144,7 @@ fn heads(ui: &mut Ui, workbench: &Workbench, view: &mut View, lay: &Lay, asked: 
 fn line(ui: &mut Ui, workbench: &Workbench, view: &mut View, at: (Rect, Align2), words: &str, label: &str, sites: impl Fn() -> Vec<String>, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
     let (rect, align) = at;
-    let answer = ui.interact(rect, Id::new(("head", label)), Sense::click());
+    let answer = ui.interact(rect, Id::unique(("head", label)), Sense::click());
     answer.widget_info(|| WidgetInfo::labeled(Kind::Button, true, label));
     let color = if answer.hovered() { theme.text } else { theme.weak };
     ui.painter().text(align.pos_in_rect(&rect), align, words, theme::regular(theme::SMALL), color);
@@ -168,7 +168,7 @@ fn line(ui: &mut Ui, workbench: &Workbench, view: &mut View, at: (Rect, Align2),
 /// One cell: drawn, named, and ready to be clicked or dropped on.
 fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, site: &Site, rect: Rect, heat: Option<&Heat>, asked: &mut Vec<Command>) -> Response {
     let plan = &workbench.plan;
-    let answer = ui.interact(rect, Id::new(("cell", &site.path)), Sense::click_and_drag());
+    let answer = ui.interact(rect, Id::unique(("cell", &site.path)), Sense::click_and_drag());
     let stand = cells::standing(plan, &site.path);
     answer.widget_info(|| {
         let names: Vec<_> = stand.iter().map(|m| m.card.title).collect();

@@ -2,7 +2,7 @@
 //! menu arms it for painting or places a variant. Called by `left`.
 //! Must not know any single method: all words come from the catalogue.
 
-use eframe::egui::{self, Align2, CursorIcon, Id, Rect, Role, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
+use eframe::egui::{self, Align2, CursorIcon, Id, LayerId, Order, Rect, Role, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 
 use crate::app::form::{head, weak};
 use crate::app::theme::{self, Theme};
@@ -24,7 +24,7 @@ fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, card: &'static Card,
     let color = theme.family(card.family);
     let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), 32.0), Sense::hover());
     let more = Rect::from_min_max(pos2(rect.right() - 24.0, rect.top()), rect.max);
-    let answer = ui.interact(rect.with_max_x(more.left()), Id::new(("palette", card.name)), Sense::click_and_drag());
+    let answer = ui.interact(rect.with_max_x(more.left()), Id::unique(("palette", card.name)), Sense::click_and_drag());
     answer.widget_info(|| WidgetInfo::labeled(Role::Button, true, card.title));
     answer.dnd_set_drag_payload(Dragged(card.name));
     let armed = view.brush == Brush::New(card.name);
@@ -43,6 +43,9 @@ fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, card: &'static Card,
     };
     ui.painter().text(pos2(more.left(), rect.center().y), Align2::RIGHT_CENTER, note, theme::regular(theme::SMALL), theme.weak);
 
+    if answer.dragged() {
+        carried(ui, card);
+    }
     if answer.clicked() {
         asked.push(Command::Edit(Edit::Add { method: card.name.to_owned(), sites: None }));
     }
@@ -52,9 +55,20 @@ fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, card: &'static Card,
     menu(ui, view, card, more, asked);
 }
 
+/// The name of a card that is being dragged, beside the pointer.
+fn carried(ui: &Ui, card: &Card) {
+    let Some(at) = ui.input(|i| i.pointer.latest_pos()) else { return };
+    let color = Theme::of(ui).family(card.family);
+    let painter = ui.ctx().layer_painter(LayerId::unique(Order::Tooltip, Id::unique("carried card")));
+    let galley = painter.layout_no_wrap(card.title.to_owned(), theme::medium(theme::BODY), Theme::of(ui).on(color));
+    let rect = Rect::from_min_size(at + vec2(12.0, 8.0), galley.size() + vec2(14.0, 6.0));
+    painter.rect_filled(rect, 4.0, color);
+    painter.galley(rect.min + vec2(7.0, 3.0), galley, color);
+}
+
 fn menu(ui: &mut Ui, view: &mut View, card: &'static Card, rect: Rect, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
-    let answer = ui.interact(rect, Id::new(("palette menu", card.name)), Sense::click());
+    let answer = ui.interact(rect, Id::unique(("palette menu", card.name)), Sense::click());
     answer.widget_info(|| WidgetInfo::labeled(Role::Button, true, format!("{} variants", card.title)));
     let color = if answer.hovered() { theme.text } else { theme.faint };
     let c = rect.center();

@@ -128,7 +128,7 @@ fn plot<'a>(ui: &Ui, name: &'a str, height: f32, unit: &'static str, digits: usi
         })
 }
 
-fn line<'a>(run: &'a Run, mark: Mark, points: Vec<[f64; 2]>) -> Line<'a> {
+fn line(run: &Run, mark: Mark, points: Vec<[f64; 2]>) -> Line<'static> {
     Line::new(run.title(), PlotPoints::from(points)).color(mark.color).width(2.0).style(mark.line())
 }
 

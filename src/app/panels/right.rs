@@ -6,7 +6,7 @@ use eframe::egui::{Align2, Color32, Frame, Margin, Rect, RichText, ScrollArea, S
 
 use super::selection;
 use crate::app::form::{head, number, weak};
-use crate::app::theme::{self, Theme};
+use crate::app::theme::Theme;
 use crate::app::view::View;
 use crate::app::words;
 use crate::board::Run;

@@ -76,7 +76,6 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
 }
 
 fn form(ui: &mut Ui, workbench: &Workbench, index: usize, placed: &Placed, card: &'static Card, asked: &mut Vec<Command>) {
-    let theme = Theme::of(ui);
     let member = workbench.plan.members.iter().find(|m| m.index == index);
     ui.add_space(10.0);
     ui.label(RichText::new(format!("{} at {}", card.title, placed.place.words())).font(theme::semibold(theme::HEAD)));

@@ -2,7 +2,7 @@
 //! Called by `panels::show`.
 //! Must not change anything but the view: it pushes commands.
 
-use eframe::egui::{self, Align, Button, Frame, Layout, RichText, TextEdit, Ui, UiBuilder, vec2};
+use eframe::egui::{self, Align, Align2, Button, Frame, Layout, RichText, TextEdit, Ui, UiBuilder, vec2};
 
 use crate::app::dialogs::Ask;
 use crate::app::form::item;
@@ -41,7 +41,7 @@ fn title(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     ui.add_space(4.0);
     let mut title = workbench.session.title.clone();
     let edit = TextEdit::singleline(&mut title).font(theme::medium(theme::BODY)).frame(Frame::NONE).desired_width(space.min(420.0));
-    let edit = edit.horizontal_align(Align::Center).margin(vec2(4.0, 1.0));
+    let edit = edit.align(Align2::CENTER_CENTER).margin(vec2(4.0, 1.0));
     if ui.add(edit).on_hover_text("Title of the session. Click to rename.").accessible_name("Session title").changed() {
         asked.push(Command::Edit(Edit::Title(title)));
     }
