@@ -39,10 +39,19 @@ pub fn row<R>(ui: &mut Ui, name: &str, help: &str, widget: impl FnOnce(&mut Ui) 
     .inner
 }
 
+/// A line that is no higher than its text.
+pub fn tight<R>(ui: &mut Ui, contents: impl FnOnce(&mut Ui) -> R) -> R {
+    ui.scope(|ui| {
+        ui.spacing_mut().interact_size.y = 17.0;
+        ui.horizontal(contents).inner
+    })
+    .inner
+}
+
 /// A row with a number, in columns.
 pub fn number(ui: &mut Ui, name: &str, value: impl Into<String>, help: &str) {
     let theme = Theme::of(ui);
-    ui.horizontal(|ui| {
+    tight(ui, |ui| {
         let label = ui.label(RichText::new(name).color(theme.weak));
         if !help.is_empty() {
             label.on_hover_text(help);

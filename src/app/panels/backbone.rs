@@ -20,7 +20,7 @@ pub fn backbone(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     if let Some(name) = pick(ui, "Backbone", &session.backbone.name, entries) {
         asked.push(Command::Edit(Edit::Backbone(name)));
     }
-    weak(ui, format!("{} blocks · width {} · {} parameters", anatomy.blocks, anatomy.width, words::short(anatomy.count())));
+    weak(ui, format!("{} blocks · width {} · {} weights", anatomy.blocks, anatomy.width, words::short(anatomy.count())));
     if let Some(card) = backbones::find(&session.backbone.name) {
         ui.push_id("backbone", |ui| fields(ui, card.fields, &session.backbone.settings, "backbone.settings", asked));
     }
@@ -37,7 +37,7 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Com
     let thumbs = &view.thumbnails;
     let line = match (&thumbs.fault, thumbs.is_loading() && thumbs.tiles.is_empty()) {
         (Some(_), _) | (None, true) => format!("{} classes", card.classes.len()),
-        _ => format!("{} classes · {} to train on, {} to test on", card.classes.len(), words::count(thumbs.train), words::count(thumbs.test)),
+        _ => format!("{} classes · {} train · {} test", card.classes.len(), words::count(thumbs.train), words::count(thumbs.test)),
     };
     weak(ui, line).on_hover_text(format!("Classes: {}.\n\nSource: {}.\nLicence: {}.", card.classes.join(", "), card.source, card.licence));
     tiles(ui, view);

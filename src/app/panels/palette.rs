@@ -13,7 +13,7 @@ use crate::workbench::Workbench;
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     head(ui, "Methods");
-    weak(ui, "Click to place, or drag onto the network").on_hover_text("The arrow on a card shows its variants and arms it for painting cell by cell.");
+    weak(ui, "Click to place, or drag to the network").on_hover_text("The arrow on a card shows its variants and arms it for painting cell by cell.");
     for card in CATALOG {
         one(ui, workbench, view, card, asked);
     }
@@ -59,7 +59,7 @@ fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, card: &'static Card,
 fn carried(ui: &Ui, card: &Card) {
     let Some(at) = ui.input(|i| i.pointer.latest_pos()) else { return };
     let color = Theme::of(ui).family(card.family);
-    let painter = ui.ctx().layer_painter(LayerId::unique(Order::Tooltip, Id::unique("carried card")));
+    let painter = ui.ctx().layer_painter(LayerId::new(Order::Tooltip, Id::unique("carried card")));
     let galley = painter.layout_no_wrap(card.title.to_owned(), theme::medium(theme::BODY), Theme::of(ui).on(color));
     let rect = Rect::from_min_size(at + vec2(12.0, 8.0), galley.size() + vec2(14.0, 6.0));
     painter.rect_filled(rect, 4.0, color);

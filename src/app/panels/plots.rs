@@ -70,6 +70,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench) {
                     ui.set_width(width);
                     title_line(ui, title, note);
                     let left = height - 22.0;
+                    ui.style_mut().override_font_id = Some(theme::regular(10.5));
                     if runs.is_empty() {
                         nothing(ui, vec2(width, left), empty);
                     } else {
@@ -81,7 +82,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench) {
         let empty = if board.runs.is_empty() { "Train to see the curve of the test set." } else { "No run is shown. Click a row below." };
         one("Accuracy", "test set, %", empty, &|ui, h| accuracy(ui, &runs, h));
         one("Loss", "training, raw and smoothed", "The training loss appears here while a run trains.", &|ui, h| loss(ui, &runs, h));
-        one("Memory", "MB, predicted dashed", "Measured bytes, beside what the plan predicts.", &|ui, h| memory(ui, &runs, h));
+        one("Memory", "MB, peak; predicted dashed", "Measured bytes, beside what the plan predicts.", &|ui, h| memory(ui, &runs, h));
         one("Parameters", "trainable, head paler", "A bar for every run.", &|ui, h| parameters(ui, &runs, h));
     });
 }
@@ -161,7 +162,10 @@ fn memory(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
         for (run, mark) in runs {
             let used: Vec<_> = run.steps.iter().map(|s| [s.step as f64, s.bytes as f64 / 1e6]).collect();
             let end = run.started.as_ref().map_or(0, |s| s.steps) as f64;
-            plot.line(line(run, Mark { style: 0, ..*mark }, used));
+            let peak: Vec<_> = run.steps.iter().map(|s| [s.step as f64, s.peak_bytes as f64 / 1e6]).collect();
+            let name = format!("{}, between steps", run.title());
+            plot.line(Line::new(name, PlotPoints::from(used)).color(mark.color.gamma_multiply(0.45)).width(1.0));
+            plot.line(line(run, Mark { style: 0, ..*mark }, peak));
             if let Some(started) = &run.started {
                 let all = started.predicted_bytes as f64 / 1e6;
                 let name = format!("{}, predicted", run.title());

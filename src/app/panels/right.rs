@@ -5,7 +5,7 @@
 use eframe::egui::{Align2, Color32, Frame, Margin, Rect, RichText, ScrollArea, Sense, Stroke, Ui, pos2, vec2};
 
 use super::selection;
-use crate::app::form::{head, number, weak};
+use crate::app::form::{head, number, tight, weak};
 use crate::app::theme::Theme;
 use crate::app::view::View;
 use crate::app::words;
@@ -72,7 +72,7 @@ fn memory(ui: &mut Ui, workbench: &Workbench, view: &View) {
 
 fn legend(ui: &mut Ui, name: &str, bytes: usize, color: Color32) {
     let theme = Theme::of(ui);
-    ui.horizontal(|ui| {
+    tight(ui, |ui| {
         let (rect, _) = ui.allocate_exact_size(vec2(9.0, 9.0), Sense::hover());
         ui.painter().rect_filled(rect, 2.0, color);
         ui.label(RichText::new(name).color(theme.weak));

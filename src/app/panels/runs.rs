@@ -50,6 +50,8 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
     let space = ui.available_width();
     let board = &workbench.board;
     ui.style_mut().spacing.item_spacing = vec2(10.0, 2.0);
+    ui.visuals_mut().selection.bg_fill = theme.hovered;
+    ui.visuals_mut().selection.stroke.color = theme.text;
     let places = if space > 800.0 { 120.0 } else { 84.0 };
     ScrollArea::horizontal().id_salt("runs").show(ui, |ui| {
         TableBuilder::new(ui)
@@ -62,8 +64,8 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
             .column(Column::exact(if space > 800.0 { 130.0 } else { 96.0 }).clip(true))
             .column(Column::exact(places).clip(true))
             .columns(Column::exact(62.0), 2)
-            .columns(Column::exact(66.0), 2)
-            .column(Column::exact(60.0))
+            .columns(Column::exact(64.0), 2)
+            .column(Column::exact(66.0))
             .column(Column::exact(78.0).clip(true))
             .header(20.0, |mut row| {
                 for (n, name) in ["", "title", "stack", "places", "trainable", "head", "accuracy", "peak", "a step", "status"].iter().enumerate() {
@@ -82,10 +84,13 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
                     let answer = row.response();
                     answer.widget_info(|| egui::WidgetInfo::selected(egui::Role::Row, true, run.shown, format!("Run {}", run.id)));
                     if answer.clicked() {
+                        // A row that is not selected is selected, and shown; the selected row is switched.
+                        if view.run.as_ref() == Some(&run.id) || !run.shown {
+                            asked.push(Command::ToggleRun(run.id.clone()));
+                        }
                         view.run = Some(run.id.clone());
-                        asked.push(Command::ToggleRun(run.id.clone()));
                     }
-                    answer.on_hover_text(format!("{}\nClick to {} its curves.", run.id, if run.shown { "hide" } else { "show" }));
+                    answer.on_hover_text(format!("{}\nClick to select; a click on the selected row {} its curves.", run.id, if run.shown { "hides" } else { "shows" }));
                 });
             });
     });

@@ -55,7 +55,6 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
     }
     let mut inside = ui.new_child(egui::UiBuilder::new().max_rect(rect.shrink2(vec2(8.0, 0.0))).layout(egui::Layout::left_to_right(egui::Align::Center)));
     dot(&mut inside, card.map_or(theme.weak, |card| theme.family(card.family)));
-    inside.label(RichText::new(title).font(theme::medium(theme::BODY)));
     inside.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
         ui.spacing_mut().button_padding = vec2(4.0, 0.0);
         if ui.add(Button::new("×").small().frame_when_inactive(false)).on_hover_text("Remove this method").accessible_name(format!("Remove {title}")).clicked() {
@@ -72,6 +71,9 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
         if let Some(member) = workbench.plan.members.iter().find(|m| m.index == index) {
             ui.label(RichText::new(words::count(member.count())).font(theme::regular(theme::SMALL)).color(theme.weak)).on_hover_text("Trainable parameters of this method");
         }
+        ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
+            ui.add(egui::Label::new(RichText::new(title).font(theme::medium(theme::BODY))).truncate());
+        });
     });
 }
 
