@@ -10,7 +10,7 @@ use crate::session::command::{Command, Edit};
 use crate::session::settings::{Field, Kind, Settings, Value};
 
 /// Width of the widgets in a form, flush right.
-pub const WIDGET: f32 = 108.0;
+pub const WIDGET: f32 = 100.0;
 
 /// A section's head.
 pub fn head(ui: &mut Ui, words: &str) {

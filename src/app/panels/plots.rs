@@ -70,7 +70,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench) {
                     ui.set_width(width);
                     title_line(ui, title, note);
                     let left = height - 22.0;
-                    ui.style_mut().override_font_id = Some(theme::regular(10.5));
+                    ui.style_mut().text_styles.insert(egui::TextStyle::Body, theme::regular(10.5)); // the axes' numbers
                     if runs.is_empty() {
                         nothing(ui, vec2(width, left), empty);
                     } else {
@@ -82,7 +82,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench) {
         let empty = if board.runs.is_empty() { "Train to see the curve of the test set." } else { "No run is shown. Click a row below." };
         one("Accuracy", "test set, %", empty, &|ui, h| accuracy(ui, &runs, h));
         one("Loss", "training, raw and smoothed", "The training loss appears here while a run trains.", &|ui, h| loss(ui, &runs, h));
-        one("Memory", "MB, peak; predicted dashed", "Measured bytes, beside what the plan predicts.", &|ui, h| memory(ui, &runs, h));
+        one("Memory", "MB, predicted dashed", "Measured bytes, beside what the plan predicts.", &|ui, h| memory(ui, &runs, h));
         one("Parameters", "trainable, head paler", "A bar for every run.", &|ui, h| parameters(ui, &runs, h));
     });
 }

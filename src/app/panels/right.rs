@@ -85,10 +85,12 @@ fn measured(ui: &mut Ui, run: &Run) {
     if peak == 0 {
         return;
     }
-    number(ui, "Measured peak", words::bytes(peak), "The most that the selected run held at once, beyond what the program held before it.");
+    head(ui, "Memory of the selected run");
+    number(ui, "Measured peak", words::bytes(peak), "The most that the run held at once, beyond what the program held before it.");
     if let Some(started) = run.started.as_ref().filter(|s| s.predicted_bytes > 0) {
         let error = 100.0 * (peak as f64 / started.predicted_bytes as f64 - 1.0);
-        weak(ui, format!("{}: predicted {}, measured {error:+.1} %", run.id, words::bytes(started.predicted_bytes)));
+        number(ui, "Predicted for it", words::bytes(started.predicted_bytes), "What the plan said when the run began.");
+        weak(ui, format!("{}, measured {error:+.1} %", run.id));
     }
 }
 

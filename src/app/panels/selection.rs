@@ -56,7 +56,9 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
     let mut inside = ui.new_child(egui::UiBuilder::new().max_rect(rect.shrink2(vec2(8.0, 0.0))).layout(egui::Layout::left_to_right(egui::Align::Center)));
     dot(&mut inside, card.map_or(theme.weak, |card| theme.family(card.family)));
     inside.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-        ui.spacing_mut().button_padding = vec2(4.0, 0.0);
+        ui.spacing_mut().button_padding = vec2(3.0, 0.0);
+        ui.spacing_mut().item_spacing.x = 3.0;
+        ui.spacing_mut().interact_size.x = 16.0;
         if ui.add(Button::new("×").small().frame_when_inactive(false)).on_hover_text("Remove this method").accessible_name(format!("Remove {title}")).clicked() {
             asked.push(Command::Edit(Edit::Remove { index }));
         }

@@ -38,7 +38,7 @@ fn title(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
     let (space, small) = (ui.available_width(), theme::regular(theme::SMALL));
     ui.spacing_mut().item_spacing.y = 0.0;
-    ui.add_space(4.0);
+    ui.add_space(2.0);
     let mut title = workbench.session.title.clone();
     let edit = TextEdit::singleline(&mut title).font(theme::medium(theme::BODY)).frame(Frame::NONE).desired_width(space.min(420.0));
     let edit = edit.align(Align2::CENTER_CENTER).margin(vec2(4.0, 1.0));
