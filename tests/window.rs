@@ -113,8 +113,8 @@ fn the_menu_opens_a_preset() {
     let home = home();
     let mut harness = window(home.path());
     click(&mut harness, "File");
-    harness.get_by_label_contains("Open preset").hover();
-    harness.run_steps(12);
+    harness.get_by_label_contains("Open preset").click();
+    harness.run_steps(6);
     click(&mut harness, "houlsby");
     let names: Vec<_> = bench(&harness).session.methods.iter().map(|m| m.name.as_str()).collect();
     assert_eq!(names, ["bottleneck"]);

@@ -157,17 +157,18 @@ pub fn semibold(size: f32) -> FontId {
 /// Fonts and both themes' styles, once, before the first frame.
 pub fn install(ctx: &egui::Context) {
     let mut fonts = egui::FontDefinitions::default();
-    let cuts: [(&str, &'static [u8]); 3] = [
+    let cuts: [(&str, &'static [u8]); 4] = [
         ("inter", include_bytes!("../../assets/fonts/Inter-Regular.otf")),
         ("inter-medium", include_bytes!("../../assets/fonts/Inter-Medium.otf")),
         ("inter-semibold", include_bytes!("../../assets/fonts/Inter-SemiBold.otf")),
+        ("math", include_bytes!("../../assets/fonts/NotoSansMath-Symbols.ttf")),
     ];
     for (name, bytes) in cuts {
         fonts.font_data.insert(name.to_owned(), Arc::new(egui::FontData::from_static(bytes)));
     }
-    // egui's own fonts stay behind Inter for the signs that it lacks.
+    // Formulas need signs that Inter lacks; egui's own fonts stand behind both.
     let behind = fonts.families.get(&FontFamily::Proportional).cloned().unwrap_or_default();
-    let family = |first: &str| std::iter::once(first.to_owned()).chain(behind.iter().cloned()).collect::<Vec<_>>();
+    let family = |first: &str| [first.to_owned(), "math".to_owned()].into_iter().chain(behind.iter().cloned()).collect::<Vec<_>>();
     fonts.families.insert(FontFamily::Proportional, family("inter"));
     fonts.families.insert(FontFamily::Name("medium".into()), family("inter-medium"));
     fonts.families.insert(FontFamily::Name("semibold".into()), family("inter-semibold"));
