@@ -159,7 +159,12 @@ pub fn button(ui: &mut Ui, label: &str, command: Command, why_not: Option<&str>,
 
 /// A line of a menu for a command.
 pub fn item(ui: &mut Ui, label: &str, command: Command, why_not: Option<&str>, asked: &mut Vec<Command>) {
-    let answer = ui.add_enabled(why_not.is_none(), Button::new(label).shortcut_text(command.shortcut().unwrap_or_default()));
+    let line = Button::new(label);
+    let line = match command.shortcut() {
+        Some(keys) => line.shortcut_text(keys),
+        None => line,
+    };
+    let answer = ui.add_enabled(why_not.is_none(), line);
     let answer = answer.on_hover_text(command.help()).on_disabled_hover_text(why_not.unwrap_or_default());
     if answer.clicked() {
         asked.push(command);

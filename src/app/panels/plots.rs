@@ -3,7 +3,7 @@
 //! Must not change the board; hidden runs are not drawn.
 
 use eframe::egui::{self, Align2, Color32, RichText, Sense, Stroke, Ui, Vec2b, pos2, vec2};
-use egui_plot::{Bar, BarChart, HoverPosition, Line, LineStyle, Plot, PlotPoints};
+use egui_plot::{AxisHints, Bar, BarChart, HoverPosition, Line, LineStyle, Plot, PlotPoints};
 
 use crate::app::theme::{self, Theme};
 use crate::app::words;
@@ -68,6 +68,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench) {
             ui.allocate_ui(vec2(width, height), |ui| {
                 ui.vertical(|ui| {
                     ui.set_width(width);
+                    let note = if width < 205.0 { note.split(',').next().unwrap_or_default() } else { note };
                     title_line(ui, title, note);
                     let left = height - 22.0;
                     ui.style_mut().text_styles.insert(egui::TextStyle::Body, theme::regular(10.5)); // the axes' numbers
@@ -120,6 +121,7 @@ fn plot<'a>(ui: &Ui, name: &'a str, height: f32, unit: &'static str, digits: usi
         .allow_double_click_reset(true)
         .grid_color(theme.line)
         .set_margin_fraction(vec2(0.02, 0.08))
+        .custom_x_axes(vec![AxisHints::new_x().label_spacing(20.0..=34.0).tick_label_color(theme.weak)])
         .y_axis_min_width(30.0)
         .label_formatter(move |at: &HoverPosition<'_>| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {

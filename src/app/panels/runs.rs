@@ -49,24 +49,23 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
     let small = |words: &str| RichText::new(words).font(theme::regular(theme::SMALL)).color(theme.weak);
     let space = ui.available_width();
     let board = &workbench.board;
-    ui.style_mut().spacing.item_spacing = vec2(10.0, 2.0);
+    let wide = space > 800.0;
+    ui.style_mut().spacing.item_spacing = vec2(if wide { 10.0 } else { 6.0 }, 2.0);
     ui.visuals_mut().selection.bg_fill = theme.hovered;
     ui.visuals_mut().selection.stroke.color = theme.text;
-    let places = if space > 800.0 { 120.0 } else { 84.0 };
+    // Stack, places, trainable, head, accuracy, peak, a step, status.
+    let widths = if wide { [130.0, 120.0, 62.0, 62.0, 64.0, 64.0, 66.0, 78.0] } else { [84.0, 70.0, 60.0, 44.0, 58.0, 60.0, 62.0, 64.0] };
     ScrollArea::horizontal().id_salt("runs").show(ui, |ui| {
-        TableBuilder::new(ui)
+        let table = TableBuilder::new(ui)
             .id_salt("runs table")
             .auto_shrink(false)
             .sense(Sense::click())
             .cell_layout(Layout::left_to_right(Align::Center))
             .column(Column::exact(22.0))
-            .column(Column::remainder().at_least(110.0).clip(true))
-            .column(Column::exact(if space > 800.0 { 130.0 } else { 96.0 }).clip(true))
-            .column(Column::exact(places).clip(true))
-            .columns(Column::exact(62.0), 2)
-            .columns(Column::exact(64.0), 2)
-            .column(Column::exact(66.0))
-            .column(Column::exact(78.0).clip(true))
+            .column(Column::remainder().at_least(84.0).clip(true));
+        widths
+            .iter()
+            .fold(table, |table, width| table.column(Column::exact(*width).clip(true)))
             .header(20.0, |mut row| {
                 for (n, name) in ["", "title", "stack", "places", "trainable", "head", "accuracy", "peak", "a step", "status"].iter().enumerate() {
                     row.col(|ui| {

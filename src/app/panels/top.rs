@@ -148,7 +148,8 @@ fn file(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Com
     let ctx = ui.ctx().clone();
     let free = !view.dialogs.is_open();
     let line = |ui: &mut Ui, label: &str, keys: &str, enabled: bool| {
-        let clicked = ui.add_enabled(enabled, Button::new(label).shortcut_text(keys)).on_disabled_hover_text("A file dialog is open.").clicked();
+        let entry = if keys.is_empty() { Button::new(label) } else { Button::new(label).shortcut_text(keys) };
+        let clicked = ui.add_enabled(enabled, entry).on_disabled_hover_text("A file dialog is open.").clicked();
         if clicked {
             ui.close();
         }
