@@ -1,0 +1,233 @@
+//! The look: every colour, the font and the sizes, for the dark and the light theme.
+//! Called by every panel (`Theme::of`) and once by the window when it opens (`install`).
+//! Must not know sessions, runs or commands; colours stand nowhere else.
+
+use std::sync::Arc;
+
+use eframe::egui::{self, Color32, CornerRadius, FontFamily, FontId, Margin, Stroke, TextStyle, vec2};
+
+use crate::methods::Family;
+
+/// The design tokens of one theme.
+pub struct Theme {
+    /// Behind the drawing, the plots and the table.
+    pub ground: Color32,
+    /// The side panels and bars.
+    pub panel: Color32,
+    /// Fields, buttons, cards.
+    pub raised: Color32,
+    pub hovered: Color32,
+    pub line: Color32,
+    /// An empty cell of the grid.
+    pub cell: Color32,
+    /// A cell where the armed method cannot stand.
+    pub cell_shut: Color32,
+    pub text: Color32,
+    pub weak: Color32,
+    pub faint: Color32,
+    pub accent: Color32,
+    pub on_accent: Color32,
+    pub good: Color32,
+    pub warn: Color32,
+    pub warn_ground: Color32,
+    pub error: Color32,
+    pub error_ground: Color32,
+    /// By `Family`, in its order: told apart by lightness too, for colour-blind eyes.
+    families: [Color32; 8],
+    /// Frozen things.
+    pub frozen: Color32,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where colours are made")]
+const fn rgb(hex: u32) -> Color32 {
+    Color32::from_rgb((hex >> 16) as u8, (hex >> 8) as u8, hex as u8)
+}
+
+const DARK: Theme = Theme {
+    ground: rgb(0x141518),
+    panel: rgb(0x1a1c21),
+    raised: rgb(0x23262d),
+    hovered: rgb(0x2d3139),
+    line: rgb(0x2e323a),
+    cell: rgb(0x272b32),
+    cell_shut: rgb(0x1a1c20),
+    text: rgb(0xe8eaee),
+    weak: rgb(0xa4abb6),
+    faint: rgb(0x7d8590),
+    accent: rgb(0x2f6fdb),
+    on_accent: rgb(0xffffff),
+    good: rgb(0x8fd16a),
+    warn: rgb(0xe8b04b),
+    warn_ground: rgb(0x2b2416),
+    error: rgb(0xff7b80),
+    error_ground: rgb(0x331b1e),
+    families: [
+        rgb(0x4f9cf2), // low rank: blue
+        rgb(0xe59a3a), // adapters: orange
+        rgb(0xb78af5), // prompts: violet
+        rgb(0x45cdb4), // prefixes: teal
+        rgb(0xb3d65c), // selected parameters: lime
+        rgb(0xf0dc6a), // scales: yellow
+        rgb(0xf2727f), // side networks: red
+        rgb(0xd5d9e2), // full: near white
+    ],
+    frozen: rgb(0x565d69),
+};
+
+const LIGHT: Theme = Theme {
+    ground: rgb(0xfbfbfc),
+    panel: rgb(0xf1f2f4),
+    raised: rgb(0xffffff),
+    hovered: rgb(0xe3e7ee),
+    line: rgb(0xd3d7de),
+    cell: rgb(0xe9ebef),
+    cell_shut: rgb(0xf4f5f7),
+    text: rgb(0x1b1e24),
+    weak: rgb(0x545b67),
+    faint: rgb(0x6c7480),
+    accent: rgb(0x1f5fcc),
+    on_accent: rgb(0xffffff),
+    good: rgb(0x3a7d1c),
+    warn: rgb(0x8a5a00),
+    warn_ground: rgb(0xfdf3dc),
+    error: rgb(0xb3222e),
+    error_ground: rgb(0xfde7e8),
+    families: [
+        rgb(0x1f6fd0),
+        rgb(0xb8650a),
+        rgb(0x7b4bd0),
+        rgb(0x0a8571),
+        rgb(0x5a8206),
+        rgb(0x8f7500),
+        rgb(0xc83448),
+        rgb(0x4a5160),
+    ],
+    frozen: rgb(0xa9afba),
+};
+
+impl Theme {
+    /// The tokens of the theme that `ui` is drawn in.
+    pub fn of(ui: &egui::Ui) -> &'static Theme {
+        if ui.visuals().dark_mode { &DARK } else { &LIGHT }
+    }
+
+    pub fn family(&self, family: Family) -> Color32 {
+        let index = match family {
+            Family::LowRank => 0,
+            Family::Adapter => 1,
+            Family::Prompt => 2,
+            Family::Prefix => 3,
+            Family::Select => 4,
+            Family::Scale => 5,
+            Family::Side => 6,
+            Family::Full => 7,
+        };
+        self.families[index]
+    }
+
+    /// Text that is readable on `fill`.
+    pub fn on(&self, fill: Color32) -> Color32 {
+        let light = 0.299 * f32::from(fill.r()) + 0.587 * f32::from(fill.g()) + 0.114 * f32::from(fill.b());
+        if light > 140.0 { rgb(0x121316) } else { rgb(0xffffff) }
+    }
+
+    /// `color` over the ground, `part` of it.
+    pub fn shade(&self, color: Color32, part: f32) -> Color32 {
+        self.cell.lerp_to_gamma(color, part)
+    }
+}
+
+/// Section heads and the like.
+pub const SMALL: f32 = 11.5;
+pub const BODY: f32 = 13.0;
+pub const HEAD: f32 = 15.0;
+
+pub fn regular(size: f32) -> FontId {
+    FontId::new(size, FontFamily::Proportional)
+}
+
+pub fn medium(size: f32) -> FontId {
+    FontId::new(size, FontFamily::Name("medium".into()))
+}
+
+pub fn semibold(size: f32) -> FontId {
+    FontId::new(size, FontFamily::Name("semibold".into()))
+}
+
+/// Fonts and both themes' styles, once, before the first frame.
+pub fn install(ctx: &egui::Context) {
+    let mut fonts = egui::FontDefinitions::default();
+    let cuts: [(&str, &'static [u8]); 4] = [
+        ("inter", include_bytes!("../../assets/fonts/Inter-Regular.otf")),
+        ("inter-medium", include_bytes!("../../assets/fonts/Inter-Medium.otf")),
+        ("inter-semibold", include_bytes!("../../assets/fonts/Inter-SemiBold.otf")),
+        ("math", include_bytes!("../../assets/fonts/NotoSansMath-Symbols.ttf")),
+    ];
+    for (name, bytes) in cuts {
+        fonts.font_data.insert(name.to_owned(), Arc::new(egui::FontData::from_static(bytes)));
+    }
+    // Formulas need signs that Inter lacks; egui's own fonts stand behind both.
+    let behind = fonts.families.get(&FontFamily::Proportional).cloned().unwrap_or_default();
+    let family = |first: &str| [first.to_owned(), "math".to_owned()].into_iter().chain(behind.iter().cloned()).collect::<Vec<_>>();
+    fonts.families.insert(FontFamily::Proportional, family("inter"));
+    fonts.families.insert(FontFamily::Name("medium".into()), family("inter-medium"));
+    fonts.families.insert(FontFamily::Name("semibold".into()), family("inter-semibold"));
+    ctx.set_fonts(fonts);
+    for (which, theme) in [(egui::Theme::Dark, &DARK), (egui::Theme::Light, &LIGHT)] {
+        ctx.style_mut_of(which, |style| dress(style, theme));
+    }
+}
+
+fn dress(style: &mut egui::Style, theme: &Theme) {
+    style.text_styles = [
+        (TextStyle::Small, regular(SMALL)),
+        (TextStyle::Body, regular(BODY)),
+        (TextStyle::Button, regular(BODY)),
+        (TextStyle::Heading, semibold(HEAD)),
+        (TextStyle::Monospace, regular(BODY)),
+    ]
+    .into();
+    style.spacing.item_spacing = vec2(8.0, 5.0);
+    style.spacing.button_padding = vec2(8.0, 3.0);
+    style.spacing.interact_size = vec2(32.0, 22.0);
+    style.spacing.menu_margin = Margin::same(5);
+    style.spacing.combo_height = 320.0;
+    style.spacing.tooltip_width = 340.0;
+    style.spacing.scroll = egui::style::ScrollStyle::thin();
+    style.interaction.selectable_labels = false;
+    style.interaction.tooltip_delay = 0.35;
+
+    let visuals = &mut style.visuals;
+    visuals.override_text_color = None;
+    visuals.weak_text_color = Some(theme.weak);
+    visuals.panel_fill = theme.panel;
+    visuals.window_fill = theme.panel;
+    visuals.window_stroke = Stroke::new(1.0, theme.line);
+    visuals.extreme_bg_color = theme.ground;
+    visuals.text_edit_bg_color = Some(theme.raised);
+    visuals.faint_bg_color = theme.panel;
+    visuals.hyperlink_color = theme.family(Family::LowRank);
+    visuals.warn_fg_color = theme.warn;
+    visuals.error_fg_color = theme.error;
+    visuals.selection.bg_fill = theme.accent;
+    visuals.selection.stroke = Stroke::new(1.0, theme.on_accent);
+    visuals.popup_shadow.blur = 10;
+    visuals.menu_corner_radius = CornerRadius::same(6);
+    let radius = CornerRadius::same(4);
+    let widgets = &mut visuals.widgets;
+    let states = [
+        (&mut widgets.noninteractive, theme.panel, theme.line, theme.text),
+        (&mut widgets.inactive, theme.raised, theme.line, theme.text),
+        (&mut widgets.hovered, theme.hovered, theme.faint, theme.text),
+        (&mut widgets.active, theme.hovered, theme.accent, theme.text),
+        (&mut widgets.open, theme.hovered, theme.line, theme.text),
+    ];
+    for (state, fill, edge, text) in states {
+        state.bg_fill = fill;
+        state.weak_bg_fill = fill;
+        state.bg_stroke = Stroke::new(1.0, edge);
+        state.fg_stroke = Stroke::new(1.0, text);
+        state.corner_radius = radius;
+        state.expansion = 0.0;
+    }
+}
