@@ -175,7 +175,7 @@ fn a_run_goes_from_training_to_a_comparison() {
     let output = petl(home.path(), &["predict", &run, "--inputs", &at("in.safetensors"), "--out", &at("out.safetensors")]);
     assert!(output.status.success(), "{}", err(&output));
     let logits = tensors::read(Path::new(&at("out.safetensors")), "").unwrap();
-    assert_eq!(logits["logits"].shape.as_slice(), [2, 10]);
+    assert_eq!(logits["logits"].shape().as_slice(), [2, 10]);
 
     // Export: the difference and the sample count are said.
     let output = petl(home.path(), &["export", &lora, "--as", "peft", &at("peft")]);

@@ -29,7 +29,7 @@ pub fn train(session: Session, into: Option<&Path>, json: bool) -> Answer {
     let mut bench = Workbench::new(session, home, Box::new(|| ()))?;
     let asked_to_stop = interrupts()?;
     bench.start_run(&id, &folder)?;
-    let mut show = Show::new(json);
+    let show = Show::new(json);
     let mut told = false;
     while let Some(event) = bench.wait() {
         if event.run() != Some(&id) {

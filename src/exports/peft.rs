@@ -160,7 +160,7 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
                 }
             } else {
                 let (key, data) = param("l")?;
-                let n = data.shape.as_slice().iter().product();
+                let n = data.shape().num_elements();
                 // Scales of inputs lie, scales of outputs stand.
                 let shape = if site.role == Role::Down { [1, n] } else { [n, 1] };
                 out.insert(format!("{PREFIX}{module}.ia3_l"), tensors::shaped(&key, data, &shape)?);
@@ -170,7 +170,7 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
     let (key, weight) = of("head/weight".to_owned())?;
     out.insert(format!("{PREFIX}classifier.weight"), tensors::turned(&key, weight)?); // [classes, width]
     let (key, bias) = of("head/bias".to_owned())?;
-    out.insert(format!("{PREFIX}classifier.bias"), tensors::shaped(&key, bias, &[bias.shape.as_slice().iter().product()])?);
+    out.insert(format!("{PREFIX}classifier.bias"), tensors::shaped(&key, bias, &[bias.shape().num_elements()])?);
     Ok(out)
 }
 
@@ -219,7 +219,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
                 continue;
             }
             "classifier.bias" => {
-                let n = data.shape.as_slice().iter().product();
+                let n = data.shape().num_elements();
                 params.insert("head/bias".to_owned(), tensors::shaped(key, data, &[1, n])?);
                 continue;
             }
@@ -234,7 +234,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
         let input = anatomy.site(&site).is_some_and(|s| s.role == Role::Down);
         let mine = match ours {
             "l" if names_it(&inputs, module) != input => bail!("{} scales the other side of the layer than IA3 does here", fault()),
-            "l" => tensors::shaped(key, data, &[1, data.shape.as_slice().iter().product()])?,
+            "l" => tensors::shaped(key, data, &[1, data.shape().num_elements()])?,
             _ => tensors::turned(key, data).with_context(fault)?,
         };
         let rule = Rule::of(&config, kind, module);

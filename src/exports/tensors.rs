@@ -15,12 +15,12 @@ pub type Named = BTreeMap<String, TensorData>;
 
 /// The values as f32.
 pub fn values(name: &str, data: &TensorData) -> Result<Vec<f32>> {
-    data.to_vec::<f32>().map_err(|e| anyhow!("`{name}` is not f32: {e:?}"))
+    data.try_to_vec::<f32>().map_err(|e| anyhow!("`{name}` is not f32: {e:?}"))
 }
 
 /// `[rows, cols]` to `[cols, rows]`.
 pub fn turned(name: &str, data: &TensorData) -> Result<TensorData> {
-    let &[rows, cols] = data.shape.as_slice() else { bail!("`{name}` has shape {:?}; a matrix is needed", data.shape.as_slice()) };
+    let &[rows, cols] = data.shape().as_slice() else { bail!("`{name}` has shape {:?}; a matrix is needed", data.shape().as_slice()) };
     let from = values(name, data)?;
     let mut to = Vec::with_capacity(from.len());
     for col in 0..cols {
@@ -33,7 +33,7 @@ pub fn turned(name: &str, data: &TensorData) -> Result<TensorData> {
 pub fn shaped(name: &str, data: &TensorData, shape: &[usize]) -> Result<TensorData> {
     let from = values(name, data)?;
     if from.len() != shape.iter().product::<usize>() {
-        bail!("`{name}` has shape {:?}, which does not give {shape:?}", data.shape.as_slice());
+        bail!("`{name}` has shape {:?}, which does not give {shape:?}", data.shape().as_slice());
     }
     Ok(TensorData::new(from, shape.to_vec()))
 }

@@ -46,7 +46,7 @@ pub fn write_base(session: &Session, plan: &Plan, frozen: &Named, bag: Option<&N
     let mut out = Named::new();
     for (theirs, ours, stored) in names::base(&plan.anatomy).map_err(|e| anyhow!(e))? {
         let data = frozen.get(&ours).with_context(|| format!("the backbone lacks `{ours}`"))?;
-        let &[rows, cols] = data.shape.as_slice() else { bail!("`{ours}` is no matrix") };
+        let &[rows, cols] = data.shape().as_slice() else { bail!("`{ours}` is no matrix") };
         let data = match stored {
             Stored::Turned => tensors::turned(&ours, data)?,
             Stored::Vector => tensors::shaped(&ours, data, &[cols])?,
@@ -110,15 +110,15 @@ pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(W
             Stored::Patches => tensors::turned(&theirs, &tensors::shaped(&theirs, data, &[part.cols, part.rows])?)?,
             Stored::Vector | Stored::Positions => tensors::shaped(&theirs, data, &[part.rows, part.cols])?,
         };
-        if data.shape.as_slice() != [part.rows, part.cols] {
-            bail!("`{theirs}` in {} is {:?}, but this backbone needs {:?}", path.display(), data.shape.as_slice(), [part.cols, part.rows]);
+        if data.shape().as_slice() != [part.rows, part.cols] {
+            bail!("`{theirs}` in {} is {:?}, but this backbone needs {:?}", path.display(), data.shape().as_slice(), [part.cols, part.rows]);
         }
         weights.insert(ours, Tensor::from_data(data, device));
     }
     let mut head = Named::new();
     if let (Some(weight), Some(bias)) = (file.get("classifier.weight"), file.get("classifier.bias")) {
         head.insert("head/weight".to_owned(), tensors::turned("classifier.weight", weight)?);
-        head.insert("head/bias".to_owned(), tensors::shaped("classifier.bias", bias, &[1, bias.shape.as_slice().iter().product()])?);
+        head.insert("head/bias".to_owned(), tensors::shaped("classifier.bias", bias, &[1, bias.shape().num_elements()])?);
     }
     Ok((weights, head))
 }
