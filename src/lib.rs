@@ -8,6 +8,7 @@
 pub mod backbones;
 pub mod board;
 pub mod cli;
+pub mod compare;
 pub mod datasets;
 pub mod engine;
 pub mod exports;

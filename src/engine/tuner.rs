@@ -108,10 +108,16 @@ impl<'a> Tuner<'a> {
         }
     }
 
-    /// The backbone's frozen part with every foldable change of the stack folded in, for a merged export.
+    /// The backbone's frozen part with every foldable change of the stack folded in, for a merged export. Changes of the
+    /// input come last: the pass lets them act before everything that stands behind the site, wherever in the stack they are.
     pub fn folded(&self, site: &Site, part: &str) -> Tensor<2> {
-        let w = self.weight(&site.path, part);
-        let members = self.plan.members.iter().filter(|m| m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight));
-        members.fold(w, |w, member| member.card.method.fold(&self.at(member, site), part, w))
+        let mut w = self.weight(&site.path, part);
+        for first in [false, true] {
+            let others = self.plan.members.iter().filter(|m| m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight));
+            for member in others.filter(|m| m.stands(&site.path, Door::Before) == first) {
+                w = member.card.method.fold(&self.at(member, site), part, w);
+            }
+        }
+        w
     }
 }

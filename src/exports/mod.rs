@@ -3,8 +3,11 @@
 //! command line.
 
 pub mod merged;
+pub mod names;
 pub mod own;
 pub mod peft;
+pub mod tensors;
+pub mod transformers;
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +18,7 @@ use crate::engine::model::{self, Model};
 use crate::plan::Plan;
 use crate::session::Session;
 
-pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &merged::CARD];
+pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &merged::CARD, &transformers::CARD];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -73,10 +76,28 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
     let above = into.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = || format!("cannot write into {}. May you write there, and is there room?", above.display());
     std::fs::create_dir_all(above).with_context(fail)?;
-    let stage = tempfile::Builder::new().prefix(".petl-export-").tempdir_in(above).with_context(fail)?;
+    let mut stage = tempfile::Builder::new();
+    stage.prefix(".petl-export-");
+    #[cfg(unix)]
+    stage.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // what the user's umask leaves of it, as for any folder
+    let stage = stage.tempdir_in(above).with_context(fail)?;
     (card.write)(&session, &model, stage.path())?;
-    let back = (card.read)(&session, stage.path(), &model.device)?;
-    let difference = difference(&session, &model, &back)?;
+    let difference = verify(card, &session, &model, stage.path())?;
+    if into.exists() {
+        std::fs::remove_dir(into).with_context(fail)?; // empty, as checked above
+    }
+    std::fs::rename(stage.path(), into).with_context(fail)?;
+    let _ = stage.keep(); // it has gone from where it was made
+    Ok(Done { path: into.to_owned(), difference, samples: SAMPLES })
+}
+
+/// Reads what was written into `folder` and compares it with the model in memory: the largest difference of logits.
+///
+/// # Errors
+/// When a file cannot be read, or when the difference is more than the card allows.
+pub fn verify(card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<f64> {
+    let back = (card.read)(session, folder, &model.device).with_context(|| format!("the written {} cannot be read back; nothing was exported", card.title))?;
+    let difference = difference(session, model, &back)?;
     if difference.is_nan() || difference > card.tolerance {
         bail!(
             "the written {} was read back and gave other logits (largest difference {difference:.2e} on {SAMPLES} samples, allowed {:.0e}); nothing was exported",
@@ -84,11 +105,7 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
             card.tolerance
         );
     }
-    if into.exists() {
-        std::fs::remove_dir(into).with_context(fail)?; // empty, as checked above
-    }
-    std::fs::rename(stage.keep(), into).with_context(fail)?;
-    Ok(Done { path: into.to_owned(), difference, samples: SAMPLES })
+    Ok(difference)
 }
 
 /// Largest absolute difference of the two models' logits on the first test samples.

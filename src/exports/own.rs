@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::{Device, TensorData};
-use safetensors::SafeTensors;
+use burn::tensor::Device;
 
-use super::Card;
+use super::{Card, tensors};
 use crate::backbones::weights;
 use crate::engine::model::Model;
 use crate::session::{Session, file};
@@ -19,7 +18,8 @@ pub const CARD: Card = Card {
     help: "adapter.safetensors and adapter.toml: any stack, head included, and the session that rebuilds it.",
     fits: |_| Ok(()),
     write,
-    read,
+    // From the folder alone, so that the written session is checked too.
+    read: |_, folder, device| read(&session(folder)?, folder, device),
     tolerance: 0.0, // bit for bit
 };
 
@@ -43,20 +43,6 @@ pub fn session(folder: &Path) -> Result<Session> {
 pub fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut model = Model::make(session, device)?;
     let path = folder.join("adapter.safetensors");
-    model.bag.load(&tensors(&path)?, device).with_context(|| format!("{} does not fit its session", path.display()))?;
+    model.bag.load(&tensors::read(&path, "Train it again, or choose another run")?, device).with_context(|| format!("{} does not fit its session", path.display()))?;
     Ok(model)
-}
-
-/// Every matrix in a safetensors file, as f32.
-pub fn tensors(path: &Path) -> Result<BTreeMap<String, TensorData>> {
-    let place = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}. Is the run's folder whole?"))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .with_context(|| format!("{place} is not a whole safetensors file ({} bytes). Export or train it again", bytes.len()))?;
-    let mut found = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        let values = weights::floats(&view).with_context(|| format!("`{name}` in {place}"))?;
-        found.insert(name, TensorData::new(values, view.shape().to_vec()));
-    }
-    Ok(found)
 }

@@ -1,0 +1,253 @@
+//! The command line: arguments become the same sessions and commands as in the window; events are printed as words or JSON
+//! lines. Called by `main`; the only part that writes to standard output. Must not know tensors or any method by name.
+
+mod compare;
+mod list;
+mod out;
+mod plan;
+mod runs;
+mod train;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::session::{Session, file, presets};
+use crate::{exports, figures, workbench};
+
+/// How a command ends when it is not done.
+pub enum Fault {
+    /// The request was wrong: exit code 2.
+    Request(anyhow::Error),
+    /// It was right, but failed: exit code 1.
+    Failed(anyhow::Error),
+    /// Nobody reads the output any more (`petl list methods | head`).
+    Unread,
+}
+
+impl From<anyhow::Error> for Fault {
+    fn from(error: anyhow::Error) -> Fault {
+        Fault::Failed(error)
+    }
+}
+
+pub type Answer<T = ()> = Result<T, Fault>;
+
+/// An error of `result` is the request's fault.
+pub fn asked<T>(result: anyhow::Result<T>) -> Answer<T> {
+    result.map_err(Fault::Request)
+}
+
+const AFTER: &str = "\
+Exit codes: 0 done, 1 failed, 2 bad request.
+PETL_HOME: the folder for runs and autosaves (default: the user's data folder).
+
+A first tour:
+  petl list presets
+  petl plan digits-lora
+  petl train digits-lora --set recipe.epochs=3 --out /tmp/digits
+  petl export /tmp/digits --as peft /tmp/digits-peft
+  petl compare /tmp/digits digits-probe-001 --figure /tmp/runs.svg";
+
+/// A workbench for parameter-efficient transfer learning. Without a command: the window.
+#[derive(Parser)]
+#[command(name = "petl", version, after_help = AFTER, args_conflicts_with_subcommands = true)]
+struct Line {
+    /// Session file or preset to open in the window.
+    session: Option<String>,
+    #[command(subcommand)]
+    command: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// What there is to choose from, with the words of its card.
+    List {
+        #[arg(value_enum)]
+        kind: list::Kind,
+        /// One JSON array instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What a session implies: exact parameter counts, bytes, operations, problems. Trains nothing.
+    Plan {
+        #[command(flatten)]
+        session: Wanted,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trains a session; the run's folder keeps session, events, adapter and summary. Ctrl-C stops and keeps.
+    Train {
+        #[command(flatten)]
+        session: Wanted,
+        /// New folder for the run; left out, one under PETL_HOME/runs.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// One JSON object a line: started, step, evaluated, saved, finished, failed.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Logits of a trained run for your own pixels.
+    Predict {
+        /// Folder of a run, or its name under PETL_HOME/runs.
+        run: String,
+        /// safetensors file with `pixel_values` [batch, 3, height, width], as byte / 127.5 - 1.
+        #[arg(long, value_name = "FILE")]
+        inputs: PathBuf,
+        /// safetensors file to write: `logits` [batch, classes].
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Writes a run's adapter for others, reads it back and compares logits before it counts as done.
+    Export {
+        /// Folder of a run, or its name under PETL_HOME/runs.
+        run: String,
+        /// Form in which it leaves (`petl list exports` says what each holds).
+        #[arg(long = "as", value_name = "KIND", value_parser = PossibleValuesParser::new(exports::CATALOG.iter().map(|c| c.name)))]
+        kind: String,
+        /// New or empty folder.
+        folder: PathBuf,
+        /// One JSON object instead of words.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs side by side; each against the first by an exact paired test on the same test items.
+    Compare {
+        /// Folders of runs, or their names under PETL_HOME/runs.
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Also draws a figure: this file as SVG, and PNG and CSV beside it.
+        #[arg(long, value_name = "FILE")]
+        figure: Option<PathBuf>,
+        /// What the figure shows.
+        #[arg(long, default_value = "comparison", value_parser = PossibleValuesParser::new(figures::KINDS))]
+        kind: String,
+    },
+    /// Speed and memory of a session: a short training, every step timed, nothing kept.
+    Bench {
+        #[command(flatten)]
+        session: Wanted,
+        /// Steps that are measured.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+        steps: u16,
+        /// Steps before that, which are not.
+        #[arg(long, default_value_t = 5)]
+        warm_up: u16,
+        /// One JSON object instead of words.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A session by name, with changes.
+#[derive(Args)]
+pub struct Wanted {
+    /// Preset (`petl list presets`) or session file (*.petl.toml).
+    #[arg(value_name = "SESSION|PRESET")]
+    session: String,
+    /// Changes one value, as in recipe.epochs=3, device=cpu, methods.0.settings.rank=4; can be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+}
+
+impl Wanted {
+    /// The session that was asked for.
+    pub fn session(&self) -> Answer<Session> {
+        let session = asked(file::find(&self.session))?;
+        match self.set.as_slice() {
+            [] => Ok(session),
+            changes => asked(file::set(&session, changes)),
+        }
+    }
+}
+
+/// Runs the program and gives its exit code.
+pub fn main() -> ExitCode {
+    // Clap prints its own words and leaves with 2 for a bad request, 0 for help and the version.
+    let line = Line::parse();
+    match catch_unwind(AssertUnwindSafe(|| obey(line))) {
+        Ok(Ok(()) | Err(Fault::Unread)) => ExitCode::SUCCESS,
+        Ok(Err(Fault::Failed(error))) => {
+            out::complain(&format!("{error:#}"));
+            ExitCode::from(1)
+        }
+        Ok(Err(Fault::Request(error))) => {
+            out::complain(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
+        Err(_) => {
+            out::complain("the program met a fault of its own (above). Nothing half-written was left; please report it with the command that you gave");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn obey(line: Line) -> Answer {
+    match line.command {
+        None => window(line.session.as_deref()),
+        Some(Task::List { kind, json }) => list::list(kind, json),
+        Some(Task::Plan { session, json }) => plan::plan(&session.session()?, json),
+        Some(Task::Train { session, out, json }) => train::train(session.session()?, out.as_deref(), json),
+        Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
+        Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
+        Some(Task::Compare { runs, json, figure, kind }) => compare::compare(&runs, json, figure.as_deref(), &kind),
+        Some(Task::Bench { session, steps, warm_up, json }) => train::bench(&session.session()?, steps.into(), warm_up.into(), json),
+    }
+}
+
+/// The folder of the run that `what` names.
+pub fn run_folder(what: &str) -> Answer<PathBuf> {
+    let runs = workbench::home().join("runs");
+    for folder in [PathBuf::from(what), runs.join(what)] {
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+    }
+    let mut known: Vec<_> = std::fs::read_dir(&runs)
+        .map(|list| list.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    known.sort();
+    let known = if known.is_empty() { "it is empty; train one first (`petl train digits-lora`)".to_owned() } else { format!("it has {}", known.join(", ")) };
+    Err(Fault::Request(anyhow::anyhow!("there is no run `{what}`: neither a folder, nor a name in {} ({known})", runs.display())))
+}
+
+/// Opens the window with `what`, or with the first preset.
+fn window(what: Option<&str>) -> Answer {
+    let first = presets::PRESETS.first().map_or("digits-lora", |preset| preset.name);
+    let what = what.unwrap_or(first);
+    let looks_like_file = what.ends_with(".toml") || Path::new(what).exists();
+    if presets::find(what).is_none() && !looks_like_file {
+        let words = format!("`{what}` is neither a command, nor a preset, nor a session file. `petl help` lists the commands, `petl list presets` the presets");
+        return Err(Fault::Request(anyhow::anyhow!(words)));
+    }
+    let session = asked(file::find(what))?;
+    open(session, what)
+}
+
+#[cfg(feature = "window")]
+fn open(session: Session, what: &str) -> Answer {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if cfg!(target_os = "linux") && !set("DISPLAY") && !set("WAYLAND_DISPLAY") {
+        let words = format!("there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set), so no window can open. {}", twin(what));
+        return Err(Fault::Failed(anyhow::anyhow!(words)));
+    }
+    crate::app::run(session, workbench::home()).map_err(|error| Fault::Failed(error.context(format!("the window could not open. {}", twin(what)))))
+}
+
+#[cfg(not(feature = "window"))]
+fn open(_session: Session, what: &str) -> Answer {
+    let words = format!("this petl was built without its window (cargo feature `window`). {}", twin(what));
+    Err(Fault::Failed(anyhow::anyhow!(words)))
+}
+
+/// The way to the same end without a window.
+fn twin(what: &str) -> String {
+    format!("The command line does the same: `petl train {what}` trains this session, `petl help` shows the rest")
+}

@@ -1,0 +1,91 @@
+//! `petl predict` and `petl export`: what a trained run gives. Called by the command line; files of tensors are checked here
+//! before anything runs. Must not know any method or format by name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use burn::tensor::{Tensor, TensorData};
+use safetensors::SafeTensors;
+use serde_json::json;
+
+use super::{Answer, Fault, asked, out, run_folder};
+use crate::backbones::weights;
+use crate::engine::model::host;
+use crate::exports;
+use crate::plan::Plan;
+
+/// Pictures that go through the network at once.
+const AT_ONCE: usize = 100;
+const INPUT: &str = "pixel_values";
+
+/// Writes the run's logits for the pixels in `inputs` to `out`.
+pub fn predict(run: &str, inputs: &Path, to: &Path) -> Answer {
+    let folder = run_folder(run)?;
+    let (_, model) = exports::load_run(&folder)?;
+    let side = model.plan.anatomy.image;
+    let (pixels, batch) = asked(pixels(inputs, side))?;
+    let bag = model.bag.frozen();
+    let mut logits = Vec::new();
+    for some in pixels.chunks(AT_ONCE * 3 * side * side) {
+        let shape = [some.len() / (3 * side * side), 3, side, side];
+        let tensor = Tensor::<4>::from_data(TensorData::new(some.to_vec(), shape), &model.device);
+        logits.extend(host(model.logits(&bag, tensor, false))?);
+    }
+    let classes = model.plan.classes.len();
+    let tensors = BTreeMap::from([("logits".to_owned(), TensorData::new(logits, [batch, classes]))]);
+    let names = serde_json::to_string(model.plan.classes).context("cannot write the class names as JSON")?;
+    weights::write(to, &tensors, false, BTreeMap::from([("classes".to_owned(), names), ("format".to_owned(), "pt".to_owned())]))?;
+    out::say(&format!("Wrote logits [{batch}, {classes}] to {}", to.display()))
+}
+
+/// The checked pixels of an input file, and how many pictures they are.
+fn pixels(path: &Path, side: usize) -> Result<(Vec<f32>, usize)> {
+    let place = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the inputs {place}. Check the path"))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .with_context(|| format!("{place} is not a whole safetensors file ({} bytes). Write it again", bytes.len()))?;
+    let Ok(view) = file.tensor(INPUT) else {
+        let found = file.names().into_iter().map(str::to_owned).collect::<Vec<_>>().join(", ");
+        bail!("{place} has no tensor `{INPUT}`; it holds {}. Name it so, with shape [batch, 3, {side}, {side}]", if found.is_empty() { "none" } else { &found });
+    };
+    let shape = view.shape();
+    if shape.len() != 4 || shape[1..] != [3, side, side] || shape[0] == 0 {
+        bail!("`{INPUT}` in {place} has shape {shape:?}; this run takes [batch, 3, {side}, {side}], channels first");
+    }
+    let values = weights::floats(&view).with_context(|| format!("`{INPUT}` in {place}"))?;
+    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+        bail!("`{INPUT}` in {place} holds {} in picture {}. Mend the file", values[at], at / (3 * side * side));
+    }
+    let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    if low < -1.01 || high > 1.01 {
+        out::note(&format!("petl: note: pixels go from {low:.2} to {high:.2}; the backbone expects byte / 127.5 - 1, from -1 to 1"));
+    }
+    Ok((values, shape[0]))
+}
+
+/// Exports a run and says how far the written form is from the run.
+pub fn export(run: &str, kind: &str, into: &Path, json: bool) -> Answer {
+    let folder = run_folder(run)?;
+    let card = exports::find(kind).ok_or_else(|| Fault::Request(anyhow!("unknown export `{kind}`; `petl list exports` names them")))?;
+    // What can be refused without work is a bad request; what fails after that has failed.
+    let session = exports::own::session(&folder)?;
+    asked((card.fits)(&Plan::of(&session)).map_err(anyhow::Error::msg))?;
+    if into.is_file() {
+        return Err(Fault::Request(anyhow!("{} is a file; an export takes a new or empty folder", into.display())));
+    }
+    if std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Fault::Request(anyhow!("{} is not empty. Choose a new folder, so that nothing is written over", into.display())));
+    }
+    let done = exports::export(&folder, kind, into)?;
+    if json {
+        return out::json(&json!({ "path": done.path, "kind": kind, "difference": done.difference, "samples": done.samples }));
+    }
+    out::say(&format!(
+        "Exported to {} as {}; read back, largest difference of logits {:.1e} on {} samples",
+        done.path.display(),
+        card.title,
+        done.difference,
+        done.samples
+    ))
+}

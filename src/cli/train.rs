@@ -1,0 +1,234 @@
+//! `petl train` and `petl bench`: drive the workbench as the window does and print its events. Called by the command line;
+//! must not know tensors.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use anyhow::{Context, anyhow};
+use serde_json::json;
+
+use super::{Answer, Fault, asked, out, plan};
+use crate::datasets;
+use crate::engine::{Event, Finished, Started, Step};
+use crate::plan::Plan;
+use crate::session::command::Command;
+use crate::session::{Session, file};
+use crate::workbench::{self, Workbench, free_name};
+
+/// Trains `session` to its end and prints what happens.
+pub fn train(session: Session, into: Option<&Path>, json: bool) -> Answer {
+    plan::blocked(&Plan::of(&session))?;
+    let home = workbench::home();
+    let folder = match into {
+        Some(folder) => new_folder(folder)?,
+        None => fresh_folder(&home.join("runs"), &session.title)?,
+    };
+    let id = folder.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
+    let mut bench = Workbench::new(session, home, Box::new(|| ()))?;
+    let asked_to_stop = interrupts()?;
+    bench.start_run(&id, &folder)?;
+    let show = Show::new(json);
+    let mut told = false;
+    while let Some(event) = bench.wait() {
+        if event.run() != Some(&id) {
+            continue;
+        }
+        show.event(&event)?;
+        match event {
+            Event::Finished(finished) => return show.finished(&finished, &folder),
+            Event::Failed { words, .. } => return Err(Fault::Failed(anyhow!("{words}"))),
+            _ => {}
+        }
+        if asked_to_stop.load(Relaxed) > 0 && !told {
+            told = true;
+            out::note("\nStopping after this step; what was learned is kept. Ctrl-C again ends at once");
+            bench.try_carry_out(Command::StopAndKeep)?;
+        }
+    }
+    Err(Fault::Failed(anyhow!("the worker ended without a word. The run in {} is cut off; train it again", folder.display())))
+}
+
+/// Counts Ctrl-C; the second one ends the program.
+fn interrupts() -> Answer<Arc<AtomicUsize>> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    let obey = move || {
+        if counter.fetch_add(1, Relaxed) > 0 {
+            std::process::exit(130); // as a shell reports a program that Ctrl-C ended
+        }
+    };
+    ctrlc::set_handler(obey).context("cannot listen for Ctrl-C")?;
+    Ok(count)
+}
+
+/// `folder`, which must be new or empty: no run is written over another.
+fn new_folder(folder: &Path) -> Answer<PathBuf> {
+    if folder.is_file() {
+        return Err(Fault::Request(anyhow!("{} is a file; --out takes a new or empty folder", folder.display())));
+    }
+    if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Fault::Request(anyhow!("{} is not empty. Choose a new folder, so that no run is written over", folder.display())));
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
+    // A name for the run also where the path is `.` or ends in `..`.
+    Ok(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
+}
+
+/// A new folder under `runs`; making it takes the name, so that two programs never share one.
+fn fresh_folder(runs: &Path, title: &str) -> Answer<PathBuf> {
+    let fail = || format!("cannot make a run's folder in {}. May you write there? PETL_HOME or --out chooses another place", runs.display());
+    std::fs::create_dir_all(runs).with_context(fail)?;
+    for _ in 0..100 {
+        let folder = runs.join(free_name(runs, title));
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Fault::Failed(anyhow::Error::new(error).context(fail()))),
+        }
+    }
+    Err(Fault::Failed(anyhow!("{}", fail())))
+}
+
+/// How events reach the person: JSON lines, or words; a line that replaces itself where standard error is a terminal.
+struct Show {
+    json: bool,
+    line: bool,
+}
+
+impl Show {
+    fn new(json: bool) -> Show {
+        let err = std::io::stderr().is_terminal();
+        // JSON lines on the same terminal would run into the progress line.
+        Show { json, line: err && !(json && std::io::stdout().is_terminal()) }
+    }
+
+    fn event(&self, event: &Event) -> Answer {
+        if self.json {
+            out::json_line(event)?;
+        }
+        match event {
+            Event::Started(started) => self.started(started),
+            Event::Step(step) if self.line => out::progress(&step_words(step)),
+            Event::Evaluated(e) => {
+                let words = format!("epoch {}  step {}  test accuracy {:.1} %  loss {:.3}", e.epoch, e.step, e.accuracy * 100.0, e.loss);
+                match (self.line, self.json) {
+                    (true, _) => out::progress(&format!("{words}\n")),
+                    (false, false) => out::note(&words),
+                    (false, true) => {}
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn started(&self, s: &Started) {
+        if !self.json || self.line {
+            let (trainable, head) = (out::count(s.trainable), out::count(s.head));
+            out::note(&format!("{}: {}, {trainable} trainable + head {head}, {} steps on {}", s.title, s.stack, s.steps, s.device));
+        }
+    }
+
+    fn finished(&self, f: &Finished, folder: &Path) -> Answer {
+        if self.line {
+            out::progress("");
+        }
+        if self.json {
+            return Ok(());
+        }
+        let how = if f.stopped { "Stopped and kept" } else { "Finished" };
+        let (accuracy, seconds, ms) = (f.accuracy * 100.0, f.seconds, f.step_ms);
+        out::say(&format!("{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, peak {})", f.steps, out::bytes(f.peak_bytes)))?;
+        for (domain, accuracy) in &f.domains {
+            out::say(&format!("  {domain}: {:.1} %", accuracy * 100.0))?;
+        }
+        out::say(&format!("{}", folder.display()))
+    }
+}
+
+fn step_words(s: &Step) -> String {
+    let left = s.seconds_left.round() as u64;
+    format!(
+        "step {}  epoch {}  loss {:.3}  accuracy {:.0} %  {:.1} ms a step  {}  {}:{:02} left",
+        s.step,
+        s.epoch,
+        s.loss,
+        s.accuracy * 100.0,
+        s.step_ms,
+        out::bytes(s.bytes),
+        left / 60,
+        left % 60
+    )
+}
+
+/// Times `steps` steps of the session's own training loop, after `warm_up` that do not count. Keeps nothing.
+pub fn bench(session: &Session, steps: usize, warm_up: usize, json: bool) -> Answer {
+    // Every step reports; the run is stopped when enough are in. The test set is not what is measured.
+    let mut changes = vec!["recipe.report_every=1".to_owned(), "recipe.epochs=10000".to_owned()];
+    let fields = datasets::find(&session.data.name).map_or(&[][..], |card| card.fields);
+    if fields.iter().any(|f| f.name == "test") {
+        changes.push("data.settings.test=10".to_owned());
+    }
+    let session = asked(file::set(session, &changes))?;
+    let plan = Plan::of(&session);
+    plan::blocked(&plan)?;
+    let scratch = tempfile::tempdir().context("cannot make a scratch folder. Is there room in the temporary folder?")?;
+    let mut bench = Workbench::new(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
+    bench.start_run("bench", &scratch.path().join("bench"))?;
+    let (mut device, mut times, mut seen, mut activations) = (String::new(), Vec::new(), 0, 0);
+    let peak = loop {
+        match bench.wait() {
+            None => return Err(Fault::Failed(anyhow!("the worker ended without a word"))),
+            Some(Event::Started(started)) => device = started.device,
+            Some(Event::Step(step)) => {
+                seen += 1;
+                if seen > warm_up && times.len() < steps {
+                    times.push(step.step_ms);
+                    activations = activations.max(step.activation_bytes);
+                }
+                if seen == warm_up + steps {
+                    bench.try_carry_out(Command::StopAndKeep)?;
+                }
+            }
+            Some(Event::Finished(finished)) => break finished.peak_bytes,
+            Some(Event::Failed { words, .. }) => return Err(Fault::Failed(anyhow!("{words}"))),
+            Some(_) => {}
+        }
+    };
+    times.sort_by(f64::total_cmp);
+    let quantile = |q: f64| times.get(((times.len().max(1) - 1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN);
+    let (median, low, high) = (quantile(0.5), quantile(0.1), quantile(0.9));
+    let rate = session.recipe.batch_size as f64 / median * 1e3;
+    if json {
+        return out::json(&json!({
+            "title": session.title,
+            "stack": plan.words(),
+            "device": device,
+            "batch_size": session.recipe.batch_size,
+            "steps": times.len(),
+            "warm_up": warm_up,
+            "step_ms": median,
+            "step_ms_10_90": [low, high],
+            "samples_per_second": rate,
+            "peak_bytes": peak,
+            "activation_bytes": activations,
+            "predicted_activation_bytes": plan.cost.bytes.activations,
+            "predicted_bytes": plan.cost.bytes.total(),
+            "trainable": plan.trainable(),
+            "head": plan.head_count(),
+            "flops_step": plan.cost.flops_step,
+        }));
+    }
+    let rows = [
+        ("ms a step, median", format!("{median:.2}  (10 to 90 %: {low:.2} to {high:.2})")),
+        ("samples a second", format!("{rate:.0}")),
+        ("peak memory", out::bytes(peak)),
+        ("saved activations", format!("{}  (predicted {})", out::bytes(activations), out::bytes(plan.cost.bytes.activations))),
+        ("GFLOP a second", format!("{:.1}", plan.cost.flops_step / median / 1e6)),
+    ];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    out::say(&format!("{}, {}, batch {}, {} steps on {device}", session.title, plan.words(), session.recipe.batch_size, times.len()))?;
+    out::say(&out::table(&["measured", ""], &rows, &[]))
+}

@@ -1,0 +1,193 @@
+//! Comparing runs: which were tested on the same items, an exact paired test between two of them, and the spread over seeds.
+//! Plain numbers and words; called by the command line and the figures. Knows no tensors and no window.
+
+use std::collections::BTreeMap;
+
+use crate::board::Run;
+use crate::datasets::Samples;
+use crate::session::Session;
+
+/// Below this a difference is named; it is the usual line, and the words always carry p itself.
+const SIGNIFICANT: f64 = 0.05;
+
+/// How one run did on the items on which the first one was tested.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Paired {
+    /// Items that only this run, and only the first run, got right.
+    pub only_this: usize,
+    pub only_first: usize,
+    /// Accuracy minus the first run's.
+    pub difference: f64,
+    /// Two-sided p of McNemar's exact test.
+    pub p: f64,
+}
+
+/// Two-sided p of the exact test of McNemar (1947): under no difference, each item that only one of the two got right is a
+/// toss of a fair coin.
+pub fn mcnemar(only_one: usize, only_other: usize) -> f64 {
+    let n = only_one + only_other;
+    let fewer = only_one.min(only_other);
+    // Binomial terms of a fair coin in logarithms: thousands of items would underflow otherwise.
+    let half = -(n as f64) * std::f64::consts::LN_2;
+    let mut choose = 0.0; // ln C(n, 0)
+    let mut tail = half.exp();
+    for k in 1..=fewer {
+        choose += (((n - k + 1) as f64) / k as f64).ln();
+        tail += (choose + half).exp();
+    }
+    (2.0 * tail).min(1.0)
+}
+
+/// This run against the first, on the same labels. None when either has other items than `labels`.
+pub fn paired(labels: &[u32], first: &[u32], this: &[u32]) -> Option<Paired> {
+    if labels.is_empty() || first.len() != labels.len() || this.len() != labels.len() {
+        return None;
+    }
+    let (mut only_this, mut only_first) = (0, 0);
+    for ((label, first), this) in labels.iter().zip(first).zip(this) {
+        match (this == label, first == label) {
+            (true, false) => only_this += 1,
+            (false, true) => only_first += 1,
+            _ => {}
+        }
+    }
+    let difference = (only_this as f64 - only_first as f64) / labels.len() as f64;
+    Some(Paired { only_this, only_first, difference, p: mcnemar(only_this, only_first) })
+}
+
+/// Holm's correction (1979): with many comparisons against one run, the smallest p must be smaller. In the order given.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
+    let mut out = vec![1.0; p.len()];
+    let mut highest: f64 = 0.0;
+    for (rank, n) in order.into_iter().enumerate() {
+        highest = highest.max(p[n] * (p.len() - rank) as f64).min(1.0);
+        out[n] = highest;
+    }
+    out
+}
+
+/// "higher, p .003" or "cannot tell apart, p 0.41". Says which number is higher, never which method is better.
+pub fn words(difference: f64, p: f64) -> String {
+    match p < SIGNIFICANT {
+        true if difference > 0.0 => format!("higher, {}", p_words(p)),
+        true => format!("lower, {}", p_words(p)),
+        false => format!("cannot tell apart, {}", p_words(p)),
+    }
+}
+
+fn p_words(p: f64) -> String {
+    match p {
+        p if p < 0.001 => "p < .001".to_owned(),
+        p if p < 0.01 => format!("p {p:.3}").replacen("0.", ".", 1),
+        p => format!("p {p:.2}"),
+    }
+}
+
+/// The test items as a number: two runs with the same number saw the same pictures and labels in the same order.
+pub fn fingerprint(test: &Samples) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(test.side.to_le_bytes());
+    hash.update(&test.pixels);
+    for label in &test.labels {
+        hash.update(label.to_le_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Runs whose sessions differ in nothing but seed, title and device, the first one first.
+#[derive(Clone, Debug)]
+pub struct Group<'a> {
+    pub runs: Vec<&'a Run>,
+    /// Of the accuracies.
+    pub mean: f64,
+    /// Sample standard deviation; none for one run.
+    pub deviation: Option<f64>,
+}
+
+impl Group<'_> {
+    /// "91.2 ± 0.4, n 3" in per cent, or the one accuracy.
+    pub fn words(&self) -> String {
+        let n = self.runs.len();
+        match self.deviation {
+            Some(sd) => format!("{:.1} ± {:.1}, n {n}", self.mean * 100.0, sd * 100.0),
+            None => format!("{:.1}", self.mean * 100.0),
+        }
+    }
+
+    /// The name of the stack, with the session's title where there is one.
+    pub fn title(&self) -> String {
+        self.runs.first().map_or_else(String::new, |run| run.title())
+    }
+}
+
+fn alike(session: &Session) -> Session {
+    let mut session = session.clone();
+    session.seed = 0;
+    session.title = String::new();
+    session.device = String::new();
+    session.recipe.report_every = 1;
+    session.methods.iter_mut().for_each(|m| m.resolved.clear());
+    session
+}
+
+/// Groups runs that have an accuracy; a run that lost its session stands alone.
+pub fn groups<'a>(runs: &[&'a Run]) -> Vec<Group<'a>> {
+    let mut groups: Vec<(Option<Session>, Vec<&'a Run>)> = Vec::new();
+    for run in runs.iter().filter(|run| run.accuracy().is_some()) {
+        let key = run.session.as_ref().map(alike);
+        match groups.iter_mut().find(|(known, _)| key.is_some() && *known == key) {
+            Some((_, members)) => members.push(run),
+            None => groups.push((key, vec![run])),
+        }
+    }
+    let group = |(_, runs): (Option<Session>, Vec<&'a Run>)| {
+        // One seed run twice says nothing about the spread over seeds.
+        let by_seed: BTreeMap<_, f64> = runs.iter().map(|r| (r.session.as_ref().map(|s| s.seed), r.accuracy().unwrap_or(0.0))).collect();
+        let (n, mean) = (runs.len() as f64, runs.iter().filter_map(|r| r.accuracy()).sum::<f64>() / runs.len() as f64);
+        let square = |r: &&Run| (r.accuracy().unwrap_or(mean) - mean).powi(2);
+        let deviation = (by_seed.len() > 1).then(|| (runs.iter().map(square).sum::<f64>() / (n - 1.0)).sqrt());
+        Group { runs, mean, deviation }
+    };
+    groups.into_iter().map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exact_test_gives_the_tables_values() {
+        // scipy.stats.binomtest(3, 13).pvalue and (10, 30).
+        assert!((mcnemar(3, 10) - 0.092_285_156_25).abs() < 1e-12);
+        assert!((mcnemar(20, 10) - 0.098_737_146_7).abs() < 1e-9);
+        assert_eq!(mcnemar(0, 0), 1.0);
+        assert_eq!(mcnemar(5, 5), 1.0);
+        assert!(mcnemar(4000, 0) < 1e-300);
+    }
+
+    #[test]
+    fn words_name_a_side_only_when_the_test_does() {
+        assert_eq!(words(0.01, 0.41), "cannot tell apart, p 0.41");
+        assert_eq!(words(0.05, 0.003), "higher, p .003");
+        assert_eq!(words(-0.05, 0.03), "lower, p 0.03");
+        assert_eq!(words(-0.5, 1e-9), "lower, p < .001");
+    }
+
+    #[test]
+    fn holm_keeps_the_order_and_the_ceiling() {
+        let corrected = holm(&[0.01, 0.04, 0.03]);
+        for (got, want) in corrected.iter().zip([0.03, 0.06, 0.06]) {
+            assert!((got - want).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn other_items_are_not_paired() {
+        assert_eq!(paired(&[1, 2], &[1, 2], &[1]), None);
+        let found = paired(&[1, 2, 3], &[1, 0, 0], &[1, 2, 3]);
+        assert_eq!(found, Some(Paired { only_this: 2, only_first: 0, difference: 2.0 / 3.0, p: 0.5 }));
+    }
+}

@@ -1,0 +1,70 @@
+//! Small matrix work on host memory for the exports: turning over, reading and writing files of named tensors.
+//! Called by the exports; knows no names of other programs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use burn::tensor::TensorData;
+use safetensors::SafeTensors;
+
+use crate::backbones::weights;
+
+/// Named tensors in host memory, in the order in which they are written.
+pub type Named = BTreeMap<String, TensorData>;
+
+/// The values as f32.
+pub fn values(name: &str, data: &TensorData) -> Result<Vec<f32>> {
+    data.try_to_vec::<f32>().map_err(|e| anyhow!("`{name}` is not f32: {e:?}"))
+}
+
+/// `[rows, cols]` to `[cols, rows]`.
+pub fn turned(name: &str, data: &TensorData) -> Result<TensorData> {
+    let &[rows, cols] = data.shape().as_slice() else { bail!("`{name}` has shape {:?}; a matrix is needed", data.shape().as_slice()) };
+    let from = values(name, data)?;
+    let mut to = Vec::with_capacity(from.len());
+    for col in 0..cols {
+        to.extend((0..rows).map(|row| from[row * cols + col]));
+    }
+    Ok(TensorData::new(to, [cols, rows]))
+}
+
+/// The same values in another shape.
+pub fn shaped(name: &str, data: &TensorData, shape: &[usize]) -> Result<TensorData> {
+    let from = values(name, data)?;
+    if from.len() != shape.iter().product::<usize>() {
+        bail!("`{name}` has shape {:?}, which does not give {shape:?}", data.shape().as_slice());
+    }
+    Ok(TensorData::new(from, shape.to_vec()))
+}
+
+/// Every tensor of a safetensors file, as f32. `remedy` ends the message when it cannot be read.
+pub fn read(path: &Path, remedy: &str) -> Result<Named> {
+    let place = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}. {remedy}"))?;
+    let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{place} is not a whole safetensors file ({} bytes). {remedy}", bytes.len()))?;
+    let mut found = Named::new();
+    for (name, view) in file.tensors() {
+        let values = weights::floats(&view).with_context(|| format!("`{name}` in {place}"))?;
+        found.insert(name, TensorData::new(values, view.shape().to_vec()));
+    }
+    Ok(found)
+}
+
+/// Writes named tensors as PyTorch's readers expect them.
+pub fn write(path: &Path, tensors: &Named) -> Result<()> {
+    weights::write(path, tensors, false, BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
+}
+
+/// Writes JSON with sorted keys and an indent of two.
+pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    text.push('\n');
+    crate::session::file::write_whole(path, text.as_bytes())
+}
+
+/// Reads a JSON file.
+pub fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}. Is the folder whole?", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
+}

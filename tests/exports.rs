@@ -1,0 +1,297 @@
+//! What leaves: every form is written, read back and compared; what does not fit is refused with words; folders that PEFT wrote
+//! give PEFT's logits here.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use petl_workbench::backbones::vit::Vit;
+use petl_workbench::engine::bag::Bag;
+use petl_workbench::engine::model::{Model, host};
+use petl_workbench::engine::run::{self, Surroundings};
+use petl_workbench::exports::{self, peft, tensors, transformers};
+use petl_workbench::plan::Plan;
+use petl_workbench::session::{Choice, Place, Placed, Session, Settings, Value, file};
+
+/// A preset on 40 digits for one epoch, on random weights: what leaves does not depend on how well it was trained.
+fn tiny(preset: &str, more: &[&str]) -> Session {
+    let mut set: Vec<String> = ["recipe.epochs=1", "device=cpu", "backbone.settings.weights=random"].map(str::to_owned).to_vec();
+    let session = file::find(preset).unwrap();
+    if session.data.name == "digits" {
+        set.extend(["data.settings.train=40".to_owned(), "data.settings.test=40".to_owned()]);
+    }
+    set.extend(more.iter().map(|s| (*s).to_owned()));
+    file::set(&session, &set).unwrap()
+}
+
+fn train(session: &Session, folder: &Path) {
+    let around = Surroundings { run: "test", folder, send: &|_| {}, ask: &|| ControlFlow::Continue(()) };
+    run::train(session, &around).unwrap();
+}
+
+fn trained(preset: &str, more: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    train(&tiny(preset, more), &run);
+    (scratch, run)
+}
+
+/// Kinds that hold the run, and those that refuse it, with the words.
+fn leave(scratch: &Path, run: &Path) -> (Vec<&'static str>, BTreeMap<&'static str, String>) {
+    let (mut held, mut refused) = (vec![], BTreeMap::new());
+    for card in exports::CATALOG {
+        let into = scratch.join(card.name);
+        match exports::export(run, card.name, &into) {
+            Ok(done) => {
+                assert_eq!(done.samples, 64);
+                assert!(done.difference <= card.tolerance, "{}: {}", card.name, done.difference);
+                assert!(std::fs::read_dir(&into).unwrap().count() >= 2);
+                held.push(card.name);
+            }
+            Err(error) => {
+                assert!(!into.exists(), "{} left a folder although it was refused", card.name);
+                refused.insert(card.name, format!("{error:#}"));
+            }
+        }
+    }
+    let left = std::fs::read_dir(scratch).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".petl-export"));
+    assert_eq!(left.count(), 0, "a half-written export was left behind");
+    (held, refused)
+}
+
+#[test]
+fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
+    for (preset, peft) in [("digits-lora", true), ("ia3", true), ("bitfit", false), ("digits-probe", false)] {
+        let (scratch, run) = trained(preset, &[]);
+        let (held, refused) = leave(scratch.path(), &run);
+        let expected: &[&str] = if peft { &["petl", "peft", "merged", "transformers"] } else { &["petl", "merged", "transformers"] };
+        assert_eq!(held, expected, "{preset}: {refused:?}");
+        for words in refused.values() {
+            assert!(words.contains("Export it as `"), "the refusal names no way out: {words}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_fold_leaves_as_our_own_folder_only() {
+    let (scratch, run) = trained("pfeiffer", &[]);
+    let (held, refused) = leave(scratch.path(), &run);
+    assert_eq!(held, ["petl"]);
+    for (kind, words) in refused {
+        assert!(words.contains("`petl`"), "{kind}: {words}");
+    }
+}
+
+/// LoRA members on sites of their own, of other ranks, strengths and scales.
+fn patchwork() -> Session {
+    let member = |place: Place, settings: &[(&str, Value)]| {
+        let mut set = Settings::default();
+        settings.iter().for_each(|(name, value)| set.set(name, value.clone()));
+        Placed { name: "lora".into(), place, settings: set, learning_rate_factor: 1.0, resolved: vec![] }
+    };
+    let mut session = tiny("digits-lora", &[]);
+    let text = |t: &str| Value::Text(t.into());
+    session.methods = vec![
+        member(Place::sites(&["blocks.0.attn.q", "blocks.3.mlp.down"]), &[("rank", Value::Whole(4)), ("alpha", Value::Real(4.0))]),
+        member(Place::sites(&["blocks.1.attn.o", "blocks.2.mlp.up"]), &[("rank", Value::Whole(9)), ("scaling", text("alpha / sqrt r"))]),
+        member(Place { blocks: "2-3".into(), ..Place::roles(&["v", "k"].map(role)) }, &[("rank", Value::Whole(4)), ("alpha", Value::Real(6.5))]),
+    ];
+    session
+}
+
+fn role(word: &str) -> petl_workbench::plan::anatomy::Role {
+    petl_workbench::plan::anatomy::Role::from_word(word).unwrap()
+}
+
+#[test]
+fn ranks_and_strengths_by_place_survive_the_way_through_peft() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    train(&patchwork(), &run);
+    let (held, refused) = leave(scratch.path(), &run);
+    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}");
+    let config = tensors::read_json(&scratch.path().join("peft/adapter_config.json")).unwrap();
+    assert_eq!(config["r"], 4);
+    assert_eq!(config["use_rslora"], false);
+    assert_eq!(config["rank_pattern"]["vit.encoder.layer.1.attention.output.dense"], 9);
+    assert_eq!(config["rank_pattern"]["vit.layers.2.mlp.fc1"], 9);
+    // 16 / sqrt 9 · 9: the strength that α / r needs for rsLoRA's scale.
+    assert_eq!(config["alpha_pattern"]["vit.layers.2.mlp.fc1"], 48);
+    let targets: Vec<_> = config["target_modules"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+    assert!(!targets.contains(&"output.dense"), "would also mean attention.output.dense: {targets:?}");
+}
+
+#[test]
+fn mixed_and_overlapping_stacks_are_refused_by_peft_with_a_way_out() {
+    let mut session = tiny("digits-lora", &[]);
+    session.methods.push(session.methods[0].clone());
+    let words = (exports::find("peft").unwrap().fits)(&Plan::of(&session)).unwrap_err();
+    assert!(words.contains("two methods stand at `blocks.0.attn.q`") && words.contains("`petl`"), "{words}");
+    session.methods[1] = tiny("ia3", &[]).methods[0].clone();
+    let words = (exports::find("peft").unwrap().fits)(&Plan::of(&session)).unwrap_err();
+    assert!(words.contains("LoRA and IA3") && words.contains("`merged`"), "{words}");
+}
+
+#[test]
+fn a_changed_file_is_found_when_read_back() {
+    let (scratch, run) = trained("digits-lora", &[]);
+    let (session, model) = exports::load_run(&run).unwrap();
+    for card in exports::CATALOG {
+        let folder = scratch.path().join(format!("bad-{}", card.name));
+        std::fs::create_dir(&folder).unwrap();
+        (card.write)(&session, &model, &folder).unwrap();
+        assert!(exports::verify(card, &session, &model, &folder).is_ok());
+        let name = if card.name == "petl" { "adapter.safetensors" } else { "model.safetensors" };
+        let path = if card.name == "peft" { folder.join("adapter_model.safetensors") } else { folder.join(name) };
+        let bytes = std::fs::read(&path).unwrap();
+        // The sign of one number in the middle of every matrix row: the file stays whole.
+        let mut changed = bytes.clone();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        (header..bytes.len()).skip(3).step_by(64).for_each(|at| changed[at] ^= 0x80);
+        std::fs::write(&path, &changed).unwrap();
+        let words = format!("{:#}", exports::verify(card, &session, &model, &folder).unwrap_err());
+        assert!(words.contains("nothing was exported"), "{words}");
+        std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        let words = format!("{:#}", exports::verify(card, &session, &model, &folder).unwrap_err());
+        assert!(words.contains("not a whole safetensors file") && words.contains(path.to_str().unwrap()), "{words}");
+    }
+}
+
+#[test]
+fn merged_weights_can_be_the_backbone_of_another_session() {
+    let (scratch, run) = trained("digits-lora", &[]);
+    let into = scratch.path().join("merged");
+    exports::export(&run, "merged", &into).unwrap();
+    let path = format!("backbone.settings.weights={}", into.join("model.safetensors").display());
+    let session = file::set(&file::find("digits-probe").unwrap(), &[path]).unwrap();
+    assert!(Model::make(&session, &Device::flex()).is_ok());
+}
+
+// Folders that PEFT itself wrote.
+
+static FIXTURE: Vit = Vit { image: 32, patch: 16, width: 32, blocks: 2, heads: 4, hidden: 64, epsilon: 1e-12, embedded: None };
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft").join(name)
+}
+
+/// The fixture's network with these methods and these values in the bag.
+fn fixture_model(methods: Vec<Placed>, params: &tensors::Named) -> Model {
+    let session = Session { methods, backbone: Choice::named("vit-tiny-32"), ..tiny("digits-lora", &[]) };
+    let mut problems = vec![];
+    let plan = Plan::on(&session, FIXTURE.declare(), 3, &mut problems);
+    assert!(problems.is_empty(), "{problems:?}");
+    let device = Device::flex();
+    let (weights, _) = transformers::read_base(&fixture("base_vit"), &plan.anatomy, &device).unwrap();
+    let mut bag = Bag::make(&plan.specs(), &weights, 0, &device).unwrap();
+    bag.load(params, &device).unwrap();
+    Model { plan, backbone: &FIXTURE, weights, bag, device }
+}
+
+fn logits(model: &Model) -> Vec<f32> {
+    let inputs = tensors::read(&fixture("inputs.safetensors"), "").unwrap_or_default();
+    let pixels = match inputs.get("pixel_values") {
+        Some(pixels) => pixels.clone(),
+        None => panic!("inputs.safetensors has no pixels"),
+    };
+    let bag = model.bag.frozen();
+    host(model.logits(&bag, Tensor::<4>::from_data(pixels, &model.device), false)).unwrap()
+}
+
+fn expected(name: &str) -> Vec<f32> {
+    let all = tensors::read_json(&fixture("expected.json")).unwrap();
+    let rows = all[name].as_array().unwrap();
+    rows.iter().flat_map(|row| row.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32)).collect()
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn the_base_model_of_transformers_gives_its_logits_here() {
+    let device = Device::flex();
+    let (_, head) = transformers::read_base(&fixture("base_vit"), &FIXTURE.declare(), &device).unwrap();
+    let difference = apart(&logits(&fixture_model(vec![], &head)), &expected("base_vit"));
+    assert!(difference < 1e-4, "{difference}");
+}
+
+#[test]
+fn an_adapter_that_peft_wrote_gives_pefts_logits_and_is_written_as_peft_did() {
+    let adapter = peft::adapter(&fixture("lora_dual"), &FIXTURE.declare()).unwrap();
+    assert_eq!(adapter.methods.len(), 1);
+    let model = fixture_model(adapter.methods, &adapter.params);
+    let difference = apart(&logits(&model), &expected("lora_dual"));
+    assert!(difference < 1e-4, "{difference}");
+
+    let theirs = tensors::read(&fixture("lora_dual/adapter_model.safetensors"), "").unwrap();
+    let ours = peft::parts(&model.plan, &model.bag.data()).unwrap();
+    assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    for (name, data) in &ours {
+        assert_eq!(data.shape().as_slice(), theirs[name].shape().as_slice(), "{name}");
+        assert_eq!(data.as_bytes(), theirs[name].as_bytes(), "{name}");
+    }
+    let (ours, theirs) = (peft::config(&model.plan), tensors::read_json(&fixture("lora_dual/adapter_config.json")).unwrap());
+    for key in ["peft_type", "r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "modules_to_save", "inference_mode"] {
+        // 8 and 8.0 are one number to Python.
+        assert!(ours[key] == theirs[key] || ours[key].as_f64() == theirs[key].as_f64(), "{key}: {} and {}", ours[key], theirs[key]);
+    }
+    let sorted = |v: &serde_json::Value| {
+        let mut names: Vec<String> = v.as_array().unwrap().iter().map(|v| v.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(sorted(&ours["target_modules"]), sorted(&theirs["target_modules"]));
+}
+
+#[test]
+fn ia3_is_written_with_pefts_shapes() {
+    let methods = vec![Placed {
+        name: "ia3".into(),
+        place: Place::roles(&["k", "v", "down"].map(role)),
+        settings: Settings::default(),
+        learning_rate_factor: 1.0,
+        resolved: vec![],
+    }];
+    let session = Session { methods: methods.clone(), ..tiny("ia3", &[]) };
+    let plan = Plan::on(&session, FIXTURE.declare(), 3, &mut vec![]);
+    let params = plan.specs().into_iter().map(|(key, spec)| (key, TensorData::new(vec![0.5f32; spec.count()], [spec.rows, spec.cols])));
+    let ours = peft::parts(&plan, &params.collect()).unwrap();
+    let theirs = tensors::read(&fixture("ia3/adapter_model.safetensors"), "").unwrap();
+    let mut met = 0;
+    for (name, data) in theirs.iter().filter(|(name, _)| !name.contains("attention.output.dense")) {
+        assert_eq!(ours[name].shape().as_slice(), data.shape().as_slice(), "{name}");
+        met += 1;
+    }
+    assert_eq!(met, 6);
+    // PEFT's own fixture scales the inputs of attention.output.dense, because `output.dense` means it too. Ours must not.
+    let config = peft::config(&plan);
+    for entry in config["feedforward_modules"].as_array().unwrap() {
+        assert!(config["target_modules"].as_array().unwrap().contains(entry), "PEFT wants a subset");
+        assert!(!"vit.encoder.layer.0.attention.output.dense".ends_with(&format!(".{}", entry.as_str().unwrap())));
+    }
+    let words = format!("{:#}", peft::adapter(&fixture("ia3"), &FIXTURE.declare()).unwrap_err());
+    assert!(words.contains("attention.output.dense") && words.contains("other side"), "{words}");
+}
+
+#[test]
+fn a_peft_folder_that_means_something_else_is_not_read_as_if_it_did() {
+    let scratch = tempfile::tempdir().unwrap();
+    let copy = |change: &dyn Fn(&mut serde_json::Value)| {
+        let folder = scratch.path().join("peft");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::copy(fixture("lora_dual/adapter_model.safetensors"), folder.join("adapter_model.safetensors")).unwrap();
+        let mut config = tensors::read_json(&fixture("lora_dual/adapter_config.json")).unwrap();
+        change(&mut config);
+        tensors::write_json(&folder.join("adapter_config.json"), &config).unwrap();
+        format!("{:#}", peft::adapter(&folder, &FIXTURE.declare()).unwrap_err())
+    };
+    assert!(copy(&|c| c["target_modules"] = serde_json::json!(["query", "q_proj"])).contains("does not name it"));
+    assert!(copy(&|c| c["target_modules"].as_array_mut().unwrap().push("key".into())).contains("holds nothing for it"));
+    assert!(copy(&|c| c["peft_type"] = "VERA".into()).contains("LORA and IA3 can be read"));
+    assert!(copy(&|c| c["use_dora"] = true.into()).contains("use_dora"));
+    assert!(copy(&|c| c["rank_pattern"] = serde_json::json!({"layers.0.attention.q_proj": 2})).contains("differs between its two names"));
+}
