@@ -127,7 +127,7 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         figure: Option<PathBuf>,
         /// What the figure shows.
-        #[arg(long, default_value = "comparison", value_parser = PossibleValuesParser::new(figures::KINDS))]
+        #[arg(long, default_value = "comparison", value_parser = PossibleValuesParser::new(figures::names()))]
         kind: String,
     },
     /// Speed and memory of a session: a short training, every step timed, nothing kept.
@@ -238,7 +238,8 @@ fn open(session: Session, what: &str) -> Answer {
         let words = format!("there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set), so no window can open. {}", twin(what));
         return Err(Fault::Failed(anyhow::anyhow!(words)));
     }
-    crate::app::run(session, workbench::home()).map_err(|error| Fault::Failed(error.context(format!("the window could not open. {}", twin(what)))))
+    let path = presets::find(what).is_none().then(|| PathBuf::from(what));
+    crate::app::run_with(session, path, workbench::home()).map_err(|error| Fault::Failed(error.context(format!("the window could not open. {}", twin(what)))))
 }
 
 #[cfg(not(feature = "window"))]

@@ -15,15 +15,17 @@ use crate::board::Run;
 use crate::compare::{self, Group};
 use crate::session::file::write_whole;
 
-/// What can be drawn.
-pub const KINDS: [&str; 3] = ["curves", "comparison", "pareto"];
-
-/// What each figure shows, in the order of `KINDS`.
-pub const HELP: [&str; 3] = [
-    "Training loss and test accuracy over the steps of each run.",
-    "Accuracy of each stack with the spread over seeds, and its trainable parameters beside.",
-    "Accuracy against trainable parameters; the line joins the stacks that no other beats in both.",
+/// What can be drawn: name, title, and what it shows.
+pub const KINDS: [(&str, &str, &str); 3] = [
+    ("curves", "Curves", "Training loss and test accuracy over the steps of each run."),
+    ("comparison", "Comparison", "Accuracy of each stack with the spread over seeds, and its trainable parameters beside."),
+    ("pareto", "Pareto", "Accuracy against trainable parameters; the line joins the stacks that no other beats in both."),
 ];
+
+/// The names of `KINDS`.
+pub fn names() -> [&'static str; 3] {
+    KINDS.map(|(name, _, _)| name)
+}
 
 /// Width and height in points; the PNG has twice as many pixels each way.
 const SIZE: (u32, u32) = (900, 480);
@@ -43,8 +45,8 @@ struct Entry<'a> {
 /// # Errors
 /// When there is nothing to draw, for an unknown kind, and when a file cannot be written.
 pub fn write(kind: &str, runs: &[&Run], path: &Path) -> Result<Vec<PathBuf>> {
-    if !KINDS.contains(&kind) {
-        bail!("unknown figure `{kind}`; one of: {}", KINDS.join(", "));
+    if !names().contains(&kind) {
+        bail!("unknown figure `{kind}`; one of: {}", names().join(", "));
     }
     font()?;
     let entries = entries(runs);
@@ -218,7 +220,7 @@ mod tests {
         ];
         let refs: Vec<&Run> = runs.iter().collect();
         let folder = std::env::var_os("PETL_FIGURES").map_or_else(|| tempfile::tempdir().unwrap().keep(), PathBuf::from);
-        for kind in KINDS {
+        for kind in names() {
             let written = write(kind, &refs, &folder.join(format!("{kind}.svg"))).unwrap();
             assert_eq!(written.len(), 3);
             let svg = std::fs::read_to_string(&written[0]).unwrap();

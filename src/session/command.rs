@@ -49,6 +49,8 @@ pub enum Edit {
     Set { path: String, value: Value },
     /// Back to the default.
     Reset { path: String },
+    /// Every setting of method `index` back to its default.
+    ResetAll { index: usize },
     Recipe(Box<Recipe>),
     /// A new method on the stack at its default place, or at explicit sites.
     Add { method: String, sites: Option<Vec<String>> },
@@ -142,6 +144,7 @@ impl Edit {
             Edit::Data(_) => "Change data set".into(),
             Edit::Set { path, .. } => format!("Set {}", path.rsplit('.').next().unwrap_or(path)),
             Edit::Reset { path } => format!("Reset {}", path.rsplit('.').next().unwrap_or(path)),
+            Edit::ResetAll { .. } => "Default settings".into(),
             Edit::Recipe(_) => "Change recipe".into(),
             Edit::Add { method, .. } | Edit::AddVariant { method, .. } => format!("Place {method}"),
             Edit::Paint { .. } => "Paint cells".into(),

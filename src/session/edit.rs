@@ -26,6 +26,10 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
         }
         Edit::Set { path, value } => set(&mut next, path, Some(value))?,
         Edit::Reset { path } => set(&mut next, path, None)?,
+        Edit::ResetAll { index } => {
+            in_stack(&next, *index)?;
+            next.methods[*index].settings = Settings::default();
+        }
         Edit::Recipe(recipe) => next.recipe = (**recipe).clone(),
         Edit::Add { method, sites } => {
             let card = card(method)?;
@@ -134,6 +138,9 @@ fn reset_recipe(recipe: &mut Recipe, name: &str) -> Result<(), String> {
         "clip_norm" => recipe.clip_norm = fresh.clip_norm,
         "batch_size" => recipe.batch_size = fresh.batch_size,
         "epochs" => recipe.epochs = fresh.epochs,
+        "optimizer" => recipe.optimizer = fresh.optimizer,
+        "schedule" => recipe.schedule = fresh.schedule,
+        "flip" => recipe.flip = fresh.flip,
         "crop" => recipe.crop = fresh.crop,
         "report_every" => recipe.report_every = fresh.report_every,
         _ => return Err(format!("the recipe has no setting `{name}`")),

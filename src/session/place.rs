@@ -79,7 +79,8 @@ impl Place {
             let roles: Vec<_> = self.roles.iter().map(|r| r.word()).collect();
             parts.push(roles.join(", "));
             if !is_all(&self.blocks) {
-                parts.push(format!("blocks {}", self.blocks));
+                let one = self.blocks.trim().parse::<usize>().is_ok();
+                parts.push(format!("{} {}", if one { "block" } else { "blocks" }, self.blocks));
             }
         }
         match self.sites.len() {

@@ -13,16 +13,10 @@ use crate::app::view::View;
 use crate::app::words;
 use crate::board::{Run, Status};
 use crate::exports;
+use crate::figures;
 use crate::plan::Plan;
 use crate::session::command::Command;
 use crate::workbench::Workbench;
-
-/// Figures that `figures::write` draws: name, title, help.
-const FIGURES: &[(&str, &str, &str)] = &[
-    ("curves", "Curves", "Accuracy and loss of the shown runs over steps."),
-    ("comparison", "Comparison", "Accuracy of the shown runs side by side."),
-    ("pareto", "Pareto", "Accuracy against trainable parameters."),
-];
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
@@ -194,7 +188,7 @@ fn figure(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
     let none = workbench.board.shown().next().is_none();
     ui.add_enabled_ui(!none && !view.dialogs.is_open(), |ui| {
         ui.menu_button("Figure", |ui| {
-            for (kind, title, help) in FIGURES {
+            for (kind, title, help) in figures::KINDS {
                 if ui.button(format!("{title}...")).on_hover_text(*help).clicked() {
                     view.dialogs.ask(ui.ctx(), Ask::Figure { kind: (*kind).to_owned() });
                     ui.close();

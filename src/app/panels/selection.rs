@@ -105,9 +105,7 @@ fn form(ui: &mut Ui, workbench: &Workbench, index: usize, placed: &Placed, card:
                 return;
             }
             if ui.button("Default settings").clicked() {
-                for name in placed.settings.0.keys() {
-                    asked.push(Command::Edit(Edit::Reset { path: format!("methods.{index}.settings.{name}") }));
-                }
+                asked.push(Command::Edit(Edit::ResetAll { index }));
             }
         });
     });
