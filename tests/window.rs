@@ -1,5 +1,5 @@
 //! The window, driven as a person would: by the names that screen readers get. No GPU is needed, because nothing is drawn;
-//! the pictures at the end are taken only where a graphics driver is there.
+//! `tests/drawing.rs` draws.
 #![cfg(feature = "window")]
 
 use std::time::{Duration, Instant};
@@ -161,21 +161,4 @@ fn train_save_reopen_export() {
     click(&mut harness, "Delete...");
     click(&mut harness, "Delete for good");
     assert!(bench(&harness).board.runs.is_empty());
-}
-
-#[test]
-fn a_picture_where_there_is_a_graphics_driver() {
-    let home = home();
-    let workbench = Workbench::new(small(), home.path().to_owned(), Box::new(|| {})).expect("a worker thread");
-    let drawn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-        let builder = Harness::builder().with_size([1440.0, 900.0]).wgpu();
-        let mut harness = builder.build_eframe(move |cc| App::new(&cc.egui_ctx, workbench));
-        harness.run_steps(10);
-        harness.render().map(|image| (image.width(), image.height()))
-    }));
-    match drawn {
-        Ok(Ok(size)) => assert_eq!(size, (1440, 900)),
-        Ok(Err(words)) => eprintln!("ignored: no picture was drawn ({words})"),
-        Err(_) => eprintln!("ignored: there is no graphics driver here, so no picture was drawn"),
-    }
 }

@@ -31,7 +31,7 @@ pub const TINY_32: Card = Card {
     name: "vit-tiny-32",
     title: "ViT tiny 32, pretrained",
     help: "A small vision transformer for 32 x 32 images, pretrained on clothes, shapes and invented glyphs. It travels inside the program.",
-    source: "Pretrained by examples/pretrain; recipe and accuracy in assets/backbones/README.md",
+    source: "Pretrained by examples/pretrain_vit_tiny; recipe and accuracy in assets/backbones/README.md",
     licence: "MIT OR Apache-2.0",
     fields: &[Field::text(
         "weights",

@@ -1,5 +1,5 @@
 //! A small anti-aliased painter of RGB pictures: textures, filled shapes, strokes and stencils.
-//! Called by the procedural data set `shapes` and by the pretext task of `examples/pretrain`.
+//! Called by the procedural data set `shapes` and by the pretext task of `examples/pretrain_vit_tiny`.
 //! Must not know labels, settings or tensors: the caller's generator decides what is drawn.
 
 use rand::Rng;

@@ -1,5 +1,7 @@
 //! What several test files share: a toy vision transformer, sessions on it, and one training step.
 
+#![cfg_attr(test, allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it"))]
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use petl_workbench::backbones::vit::Vit;
 use petl_workbench::backbones::weights;
@@ -44,17 +46,21 @@ pub fn placed(card: &Card, settings: Settings) -> Placed {
 
 /// The toy network with this stack, random weights that are not symmetric (biases too), on the CPU.
 pub fn toy(session: &Session) -> Model {
+    toy_on(session, &Device::flex())
+}
+
+/// The same on any device.
+pub fn toy_on(session: &Session, device: &Device) -> Model {
     let mut problems = vec![];
     let plan = Plan::on(session, TOY.declare(), CLASSES, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
-    let device = Device::flex();
-    let mut weights = weights::random(&plan.anatomy, 11, &device);
+    let mut weights = weights::random(&plan.anatomy, 11, device);
     for (n, value) in weights.values_mut().enumerate() {
-        let noise = numbers(value.dims().iter().product(), n as f32);
-        *value = value.clone() + Tensor::from_data(TensorData::new(noise, value.dims()), &device) * 0.1;
+        let noise = TensorData::new(numbers(value.dims().iter().product(), n as f32), value.dims());
+        *value = value.clone() + Tensor::from_data(noise, device) * 0.1;
     }
-    let bag = Bag::make(&plan.specs(), &weights, session.seed, &device).expect("the bag");
-    Model { plan, backbone: &TOY, weights, bag, device }
+    let bag = Bag::make(&plan.specs(), &weights, session.seed, device).expect("the bag");
+    Model { plan, backbone: &TOY, weights, bag, device: device.clone() }
 }
 
 /// Values in -1 to 1 that look random and never change.

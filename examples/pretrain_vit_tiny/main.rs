@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! ../shared/tools/get-data fashion-mnist
-//! cargo run --release --example pretrain -- ~/.cache/petl-data/fashion-mnist assets/backbones/vit-tiny-32 --steps 6000
+//! cargo run --release --example pretrain_vit_tiny -- ~/.cache/petl-data/fashion-mnist assets/backbones/vit-tiny-32 --steps 6000
 //! ```
 
 mod pretext;
@@ -170,6 +170,6 @@ fn save(model: &Model, arguments: &Arguments) -> Result<()> {
         let (site, part) = (pieces.next().context("a key without a site")?, pieces.next().context("a key without a part")?);
         named.insert(format!("{site}.{part}"), trainable(value.clone()).inner().into_data());
     }
-    let notes = BTreeMap::from([("made_by".to_owned(), format!("examples/pretrain, seed {}, {} steps", arguments.seed, arguments.steps))]);
+    let notes = BTreeMap::from([("made_by".to_owned(), format!("examples/pretrain_vit_tiny, seed {}, {} steps", arguments.seed, arguments.steps))]);
     weights::write(&arguments.out.join("model.safetensors"), &named, true, notes)
 }

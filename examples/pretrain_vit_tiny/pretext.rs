@@ -1,5 +1,5 @@
 //! The pretext task that the small vision backbones are pretrained on: clothes, shapes and glyphs on many grounds.
-//! Called by `examples/pretrain`; paints with `petl_workbench::datasets::paint`.
+//! Called by `examples/pretrain_vit_tiny`; paints with `petl_workbench::datasets::paint`.
 //! Must not know tensors, models, or any data set the workbench ships: in particular it draws no digits.
 
 use std::f32::consts::TAU;
