@@ -15,7 +15,11 @@ fn main() -> Result<()> {
         println!("  {} at {} places: {} ({})", member.card.title, member.sites.len(), member.count(), member.card.count);
     }
     let bytes = plan.cost.bytes;
-    println!("predicted memory {:.1} MB, of it {:.1} MB saved activations", bytes.total() as f64 / 1e6, bytes.activations as f64 / 1e6);
+    println!(
+        "predicted memory {:.1} MB, of it {:.1} MB saved activations",
+        bytes.total() as f64 / 1e6,
+        bytes.activations as f64 / 1e6
+    );
 
     // A pattern that matches nothing is a problem, not a silent no-op.
     session.methods[0].place = Place::sites(&["blocks.40.attn.q"]);

@@ -13,7 +13,8 @@ fn main() -> Result<()> {
     let mut session = file::find("digits-probe")?;
     let anatomy = Plan::of(&session).anatomy;
     for method in ["lora", "bottleneck", "prompt"] {
-        session = edit::apply(&session, &anatomy, &Edit::Add { method: method.into(), sites: None }).map_err(anyhow::Error::msg)?;
+        session =
+            edit::apply(&session, &anatomy, &Edit::Add { method: method.into(), sites: None }).map_err(anyhow::Error::msg)?;
     }
     session.methods[0].place = Place { blocks: "1-3".into(), ..Place::roles(&[Role::Q, Role::V]) };
     session.methods[1].place = Place { blocks: "4-6".into(), ..Place::roles(&[Role::Mlp]) };

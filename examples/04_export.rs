@@ -25,7 +25,9 @@ fn main() -> Result<()> {
     }
     for card in exports::CATALOG {
         match exports::export(&run, card.name, &home.path().join(card.name)) {
-            Ok(done) => println!("{}: written, largest difference {:.1e} on {} samples", card.title, done.difference, done.samples),
+            Ok(done) => {
+                println!("{}: written, largest difference {:.1e} on {} samples", card.title, done.difference, done.samples)
+            }
             Err(error) => println!("{}: {error:#}", card.title),
         }
     }

@@ -54,7 +54,14 @@ fn main() -> Result<()> {
     let sites: Vec<&Site> = plan.anatomy.sites.iter().filter(|s| s.role == Role::Norm).collect();
     let placements = CARD.method.plan(&plan.anatomy, &sites, &Settings::default()).map_err(anyhow::Error::msg)?;
     let sites = sites.iter().map(|s| s.path.clone()).collect();
-    plan.members.push(Member { index: 0, card: &CARD, settings: Settings::default(), sites, placements, learning_rate_factor: 1.0 });
+    plan.members.push(Member {
+        index: 0,
+        card: &CARD,
+        settings: Settings::default(),
+        sites,
+        placements,
+        learning_rate_factor: 1.0,
+    });
     println!("{}: {} parameters at {} places", CARD.title, plan.trainable(), plan.members[0].sites.len());
 
     let Model { backbone, weights, .. } = Model::make(&session, &device)?;

@@ -81,7 +81,8 @@ impl Run {
     pub fn open(folder: &Path) -> Result<Run> {
         let id = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let path = folder.join("events.jsonl");
-        let log = std::fs::File::open(&path).with_context(|| format!("{} is not a run: cannot read {}", folder.display(), path.display()))?;
+        let log = std::fs::File::open(&path)
+            .with_context(|| format!("{} is not a run: cannot read {}", folder.display(), path.display()))?;
         let mut run = Run::new(&id, folder, file::open(&folder.join("session.petl.toml")).ok());
         for (n, line) in std::io::BufReader::new(log).lines().enumerate() {
             let event = line.map_err(anyhow::Error::from).and_then(|line| Ok(serde_json::from_str::<Event>(&line)?));
@@ -146,7 +147,8 @@ pub struct Board {
 impl Board {
     /// Reads every run in the folder `runs`; what is no run is passed over.
     pub fn open(runs: &Path) -> Board {
-        let mut folders: Vec<PathBuf> = std::fs::read_dir(runs).map(|list| list.filter_map(|e| Some(e.ok()?.path())).collect()).unwrap_or_default();
+        let mut folders: Vec<PathBuf> =
+            std::fs::read_dir(runs).map(|list| list.filter_map(|e| Some(e.ok()?.path())).collect()).unwrap_or_default();
         folders.sort();
         Board { runs: folders.iter().filter_map(|folder| Run::open(folder).ok()).collect() }
     }

@@ -145,7 +145,8 @@ pub fn groups<'a>(runs: &[&'a Run]) -> Vec<Group<'a>> {
     }
     let group = |(_, runs): (Option<Session>, Vec<&'a Run>)| {
         // One seed run twice says nothing about the spread over seeds.
-        let by_seed: BTreeMap<_, f64> = runs.iter().map(|r| (r.session.as_ref().map(|s| s.seed), r.accuracy().unwrap_or(0.0))).collect();
+        let by_seed: BTreeMap<_, f64> =
+            runs.iter().map(|r| (r.session.as_ref().map(|s| s.seed), r.accuracy().unwrap_or(0.0))).collect();
         let (n, mean) = (runs.len() as f64, runs.iter().filter_map(|r| r.accuracy()).sum::<f64>() / runs.len() as f64);
         let square = |r: &&Run| (r.accuracy().unwrap_or(mean) - mean).powi(2);
         let deviation = (by_seed.len() > 1).then(|| (runs.iter().map(square).sum::<f64>() / (n - 1.0)).sqrt());

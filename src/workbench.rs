@@ -59,7 +59,9 @@ impl Workbench {
         let engine = Engine::start(wake)?;
         engine.send(Order::ListDevices);
         let board = Board::open(&home.join("runs"));
-        let unsaved = std::fs::read_to_string(file::autosave_path(None, &home)).ok().and_then(|text| file::parse(&text, "the autosaved session").ok());
+        let unsaved = std::fs::read_to_string(file::autosave_path(None, &home))
+            .ok()
+            .and_then(|text| file::parse(&text, "the autosaved session").ok());
         Ok(Workbench {
             plan: Plan::of(&session),
             session,
@@ -140,7 +142,8 @@ impl Workbench {
             Command::StopAndKeep => self.order(Order::Stop)?,
             Command::RestoreRun(id) => {
                 let run = self.board.run(&id).with_context(|| format!("there is no run `{id}`"))?;
-                let session = run.session.clone().with_context(|| format!("{} has lost its session.petl.toml", run.folder.display()))?;
+                let session =
+                    run.session.clone().with_context(|| format!("{} has lost its session.petl.toml", run.folder.display()))?;
                 self.edit(&Edit::Replace(Box::new(session)))?;
             }
             Command::ToggleRun(id) => {
@@ -152,7 +155,8 @@ impl Workbench {
                 let run = self.board.run(&id).with_context(|| format!("there is no run `{id}`"))?;
                 anyhow::ensure!(!run.status.is_live(), "it is training. Stop it first");
                 let folder = run.folder.clone();
-                std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}. May you write there?", folder.display()))?;
+                std::fs::remove_dir_all(&folder)
+                    .with_context(|| format!("cannot remove {}. May you write there?", folder.display()))?;
                 self.board.runs.retain(|run| run.id != id);
             }
             Command::Export { run, kind, folder } => {
@@ -198,7 +202,10 @@ impl Workbench {
             Event::Devices { names } => self.devices.clone_from(names),
             Event::Failed { words, .. } => self.notice = Some(Notice { words: words.clone(), is_error: true }),
             Event::Exported { path, difference, samples, .. } => {
-                let words = format!("Exported to {}; read back, largest difference of logits {difference:.1e} on {samples} samples", path.display());
+                let words = format!(
+                    "Exported to {}; read back, largest difference of logits {difference:.1e} on {samples} samples",
+                    path.display()
+                );
                 self.notice = Some(Notice { words, is_error: false });
             }
             _ => {}
@@ -248,7 +255,10 @@ impl Workbench {
     }
 
     fn order(&self, order: Order) -> Result<()> {
-        anyhow::ensure!(self.engine.send(order), "the worker takes no orders now. Wait a moment and try again; if it stays so, restart the program");
+        anyhow::ensure!(
+            self.engine.send(order),
+            "the worker takes no orders now. Wait a moment and try again; if it stays so, restart the program"
+        );
         Ok(())
     }
 

@@ -57,7 +57,8 @@ fn backbone(path: &Path, change: impl Fn(&mut Vec<Raw>)) {
         }
     }
     change(&mut raw);
-    let views = raw.iter().map(|(name, dtype, shape, bytes)| (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    let views =
+        raw.iter().map(|(name, dtype, shape, bytes)| (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
@@ -165,7 +166,9 @@ fn a_session_that_is_no_text_is_said_to_be_none() {
 fn tiny_run(home: &Path) -> PathBuf {
     let run = home.join("run");
     let mut arguments = vec!["train", "digits-lora", "--out", text(&run)];
-    for set in ["data.settings.train=10", "data.settings.test=10", "recipe.epochs=1", "device=cpu", "backbone.settings.weights=random"] {
+    for set in
+        ["data.settings.train=10", "data.settings.test=10", "recipe.epochs=1", "device=cpu", "backbone.settings.weights=random"]
+    {
         arguments.extend(["--set", set]);
     }
     let output = petl(home, &arguments);
@@ -229,7 +232,8 @@ fn faulty_inputs_of_a_prediction_are_named() {
     write("pixel_values", &[1, 3, 32, 32], 200.0);
     says(&predict(), 0, &["from -1 to 1"]);
     // The folder is not there and cannot be made: below a file.
-    let output = petl(home.path(), &["predict", text(&run), "--inputs", text(&inputs), "--out", text(&inputs.join("x.safetensors"))]);
+    let output =
+        petl(home.path(), &["predict", text(&run), "--inputs", text(&inputs), "--out", text(&inputs.join("x.safetensors"))]);
     says(&output, 1, &["cannot write"]);
 }
 
@@ -253,7 +257,8 @@ fn a_folder_that_cannot_be_written_is_named() {
     for place in places {
         says(&petl(home.path(), &["train", "digits-lora", "--out", text(&place)]), 1, &[text(&place), "May you write there"]);
         let parent = place.parent().unwrap();
-        let set = Command::new(env!("CARGO_BIN_EXE_petl")).args(["train", "digits-lora"]).env("PETL_HOME", parent).output().unwrap();
+        let set =
+            Command::new(env!("CARGO_BIN_EXE_petl")).args(["train", "digits-lora"]).env("PETL_HOME", parent).output().unwrap();
         says(&set, 1, &["May you write there", "PETL_HOME"]);
     }
     std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o700)).unwrap();

@@ -93,7 +93,11 @@ fn a_plan_counts_exactly_and_says_what_blocks() {
     for word in ["18,432", "A [96, 8] + B [8, 96]", "970", "saved activations", "FLOPs a step"] {
         assert!(text.contains(word), "no `{word}` in\n{text}");
     }
-    refused(home.path(), &["plan", "digits-lora", "--set", "methods.0.place.roles=[]"], &["cannot train", "matches no site", "Remedy"]);
+    refused(
+        home.path(),
+        &["plan", "digits-lora", "--set", "methods.0.place.roles=[]"],
+        &["cannot train", "matches no site", "Remedy"],
+    );
 }
 
 #[test]

@@ -18,7 +18,8 @@ static ALLOCATOR: Counting = Counting;
 fn main() -> ExitCode {
     let drivers = devices::list().len() > 1;
     let why = if drivers { "" } else { ", ignored: no graphics driver here (Debian: mesa-vulkan-drivers)" };
-    let trial = |name: &str, run: fn() -> Result<(), Failed>| Trial::test(format!("{name}{why}"), run).with_ignored_flag(!drivers);
+    let trial =
+        |name: &str, run: fn() -> Result<(), Failed>| Trial::test(format!("{name}{why}"), run).with_ignored_flag(!drivers);
     let mut trials = vec![trial("a_toy_network_trains_through_wgpu_as_on_the_cpu", trains_through_wgpu)];
     #[cfg(feature = "window")]
     trials.push(trial("the_window_is_drawn_in_both_themes", window_is_drawn));

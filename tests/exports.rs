@@ -55,7 +55,9 @@ fn leave(scratch: &Path, run: &Path) -> (Vec<&'static str>, BTreeMap<&'static st
             }
         }
     }
-    let left = std::fs::read_dir(scratch).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".petl-export"));
+    let left = std::fs::read_dir(scratch)
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".petl-export"));
     assert_eq!(left.count(), 0, "a half-written export was left behind");
     (held, refused)
 }
@@ -65,7 +67,8 @@ fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
     for (preset, peft) in [("digits-lora", true), ("ia3", true), ("bitfit", false), ("digits-probe", false)] {
         let (scratch, run) = trained(preset, &[]);
         let (held, refused) = leave(scratch.path(), &run);
-        let expected: &[&str] = if peft { &["petl", "peft", "merged", "transformers"] } else { &["petl", "merged", "transformers"] };
+        let expected: &[&str] =
+            if peft { &["petl", "peft", "merged", "transformers"] } else { &["petl", "merged", "transformers"] };
         assert_eq!(held, expected, "{preset}: {refused:?}");
         for words in refused.values() {
             assert!(words.contains("Export it as `"), "the refusal names no way out: {words}");
@@ -93,9 +96,18 @@ fn patchwork() -> Session {
     let mut session = tiny("digits-lora", &[]);
     let text = |t: &str| Value::Text(t.into());
     session.methods = vec![
-        member(Place::sites(&["blocks.0.attn.q", "blocks.3.mlp.down"]), &[("rank", Value::Whole(4)), ("alpha", Value::Real(4.0))]),
-        member(Place::sites(&["blocks.1.attn.o", "blocks.2.mlp.up"]), &[("rank", Value::Whole(9)), ("scaling", text("alpha / sqrt r"))]),
-        member(Place { blocks: "2-3".into(), ..Place::roles(&["v", "k"].map(role)) }, &[("rank", Value::Whole(4)), ("alpha", Value::Real(6.5))]),
+        member(
+            Place::sites(&["blocks.0.attn.q", "blocks.3.mlp.down"]),
+            &[("rank", Value::Whole(4)), ("alpha", Value::Real(4.0))],
+        ),
+        member(
+            Place::sites(&["blocks.1.attn.o", "blocks.2.mlp.up"]),
+            &[("rank", Value::Whole(9)), ("scaling", text("alpha / sqrt r"))],
+        ),
+        member(
+            Place { blocks: "2-3".into(), ..Place::roles(&["v", "k"].map(role)) },
+            &[("rank", Value::Whole(4)), ("alpha", Value::Real(6.5))],
+        ),
     ];
     session
 }
@@ -236,7 +248,12 @@ fn an_adapter_that_peft_wrote_gives_pefts_logits_and_is_written_as_peft_did() {
     let (ours, theirs) = (peft::config(&model.plan), tensors::read_json(&fixture("lora_dual/adapter_config.json")).unwrap());
     for key in ["peft_type", "r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "modules_to_save", "inference_mode"] {
         // 8 and 8.0 are one number to Python.
-        assert!(ours[key] == theirs[key] || ours[key].as_f64() == theirs[key].as_f64(), "{key}: {} and {}", ours[key], theirs[key]);
+        assert!(
+            ours[key] == theirs[key] || ours[key].as_f64() == theirs[key].as_f64(),
+            "{key}: {} and {}",
+            ours[key],
+            theirs[key]
+        );
     }
     let sorted = |v: &serde_json::Value| {
         let mut names: Vec<String> = v.as_array().unwrap().iter().map(|v| v.to_string()).collect();
@@ -257,7 +274,8 @@ fn ia3_is_written_with_pefts_shapes() {
     }];
     let session = Session { methods: methods.clone(), ..tiny("ia3", &[]) };
     let plan = Plan::on(&session, FIXTURE.declare(), 3, &mut vec![]);
-    let params = plan.specs().into_iter().map(|(key, spec)| (key, TensorData::new(vec![0.5f32; spec.count()], [spec.rows, spec.cols])));
+    let params =
+        plan.specs().into_iter().map(|(key, spec)| (key, TensorData::new(vec![0.5f32; spec.count()], [spec.rows, spec.cols])));
     let ours = peft::parts(&plan, &params.collect()).unwrap();
     let theirs = tensors::read(&fixture("ia3/adapter_model.safetensors"), "").unwrap();
     let mut met = 0;
@@ -293,5 +311,8 @@ fn a_peft_folder_that_means_something_else_is_not_read_as_if_it_did() {
     assert!(copy(&|c| c["target_modules"].as_array_mut().unwrap().push("key".into())).contains("holds nothing for it"));
     assert!(copy(&|c| c["peft_type"] = "VERA".into()).contains("LORA and IA3 can be read"));
     assert!(copy(&|c| c["use_dora"] = true.into()).contains("use_dora"));
-    assert!(copy(&|c| c["rank_pattern"] = serde_json::json!({"layers.0.attention.q_proj": 2})).contains("differs between its two names"));
+    assert!(
+        copy(&|c| c["rank_pattern"] = serde_json::json!({"layers.0.attention.q_proj": 2}))
+            .contains("differs between its two names")
+    );
 }

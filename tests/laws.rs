@@ -39,7 +39,8 @@ fn settings_of(card: &Card) -> Vec<Settings> {
 }
 
 fn optimiser(rate: f64) -> Optimiser {
-    let recipe = Recipe { learning_rate: rate, weight_decay: 0.0, schedule: Schedule::Constant, warm_up: 0.0, ..Recipe::default() };
+    let recipe =
+        Recipe { learning_rate: rate, weight_decay: 0.0, schedule: Schedule::Constant, warm_up: 0.0, ..Recipe::default() };
     Optimiser::new(&recipe, BTreeMap::new())
 }
 
@@ -67,7 +68,11 @@ fn counts_are_those_of_the_papers() {
     let deep = [("tokens", whole(100)), ("depth", text("deep"))];
     assert_eq!(count(&methods::prompt::CARD, at(&methods::prompt::CARD), &deep), 12 * 76_800, "VPT-deep, 100 tokens");
     assert_eq!(count(&methods::full::CARD, at(&methods::full::CARD), &[]), 85_798_656, "ViT-B/16 without its head");
-    assert_eq!(count(&methods::ia3::CARD, at(&methods::ia3::CARD), &[]), 12 * (2 * 768 + 3072), "IA3 on k, v and the hidden layer");
+    assert_eq!(
+        count(&methods::ia3::CARD, at(&methods::ia3::CARD), &[]),
+        12 * (2 * 768 + 3072),
+        "IA3 on k, v and the hidden layer"
+    );
     assert_eq!(count(&methods::prefix::CARD, at(&methods::prefix::CARD), &[("length", whole(16))]), 12 * 2 * 16 * 768, "prefix");
     // methods/05: n(4 d_s² + 2 d_s h/r + vectors) + (n + 1)(d d_s + d_s) + d_s d + d, gates and norms
     let (s, h, n) = (96, 384, 12);
@@ -205,7 +210,9 @@ fn folded_weights_give_the_unfolded_output() {
         }
         let mut plain = toy(&session(vec![]));
         plain.weights = merged;
-        plain.bag = Bag { params: bag.params.iter().filter(|(k, _)| k.starts_with("head/")).map(|(k, v)| (k.clone(), v.clone())).collect() };
+        plain.bag = Bag {
+            params: bag.params.iter().filter(|(k, _)| k.starts_with("head/")).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        };
         let difference = apart(&unfolded, &logits(&plain));
         assert!(difference < 1e-5, "{}: {difference}", card.name);
         let moved = apart(&unfolded, &logits(&toy(&session(vec![]))));
@@ -256,12 +263,19 @@ fn a_ladders_gates_open_and_close() {
         // Move the output of block 2 only: the side network's last rung.
         let name = "blocks.1.mlp.down.bias".to_owned();
         weights.insert(name.clone(), weights[&name].clone() + tap);
-        let moved = Model { plan: Plan::on(&session(vec![placed(&methods::lst::CARD, Settings::default())]), TOY.declare(), CLASSES, &mut vec![]), backbone: &TOY, weights, bag: bag.clone(), device: model.device.clone() };
+        let moved = Model {
+            plan: Plan::on(&session(vec![placed(&methods::lst::CARD, Settings::default())]), TOY.declare(), CLASSES, &mut vec![]),
+            backbone: &TOY,
+            weights,
+            bag: bag.clone(),
+            device: model.device.clone(),
+        };
         logits(&moved)
     };
     assert!(apart(&with(100.0, 0.0), &with(100.0, 1.0)) < 1e-6, "open gates must not hear the block");
     assert!(apart(&with(-100.0, 0.0), &with(-100.0, 1.0)) > 1e-4, "shut gates must hear it");
-    let half = model.bag.params.iter().filter(|(k, _)| k.contains("/a_")).all(|(_, v)| v.clone().inner().into_scalar::<f32>() == 0.0);
+    let half =
+        model.bag.params.iter().filter(|(k, _)| k.contains("/a_")).all(|(_, v)| v.clone().inner().into_scalar::<f32>() == 0.0);
     assert!(half, "gates start at 0, which is one half");
 }
 
@@ -362,7 +376,15 @@ fn cards_speak_for_themselves() {
     let mut names = BTreeSet::new();
     for card in methods::CATALOG {
         assert!(names.insert(card.name), "two methods are called {}", card.name);
-        for (what, words) in [("title", card.title), ("help", card.help), ("formula", card.formula), ("paper", card.paper), ("caution", card.caution), ("licence", card.licence), ("count", card.count)] {
+        for (what, words) in [
+            ("title", card.title),
+            ("help", card.help),
+            ("formula", card.formula),
+            ("paper", card.paper),
+            ("caution", card.caution),
+            ("licence", card.licence),
+            ("count", card.count),
+        ] {
             assert!(!words.is_empty(), "{}: no {what}", card.name);
         }
         assert!(card.help.ends_with('.') && card.year > 1990, "{}", card.name);
@@ -381,7 +403,11 @@ fn cards_speak_for_themselves() {
         }
     }
     assert!(backbones::CATALOG.iter().all(|c| !c.help.is_empty() && !c.licence.is_empty() && !c.source.is_empty()));
-    assert!(datasets::CATALOG.iter().all(|c| !c.help.is_empty() && !c.licence.is_empty() && c.classes.len() > 1 && !c.domains.is_empty()));
+    assert!(
+        datasets::CATALOG
+            .iter()
+            .all(|c| !c.help.is_empty() && !c.licence.is_empty() && c.classes.len() > 1 && !c.domains.is_empty())
+    );
     assert!(tasks::CATALOG.iter().all(|c| !c.help.is_empty()) && exports::CATALOG.iter().all(|c| !c.help.is_empty()));
 }
 

@@ -110,13 +110,18 @@ fn planning_a_twelve_block_network_takes_under_five_milliseconds() {
 fn edits_are_triples() {
     let anatomy = TINY.declare();
     let before = preset("digits-lora");
-    let after = apply(&before, &anatomy, &Edit::Erase { index: 0, sites: vec!["blocks.0.attn.q".into(), "blocks.0.attn.v".into()] }).expect("erased");
+    let after =
+        apply(&before, &anatomy, &Edit::Erase { index: 0, sites: vec!["blocks.0.attn.q".into(), "blocks.0.attn.v".into()] })
+            .expect("erased");
     assert_eq!(after.methods[0].place.words(), "q, v · blocks 2-6");
-    let back = apply(&after, &anatomy, &Edit::Paint { index: 0, sites: vec!["blocks.0.attn.q".into(), "blocks.0.attn.v".into()] }).expect("painted");
+    let back =
+        apply(&after, &anatomy, &Edit::Paint { index: 0, sites: vec!["blocks.0.attn.q".into(), "blocks.0.attn.v".into()] })
+            .expect("painted");
     assert_eq!(back, before);
     let wrong = apply(&before, &anatomy, &Edit::Paint { index: 0, sites: vec!["blocks.0.mlp".into()] });
     assert!(wrong.expect_err("refused").contains("cannot stand"));
-    let set = apply(&before, &anatomy, &Edit::Set { path: "methods.0.settings.rank".into(), value: Value::Whole(4) }).expect("set");
+    let set =
+        apply(&before, &anatomy, &Edit::Set { path: "methods.0.settings.rank".into(), value: Value::Whole(4) }).expect("set");
     assert_eq!(set.methods[0].settings.whole("rank"), 4);
     assert!(apply(&before, &anatomy, &Edit::Remove { index: 5 }).is_err());
 }
@@ -172,7 +177,12 @@ fn overrides_reach_every_value_and_refuse_what_is_not_there() {
     assert_eq!(set("recipe.epochs=3").expect("set").recipe.epochs, 3);
     assert_eq!(set("methods.0.settings.rank=4").expect("set").methods[0].settings.whole("rank"), 4);
     assert_eq!(set("device=cpu").expect("set").device, "cpu");
-    for (wrong, word) in [("recipe.epoch=3", "epoch"), ("methods.3.settings.rank=4", "no number 3"), ("nonsense", "path=value"), ("methods.0.settings.rank=0", "rank")] {
+    for (wrong, word) in [
+        ("recipe.epoch=3", "epoch"),
+        ("methods.3.settings.rank=4", "no number 3"),
+        ("nonsense", "path=value"),
+        ("methods.0.settings.rank=0", "rank"),
+    ] {
         let words = format!("{:#}", set(wrong).expect_err("refused"));
         assert!(words.contains(word), "{wrong}: {words}");
     }

@@ -38,7 +38,10 @@ fn offenders(of: impl Fn(&str) -> bool, words: &[&str]) -> Vec<String> {
 
 #[test]
 fn session_and_plan_know_no_tensors_no_window_no_threads() {
-    let found = offenders(|n| n.starts_with("session/") || n.starts_with("plan/"), &["burn::", "Tensor", "egui", "eframe", "std::thread", "crossbeam"]);
+    let found = offenders(
+        |n| n.starts_with("session/") || n.starts_with("plan/"),
+        &["burn::", "Tensor", "egui", "eframe", "std::thread", "crossbeam"],
+    );
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -67,7 +70,9 @@ fn only_the_workbench_and_the_command_line_see_both_sides() {
 
 #[test]
 fn methods_do_not_know_each_other() {
-    for (name, text) in all().into_iter().filter(|(n, _)| n.starts_with("methods/") && n != "methods/mod.rs" && n != "methods/parts.rs") {
+    for (name, text) in
+        all().into_iter().filter(|(n, _)| n.starts_with("methods/") && n != "methods/mod.rs" && n != "methods/parts.rs")
+    {
         let own = name.trim_start_matches("methods/").trim_end_matches(".rs");
         for other in petl_workbench::methods::CATALOG.iter().map(|c| c.name).filter(|c| *c != own) {
             assert!(!text.contains(&format!("super::{other}")), "{name} names the method {other}");

@@ -69,7 +69,13 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let pretext = Pretext::open(&arguments.fashion)?;
     let device = Device::flex();
-    let recipe = Recipe { learning_rate: arguments.rate, weight_decay: 0.05, warm_up: 0.05, batch_size: arguments.batch, ..Recipe::default() };
+    let recipe = Recipe {
+        learning_rate: arguments.rate,
+        weight_decay: 0.05,
+        warm_up: 0.05,
+        batch_size: arguments.batch,
+        ..Recipe::default()
+    };
     // Full fine-tuning of random weights is training from scratch.
     let mut session = file::find("digits-full")?;
     session.seed = arguments.seed;
@@ -114,7 +120,12 @@ fn main() -> Result<()> {
         seen = (seen.0 + total, seen.1 + 1);
         if (step + 1) % 100 == 0 {
             let speed = (step + 1) as f64 * arguments.batch as f64 / clock.elapsed().as_secs_f64();
-            eprintln!("step {} of {}: loss {:.3}, {speed:.0} samples a second", step + 1, arguments.steps, seen.0 / f64::from(seen.1));
+            eprintln!(
+                "step {} of {}: loss {:.3}, {speed:.0} samples a second",
+                step + 1,
+                arguments.steps,
+                seen.0 / f64::from(seen.1)
+            );
             seen = (0.0, 0);
         }
         if (step + 1) % arguments.every == 0 || step + 1 == arguments.steps {
@@ -170,6 +181,9 @@ fn save(model: &Model, arguments: &Arguments) -> Result<()> {
         let (site, part) = (pieces.next().context("a key without a site")?, pieces.next().context("a key without a part")?);
         named.insert(format!("{site}.{part}"), trainable(value.clone()).inner().into_data());
     }
-    let notes = BTreeMap::from([("made_by".to_owned(), format!("examples/pretrain_vit_tiny, seed {}, {} steps", arguments.seed, arguments.steps))]);
+    let notes = BTreeMap::from([(
+        "made_by".to_owned(),
+        format!("examples/pretrain_vit_tiny, seed {}, {} steps", arguments.seed, arguments.steps),
+    )]);
     weights::write(&arguments.out.join("model.safetensors"), &named, true, notes)
 }

@@ -13,10 +13,17 @@ use crate::session::command::Command;
 #[derive(Clone, Debug)]
 pub enum Ask {
     Open,
-    SaveAs { name: String },
+    SaveAs {
+        name: String,
+    },
     /// A folder that will be made for the export.
-    Export { run: String, kind: String },
-    Figure { kind: String },
+    Export {
+        run: String,
+        kind: String,
+    },
+    Figure {
+        kind: String,
+    },
 }
 
 impl Ask {
@@ -27,10 +34,14 @@ impl Ask {
             Ask::SaveAs { name } => {
                 dialog.set_title("Save the session").add_filter("petl session", &["toml"]).set_file_name(name).save_file()
             }
-            Ask::Export { run, kind } => dialog.set_title("Export into a new folder").set_file_name(format!("{run}-{kind}")).save_file(),
-            Ask::Figure { kind } => {
-                dialog.set_title("Save the figure").add_filter("SVG, with PNG and CSV beside it", &["svg"]).set_file_name(format!("{kind}.svg")).save_file()
+            Ask::Export { run, kind } => {
+                dialog.set_title("Export into a new folder").set_file_name(format!("{run}-{kind}")).save_file()
             }
+            Ask::Figure { kind } => dialog
+                .set_title("Save the figure")
+                .add_filter("SVG, with PNG and CSV beside it", &["svg"])
+                .set_file_name(format!("{kind}.svg"))
+                .save_file(),
         }
     }
 

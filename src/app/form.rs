@@ -91,14 +91,18 @@ fn widget(ui: &mut Ui, field: &Field, name: &str, value: &Value) -> Option<Value
         }
         (Kind::Choice(words), value) => {
             let mut chosen = value.to_string();
-            egui::ComboBox::from_id_salt(name).width(WIDGET).truncate().selected_text(chosen.clone()).show_ui(ui, |ui| {
-                for word in words {
-                    ui.selectable_value(&mut chosen, (*word).to_owned(), *word);
-                }
-            })
-            .response
-            .on_hover_text(field.help)
-            .accessible_name(name);
+            egui::ComboBox::from_id_salt(name)
+                .width(WIDGET)
+                .truncate()
+                .selected_text(chosen.clone())
+                .show_ui(ui, |ui| {
+                    for word in words {
+                        ui.selectable_value(&mut chosen, (*word).to_owned(), *word);
+                    }
+                })
+                .response
+                .on_hover_text(field.help)
+                .accessible_name(name);
             (Value::Text(chosen.clone()) != *value).then_some(Value::Text(chosen))
         }
         (Kind::Text(_), value) => {

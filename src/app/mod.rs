@@ -41,7 +41,11 @@ pub fn run(session: Session, home: PathBuf) -> Result<()> {
 /// As `run`.
 pub fn run_with(session: Session, path: Option<PathBuf>, home: PathBuf) -> Result<()> {
     let options = eframe::NativeOptions {
-        viewport: egui::ViewportBuilder::default().with_title("petl").with_app_id("petl").with_inner_size([1440.0, 900.0]).with_min_inner_size([1100.0, 700.0]),
+        viewport: egui::ViewportBuilder::default()
+            .with_title("petl")
+            .with_app_id("petl")
+            .with_inner_size([1440.0, 900.0])
+            .with_min_inner_size([1100.0, 700.0]),
         renderer: eframe::Renderer::Wgpu,
         ..Default::default()
     };
@@ -144,7 +148,9 @@ fn shortcuts(ctx: &egui::Context, workbench: &Workbench, view: &mut View, asked:
     if pressed(Modifiers::NONE, Key::F5) {
         asked.push(Command::Train);
     }
-    if pressed(Modifiers::NONE, Key::F6) && let Some(run) = training {
+    if pressed(Modifiers::NONE, Key::F6)
+        && let Some(run) = training
+    {
         asked.push(if run.status == crate::board::Status::Paused { Command::Continue } else { Command::Pause });
     }
     if pressed(Modifiers::NONE, Key::F7) && training.is_some() {
@@ -181,6 +187,8 @@ fn save(ctx: &egui::Context, workbench: &Workbench, view: &mut View, asked: &mut
 
 fn save_as(ctx: &egui::Context, workbench: &Workbench, view: &mut View) {
     let name = workbench.path.as_ref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
-    let name = name.unwrap_or_else(|| format!("{}.petl.toml", workbench.session.title.to_lowercase().replace([' ', ',', '/'], "-").replace("--", "-")));
+    let name = name.unwrap_or_else(|| {
+        format!("{}.petl.toml", workbench.session.title.to_lowercase().replace([' ', ',', '/'], "-").replace("--", "-"))
+    });
     view.dialogs.ask(ctx, Ask::SaveAs { name });
 }

@@ -168,7 +168,8 @@ pub fn install(ctx: &egui::Context) {
     }
     // Formulas need signs that Inter lacks; egui's own fonts stand behind both.
     let behind = fonts.families.get(&FontFamily::Proportional).cloned().unwrap_or_default();
-    let family = |first: &str| [first.to_owned(), "math".to_owned()].into_iter().chain(behind.iter().cloned()).collect::<Vec<_>>();
+    let family =
+        |first: &str| [first.to_owned(), "math".to_owned()].into_iter().chain(behind.iter().cloned()).collect::<Vec<_>>();
     fonts.families.insert(FontFamily::Proportional, family("inter"));
     fonts.families.insert(FontFamily::Name("medium".into()), family("inter-medium"));
     fonts.families.insert(FontFamily::Name("semibold".into()), family("inter-semibold"));

@@ -94,7 +94,8 @@ impl Vit {
             site(".mlp.act", Role::Act, "gelu", h, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
         }
-        let last = |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        let last =
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
         sites.push(last("norm", Role::Norm, "last norm", norm()));
         sites.push(last("readout", Role::Head, "readout", vec![]));
         Anatomy {
@@ -127,10 +128,11 @@ impl Backbone for Vit {
     fn forward(&self, t: &mut Tuner, pixels: Tensor<4>) -> Tensor<3> {
         let [batch, channels, side, _] = pixels.dims(); // [batch, 3, side, side]
         let (p, grid) = (self.patch, side / self.patch);
-        let patches = pixels
-            .reshape([batch, channels, grid, p, grid, p])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, grid * grid, channels * p * p]); // [batch, patches, 3 p p]
+        let patches = pixels.reshape([batch, channels, grid, p, grid, p]).permute([0, 2, 4, 1, 3, 5]).reshape([
+            batch,
+            grid * grid,
+            channels * p * p,
+        ]); // [batch, patches, 3 p p]
 
         let cls = t.weight("embed", "cls").unsqueeze::<3>().expand([batch, 1, self.width]);
         let pos = t.weight("embed", "pos").unsqueeze::<3>(); // [1, tokens, width]

@@ -41,14 +41,21 @@ pub fn from_bytes(bytes: &[u8], anatomy: &Anatomy, place: &str, device: &Device)
             let shape = view.shape();
             let as_declared = shape == [part.rows, part.cols] || (part.rows == 1 && shape == [part.cols]);
             if !as_declared {
-                bail!("`{name}` in {place} has shape {shape:?}, but this backbone needs {:?}. Is it a file of another size?", [part.rows, part.cols]);
+                bail!(
+                    "`{name}` in {place} has shape {shape:?}, but this backbone needs {:?}. Is it a file of another size?",
+                    [part.rows, part.cols]
+                );
             }
             let values = floats(&view).with_context(|| format!("`{name}` in {place}"))?;
             weights.insert(name, Tensor::from_data(TensorData::new(values, [part.rows, part.cols]), device));
         }
     }
     if !missing.is_empty() {
-        bail!("{place} lacks {} tensors that this backbone needs: {}. Is it a file of another backbone?", missing.len(), some(&missing));
+        bail!(
+            "{place} lacks {} tensors that this backbone needs: {}. Is it a file of another backbone?",
+            missing.len(),
+            some(&missing)
+        );
     }
     let surplus: Vec<_> = file.names().into_iter().filter(|name| !weights.contains_key(*name)).map(str::to_owned).collect();
     if !surplus.is_empty() {

@@ -56,11 +56,22 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
         }));
     }
     let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict)).collect();
-    out::say(&out::table(&["run", "stack", "places", "trainable", "head", "accuracy", "against the first", "peak", "ms a step"], &rows, &[3, 4, 5, 7, 8]))?;
+    out::say(&out::table(
+        &["run", "stack", "places", "trainable", "head", "accuracy", "against the first", "peak", "ms a step"],
+        &rows,
+        &[3, 4, 5, 7, 8],
+    ))?;
     let seeded: Vec<_> = groups.iter().filter(|g| g.runs.len() > 1).collect();
     if !seeded.is_empty() {
         let rows: Vec<Vec<String>> = (seeded.iter())
-            .map(|g| vec![g.title(), g.runs.first().map_or(String::new(), |r| r.stack()), g.words(), g.runs.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", ")])
+            .map(|g| {
+                vec![
+                    g.title(),
+                    g.runs.first().map_or(String::new(), |r| r.stack()),
+                    g.words(),
+                    g.runs.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "),
+                ]
+            })
             .collect();
         out::say("")?;
         out::say(&out::table(&["same but for the seed", "stack", "accuracy %", "runs"], &rows, &[2]))?;

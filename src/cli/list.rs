@@ -37,7 +37,14 @@ pub fn list(kind: Kind, json: bool) -> Answer {
         }
         for field in entry["settings"].as_array().map_or(&[][..], Vec::as_slice) {
             let text = |key: &str| field[key].as_str().unwrap_or_default();
-            out::say(&format!("{:16}   {} = {}  ({})  {}", "", text("name"), plain(&field["default"]), range(field), text("help")))?;
+            out::say(&format!(
+                "{:16}   {} = {}  ({})  {}",
+                "",
+                text("name"),
+                plain(&field["default"]),
+                range(field),
+                text("help")
+            ))?;
         }
     }
     Ok(())
@@ -85,9 +92,10 @@ fn entries(kind: Kind) -> Vec<Json> {
                 })
             })
             .collect(),
-        Kind::Tasks => {
-            tasks::CATALOG.iter().map(|c| json!({ "name": c.name, "title": c.title, "help": c.help, "settings": fields(c.fields) })).collect()
-        }
+        Kind::Tasks => tasks::CATALOG
+            .iter()
+            .map(|c| json!({ "name": c.name, "title": c.title, "help": c.help, "settings": fields(c.fields) }))
+            .collect(),
         Kind::Methods => (methods::CATALOG.iter())
             .map(|c| {
                 let roles = |roles: &[crate::plan::anatomy::Role]| roles.iter().map(|r| r.word()).collect::<Vec<_>>();
@@ -104,9 +112,10 @@ fn entries(kind: Kind) -> Vec<Json> {
                 })
             })
             .collect(),
-        Kind::Exports => {
-            exports::CATALOG.iter().map(|c| json!({ "name": c.name, "title": c.title, "help": c.help, "tolerance": c.tolerance })).collect()
-        }
+        Kind::Exports => exports::CATALOG
+            .iter()
+            .map(|c| json!({ "name": c.name, "title": c.title, "help": c.help, "tolerance": c.tolerance }))
+            .collect(),
         Kind::Presets => (presets::PRESETS.iter())
             .map(|p| match file::find(p.name) {
                 Ok(session) => {

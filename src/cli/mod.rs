@@ -183,7 +183,9 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(_) => {
-            out::complain("the program met a fault of its own (above). Nothing half-written was left; please report it with the command that you gave");
+            out::complain(
+                "the program met a fault of its own (above). Nothing half-written was left; please report it with the command that you gave",
+            );
             ExitCode::from(1)
         }
     }
@@ -198,7 +200,9 @@ fn obey(line: Line) -> Answer {
         Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
         Some(Task::Compare { runs, json, figure, kind }) => compare::compare(&runs, json, figure.as_deref(), &kind),
-        Some(Task::Bench { session, steps, warm_up, json }) => train::bench(&session.session()?, steps.into(), warm_up.into(), json),
+        Some(Task::Bench { session, steps, warm_up, json }) => {
+            train::bench(&session.session()?, steps.into(), warm_up.into(), json)
+        }
     }
 }
 
@@ -214,7 +218,11 @@ pub fn run_folder(what: &str) -> Answer<PathBuf> {
         .map(|list| list.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
         .unwrap_or_default();
     known.sort();
-    let known = if known.is_empty() { "it is empty; train one first (`petl train digits-lora`)".to_owned() } else { format!("it has {}", known.join(", ")) };
+    let known = if known.is_empty() {
+        "it is empty; train one first (`petl train digits-lora`)".to_owned()
+    } else {
+        format!("it has {}", known.join(", "))
+    };
     Err(Fault::Request(anyhow::anyhow!("there is no run `{what}`: neither a folder, nor a name in {} ({known})", runs.display())))
 }
 
@@ -224,7 +232,9 @@ fn window(what: Option<&str>) -> Answer {
     let what = what.unwrap_or(first);
     let looks_like_file = what.ends_with(".toml") || Path::new(what).exists();
     if presets::find(what).is_none() && !looks_like_file {
-        let words = format!("`{what}` is neither a command, nor a preset, nor a session file. `petl help` lists the commands, `petl list presets` the presets");
+        let words = format!(
+            "`{what}` is neither a command, nor a preset, nor a session file. `petl help` lists the commands, `petl list presets` the presets"
+        );
         return Err(Fault::Request(anyhow::anyhow!(words)));
     }
     let session = asked(file::find(what))?;
@@ -235,11 +245,13 @@ fn window(what: Option<&str>) -> Answer {
 fn open(session: Session, what: &str) -> Answer {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if cfg!(target_os = "linux") && !set("DISPLAY") && !set("WAYLAND_DISPLAY") {
-        let words = format!("there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set), so no window can open. {}", twin(what));
+        let words =
+            format!("there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set), so no window can open. {}", twin(what));
         return Err(Fault::Failed(anyhow::anyhow!(words)));
     }
     let path = presets::find(what).is_none().then(|| PathBuf::from(what));
-    crate::app::run_with(session, path, workbench::home()).map_err(|error| Fault::Failed(error.context(format!("the window could not open. {}", twin(what)))))
+    crate::app::run_with(session, path, workbench::home())
+        .map_err(|error| Fault::Failed(error.context(format!("the window could not open. {}", twin(what)))))
 }
 
 #[cfg(not(feature = "window"))]

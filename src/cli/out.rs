@@ -83,7 +83,9 @@ pub fn large(n: f64) -> String {
 
 /// Rows under a heading, columns in line; columns named in `right` stand to the right.
 pub fn table(heading: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
-    let wide = |n: usize| rows.iter().filter_map(|r| r.get(n)).map(|c| c.chars().count()).chain([heading[n].chars().count()]).max().unwrap_or(0);
+    let wide = |n: usize| {
+        rows.iter().filter_map(|r| r.get(n)).map(|c| c.chars().count()).chain([heading[n].chars().count()]).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..heading.len()).map(wide).collect();
     let line = |cells: &[String]| {
         let cell = |(n, text): (usize, &String)| {

@@ -62,7 +62,13 @@ fn print(session: &Session, plan: &Plan) -> Answer {
             out::count(member.count()),
         ]);
         for (words, each, places) in shapes(member) {
-            rows.push(vec![String::new(), format!("  {places} x"), format!("  {words}"), out::count(each), out::count(each * places)]);
+            rows.push(vec![
+                String::new(),
+                format!("  {places} x"),
+                format!("  {words}"),
+                out::count(each),
+                out::count(each * places),
+            ]);
         }
     }
     rows.push(vec!["Trainable, without head".into(), String::new(), String::new(), String::new(), out::count(plan.trainable())]);

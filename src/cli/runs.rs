@@ -47,7 +47,10 @@ fn pixels(path: &Path, side: usize) -> Result<(Vec<f32>, usize)> {
         .with_context(|| format!("{place} is not a whole safetensors file ({} bytes). Write it again", bytes.len()))?;
     let Ok(view) = file.tensor(INPUT) else {
         let found = file.names().into_iter().map(str::to_owned).collect::<Vec<_>>().join(", ");
-        bail!("{place} has no tensor `{INPUT}`; it holds {}. Name it so, with shape [batch, 3, {side}, {side}]", if found.is_empty() { "none" } else { &found });
+        bail!(
+            "{place} has no tensor `{INPUT}`; it holds {}. Name it so, with shape [batch, 3, {side}, {side}]",
+            if found.is_empty() { "none" } else { &found }
+        );
     };
     let shape = view.shape();
     if shape.len() != 4 || shape[1..] != [3, side, side] || shape[0] == 0 {
@@ -59,7 +62,9 @@ fn pixels(path: &Path, side: usize) -> Result<(Vec<f32>, usize)> {
     }
     let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
     if low < -1.01 || high > 1.01 {
-        out::note(&format!("petl: note: pixels go from {low:.2} to {high:.2}; the backbone expects byte / 127.5 - 1, from -1 to 1"));
+        out::note(&format!(
+            "petl: note: pixels go from {low:.2} to {high:.2}; the backbone expects byte / 127.5 - 1, from -1 to 1"
+        ));
     }
     Ok((values, shape[0]))
 }
@@ -67,7 +72,8 @@ fn pixels(path: &Path, side: usize) -> Result<(Vec<f32>, usize)> {
 /// Exports a run and says how far the written form is from the run.
 pub fn export(run: &str, kind: &str, into: &Path, json: bool) -> Answer {
     let folder = run_folder(run)?;
-    let card = exports::find(kind).ok_or_else(|| Fault::Request(anyhow!("unknown export `{kind}`; `petl list exports` names them")))?;
+    let card =
+        exports::find(kind).ok_or_else(|| Fault::Request(anyhow!("unknown export `{kind}`; `petl list exports` names them")))?;
     // What can be refused without work is a bad request; what fails after that has failed.
     let session = exports::own::session(&folder)?;
     asked((card.fits)(&Plan::of(&session)).map_err(anyhow::Error::msg))?;
@@ -75,7 +81,10 @@ pub fn export(run: &str, kind: &str, into: &Path, json: bool) -> Answer {
         return Err(Fault::Request(anyhow!("{} is a file; an export takes a new or empty folder", into.display())));
     }
     if std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Fault::Request(anyhow!("{} is not empty. Choose a new folder, so that nothing is written over", into.display())));
+        return Err(Fault::Request(anyhow!(
+            "{} is not empty. Choose a new folder, so that nothing is written over",
+            into.display()
+        )));
     }
     let done = exports::export(&folder, kind, into)?;
     if json {

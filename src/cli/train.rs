@@ -69,16 +69,22 @@ fn new_folder(folder: &Path) -> Answer<PathBuf> {
         return Err(Fault::Request(anyhow!("{} is a file; --out takes a new or empty folder", folder.display())));
     }
     if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Fault::Request(anyhow!("{} is not empty. Choose a new folder, so that no run is written over", folder.display())));
+        return Err(Fault::Request(anyhow!(
+            "{} is not empty. Choose a new folder, so that no run is written over",
+            folder.display()
+        )));
     }
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
     // A name for the run also where the path is `.` or ends in `..`.
     Ok(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
 }
 
 /// A new folder under `runs`; making it takes the name, so that two programs never share one.
 fn fresh_folder(runs: &Path, title: &str) -> Answer<PathBuf> {
-    let fail = || format!("cannot make a run's folder in {}. May you write there? PETL_HOME or --out chooses another place", runs.display());
+    let fail = || {
+        format!("cannot make a run's folder in {}. May you write there? PETL_HOME or --out chooses another place", runs.display())
+    };
     std::fs::create_dir_all(runs).with_context(fail)?;
     for _ in 0..100 {
         let folder = runs.join(free_name(runs, title));
@@ -112,7 +118,8 @@ impl Show {
             Event::Started(started) => self.started(started),
             Event::Step(step) if self.line => out::progress(&step_words(step)),
             Event::Evaluated(e) => {
-                let words = format!("epoch {}  step {}  test accuracy {:.1} %  loss {:.3}", e.epoch, e.step, e.accuracy * 100.0, e.loss);
+                let words =
+                    format!("epoch {}  step {}  test accuracy {:.1} %  loss {:.3}", e.epoch, e.step, e.accuracy * 100.0, e.loss);
                 match (self.line, self.json) {
                     (true, _) => out::progress(&format!("{words}\n")),
                     (false, false) => out::note(&words),
@@ -127,7 +134,10 @@ impl Show {
     fn started(&self, s: &Started) {
         if !self.json || self.line {
             let (trainable, head) = (out::count(s.trainable), out::count(s.head));
-            out::note(&format!("{}: {}, {trainable} trainable + head {head}, {} steps on {}", s.title, s.stack, s.steps, s.device));
+            out::note(&format!(
+                "{}: {}, {trainable} trainable + head {head}, {} steps on {}",
+                s.title, s.stack, s.steps, s.device
+            ));
         }
     }
 
@@ -140,7 +150,11 @@ impl Show {
         }
         let how = if f.stopped { "Stopped and kept" } else { "Finished" };
         let (accuracy, seconds, ms) = (f.accuracy * 100.0, f.seconds, f.step_ms);
-        out::say(&format!("{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, peak {})", f.steps, out::bytes(f.peak_bytes)))?;
+        out::say(&format!(
+            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, peak {})",
+            f.steps,
+            out::bytes(f.peak_bytes)
+        ))?;
         for (domain, accuracy) in &f.domains {
             out::say(&format!("  {domain}: {:.1} %", accuracy * 100.0))?;
         }
@@ -229,6 +243,12 @@ pub fn bench(session: &Session, steps: usize, warm_up: usize, json: bool) -> Ans
         ("GFLOP a second", format!("{:.1}", plan.cost.flops_step / median / 1e6)),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-    out::say(&format!("{}, {}, batch {}, {} steps on {device}", session.title, plan.words(), session.recipe.batch_size, times.len()))?;
+    out::say(&format!(
+        "{}, {}, batch {}, {} steps on {device}",
+        session.title,
+        plan.words(),
+        session.recipe.batch_size,
+        times.len()
+    ))?;
     out::say(&out::table(&["measured", ""], &rows, &[]))
 }

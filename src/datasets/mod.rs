@@ -4,8 +4,8 @@
 pub mod digits;
 pub mod emoji;
 pub mod paint;
-pub mod sheet;
 pub mod shapes;
+pub mod sheet;
 
 use crate::session::settings::{Field, Settings};
 

@@ -33,7 +33,8 @@ impl Bag {
                 Init::Frozen(part) => {
                     let site = key.split('/').nth(1).unwrap_or_default();
                     let name = format!("{site}.{part}");
-                    let frozen = weights.get(&name).with_context(|| format!("`{key}` starts from `{name}`, which the backbone lacks"))?;
+                    let frozen =
+                        weights.get(&name).with_context(|| format!("`{key}` starts from `{name}`, which the backbone lacks"))?;
                     // A copy through host memory: the trained tensor must never share storage with the frozen one.
                     Tensor::from_data(frozen.to_data(), device)
                 }

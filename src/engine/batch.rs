@@ -15,7 +15,12 @@ pub fn epoch(samples: usize, size: usize, seed: u64, epoch: usize) -> Vec<Vec<us
 }
 
 /// Pixels `[batch, 3, side, side]` from -1 to 1 and labels `[batch]`.
-pub fn tensors(samples: &Samples, picked: &[usize], augment: Option<(&Recipe, u64)>, device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
+pub fn tensors(
+    samples: &Samples,
+    picked: &[usize],
+    augment: Option<(&Recipe, u64)>,
+    device: &Device,
+) -> (Tensor<4>, Tensor<1, Int>) {
     let side = samples.side;
     let mut values = Vec::with_capacity(picked.len() * 3 * side * side);
     for &n in picked {

@@ -16,7 +16,8 @@ struct Adapter {
 fn adapters() -> Vec<Adapter> {
     // The one graphics interface that Burn would choose here, so that the numbers agree with its own.
     let backends = if cfg!(target_os = "macos") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    let instance =
+        wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
     let (mut discrete, mut integrated, mut shared) = (0, 0, 0);
     let next = |count: &mut usize| {
         *count += 1;
@@ -46,7 +47,8 @@ fn adapters() -> Vec<Adapter> {
 
 /// Every device, the CPU first.
 pub fn list() -> Vec<Listed> {
-    let mut list = vec![Listed { id: "cpu".into(), name: format!("CPU, {} threads", rayon::current_num_threads()), software: false }];
+    let mut list =
+        vec![Listed { id: "cpu".into(), name: format!("CPU, {} threads", rayon::current_num_threads()), software: false }];
     for (n, adapter) in adapters().into_iter().enumerate() {
         list.push(Listed { id: format!("gpu {n}"), name: adapter.name, software: adapter.software });
     }
@@ -68,6 +70,8 @@ pub fn open(id: &str) -> Result<(Device, String)> {
     let names: Vec<_> = list().into_iter().map(|d| format!("`{}` ({})", d.id, d.name)).collect();
     match found.into_iter().enumerate().find(|(n, a)| Some(*n) == number || a.name == id) {
         Some((_, adapter)) => Ok((Device::wgpu(adapter.kind), adapter.name)),
-        None => bail!("device `{id}` is not on this machine; it has {}. Set `device` to one of these or to `auto`", names.join(", ")),
+        None => {
+            bail!("device `{id}` is not on this machine; it has {}. Set `device` to one of these or to `auto`", names.join(", "))
+        }
     }
 }

@@ -26,11 +26,20 @@ use crate::session::Session;
 #[derive(Clone, Debug)]
 pub enum Order {
     /// Trains `session` and keeps everything in `folder`.
-    Train { run: String, session: Box<Session>, folder: PathBuf },
+    Train {
+        run: String,
+        session: Box<Session>,
+        folder: PathBuf,
+    },
     Pause,
     Continue,
     Stop,
-    Export { run: String, folder: PathBuf, kind: String, into: PathBuf },
+    Export {
+        run: String,
+        folder: PathBuf,
+        kind: String,
+        into: PathBuf,
+    },
     ListDevices,
     Quit,
 }
@@ -167,7 +176,8 @@ impl Engine {
     pub fn start(wake: Wake) -> anyhow::Result<Engine> {
         let (orders, inbox) = bounded(64);
         let (outbox, events) = bounded(1024);
-        let thread = std::thread::Builder::new().name("petl-worker".into()).spawn(move || worker::work(&inbox, &outbox, &wake))?;
+        let thread =
+            std::thread::Builder::new().name("petl-worker".into()).spawn(move || worker::work(&inbox, &outbox, &wake))?;
         Ok(Engine { orders, events, thread: Some(thread) })
     }
 

@@ -36,7 +36,8 @@ impl Model {
         if let Some(problem) = plan.blocked() {
             bail!("{}: {}", problem.place, problem.words);
         }
-        let card = backbones::find(&session.backbone.name).with_context(|| format!("unknown backbone `{}`", session.backbone.name))?;
+        let card =
+            backbones::find(&session.backbone.name).with_context(|| format!("unknown backbone `{}`", session.backbone.name))?;
         let weights = card.backbone.weights(&session.backbone.settings.filled(card.fields), session.seed, device)?;
         let bag = Bag::make(&plan.specs(), &weights, session.seed, device)?;
         Ok(Model { plan, backbone: card.backbone, weights, bag, device: device.clone() })
@@ -82,7 +83,12 @@ pub fn data(session: &Session) -> Result<Loaded> {
     let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
     let loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed)?;
     if loaded.train.is_empty() || loaded.test.is_empty() {
-        bail!("data set `{}` gives {} training and {} test samples; both are needed", card.name, loaded.train.len(), loaded.test.len());
+        bail!(
+            "data set `{}` gives {} training and {} test samples; both are needed",
+            card.name,
+            loaded.train.len(),
+            loaded.test.len()
+        );
     }
     Ok(loaded)
 }

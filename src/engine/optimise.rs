@@ -30,7 +30,8 @@ impl Optimiser {
                 Rule::AdamW { decayed: adamw(recipe.weight_decay), plain: adamw(0.0), states: BTreeMap::new() }
             }
             Optimizer::Sgd => {
-                let momentum = (recipe.momentum > 0.0).then(|| MomentumConfig::new().with_momentum(recipe.momentum).with_dampening(0.0));
+                let momentum =
+                    (recipe.momentum > 0.0).then(|| MomentumConfig::new().with_momentum(recipe.momentum).with_dampening(0.0));
                 let sgd = |decay: f64| {
                     let decay = (decay > 0.0).then(|| burn::optim::decay::WeightDecayConfig::new(decay as f32));
                     SgdConfig::new().with_momentum(momentum.clone()).with_weight_decay(decay).build()

@@ -88,7 +88,8 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         since.0 += clock.elapsed();
     }
     if stopped {
-        last = trainer.evaluate(&model, &data, session, trainer.done)?;
+        let epoch = trainer.done / data.train.len().div_ceil(session.recipe.batch_size) + 1;
+        last = trainer.evaluate(&model, &data, session, epoch)?;
         last.run = around.run.to_owned();
         (around.send)(Event::Evaluated(last.clone()));
     }
@@ -185,7 +186,14 @@ impl Trainer {
     }
 
     /// One step on the samples `picked`. Reads values back, and reports, every `report_every` steps only.
-    pub fn step(&mut self, model: &mut Model, train: &Samples, picked: &[usize], epoch: usize, memory: &Memory) -> Result<Option<Step>> {
+    pub fn step(
+        &mut self,
+        model: &mut Model,
+        train: &Samples,
+        picked: &[usize],
+        epoch: usize,
+        memory: &Memory,
+    ) -> Result<Option<Step>> {
         let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
         let rate = learning_rate(&self.recipe, self.done, self.steps);
         let noise = random::stream(self.seed, &format!("step {}", self.done));

@@ -113,7 +113,8 @@ impl<'a> Tuner<'a> {
     pub fn folded(&self, site: &Site, part: &str) -> Tensor<2> {
         let mut w = self.weight(&site.path, part);
         for first in [false, true] {
-            let others = self.plan.members.iter().filter(|m| m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight));
+            let others =
+                self.plan.members.iter().filter(|m| m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight));
             for member in others.filter(|m| m.stands(&site.path, Door::Before) == first) {
                 w = member.card.method.fold(&self.at(member, site), part, w);
             }

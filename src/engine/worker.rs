@@ -40,7 +40,13 @@ pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
                 guarded(&run, &send, || {
                     let done = exports::export(&folder, &kind, &into)?;
                     let path = done.path.clone();
-                    send(Event::Exported { run: run.clone(), path, kind: kind.clone(), difference: done.difference, samples: done.samples });
+                    send(Event::Exported {
+                        run: run.clone(),
+                        path,
+                        kind: kind.clone(),
+                        difference: done.difference,
+                        samples: done.samples,
+                    });
                     Ok(false)
                 });
             }
@@ -59,7 +65,9 @@ fn guarded(run: &str, send: &dyn Fn(Event), job: impl FnOnce() -> Result<bool>) 
             let cause = (panic.downcast_ref::<String>().cloned())
                 .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
                 .unwrap_or_else(|| "no words were given".to_owned());
-            format!("the numerics stopped: {cause}. The session and the other runs are untouched; undo the last placement or choose device `cpu`, then train again")
+            format!(
+                "the numerics stopped: {cause}. The session and the other runs are untouched; undo the last placement or choose device `cpu`, then train again"
+            )
         }
     };
     send(Event::Failed { run: run.to_owned(), words });
@@ -74,16 +82,20 @@ fn train(
     waiting: &mut std::collections::VecDeque<Order>,
     send: &dyn Fn(Event),
 ) -> Result<bool> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
     let path = folder.join("events.jsonl");
-    let log = std::fs::File::create(&path).with_context(|| format!("cannot write {}. Is there room on the disk?", path.display()))?;
+    let log =
+        std::fs::File::create(&path).with_context(|| format!("cannot write {}. Is there room on the disk?", path.display()))?;
     let log = std::cell::RefCell::new(std::io::BufWriter::new(log));
     let broken = std::cell::RefCell::new(None);
     let logged = |event: Event| {
         let line = serde_json::to_string(&event).map_err(|e| anyhow!("cannot write an event as JSON: {e}"));
         let written = line.and_then(|line| {
             let mut log = log.borrow_mut();
-            writeln!(log, "{line}").and_then(|()| log.flush()).with_context(|| format!("cannot write {}. Is the disk full?", path.display()))
+            writeln!(log, "{line}")
+                .and_then(|()| log.flush())
+                .with_context(|| format!("cannot write {}. Is the disk full?", path.display()))
         });
         if let Err(error) = written {
             broken.borrow_mut().get_or_insert(error);

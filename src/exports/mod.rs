@@ -96,7 +96,8 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
 /// # Errors
 /// When a file cannot be read, or when the difference is more than the card allows.
 pub fn verify(card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<f64> {
-    let back = (card.read)(session, folder, &model.device).with_context(|| format!("the written {} cannot be read back; nothing was exported", card.title))?;
+    let back = (card.read)(session, folder, &model.device)
+        .with_context(|| format!("the written {} cannot be read back; nothing was exported", card.title))?;
     let difference = difference(session, model, &back)?;
     if difference.is_nan() || difference > card.tolerance {
         bail!(

@@ -34,7 +34,10 @@ pub fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
 pub fn session(folder: &Path) -> Result<Session> {
     let path = folder.join("adapter.toml");
     if !path.exists() {
-        bail!("{} holds no adapter.toml: this run has not been finished or kept. Train it again, or choose another run", folder.display());
+        bail!(
+            "{} holds no adapter.toml: this run has not been finished or kept. Train it again, or choose another run",
+            folder.display()
+        );
     }
     file::open(&path)
 }
@@ -43,6 +46,9 @@ pub fn session(folder: &Path) -> Result<Session> {
 pub fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut model = Model::make(session, device)?;
     let path = folder.join("adapter.safetensors");
-    model.bag.load(&tensors::read(&path, "Train it again, or choose another run")?, device).with_context(|| format!("{} does not fit its session", path.display()))?;
+    model
+        .bag
+        .load(&tensors::read(&path, "Train it again, or choose another run")?, device)
+        .with_context(|| format!("{} does not fit its session", path.display()))?;
     Ok(model)
 }

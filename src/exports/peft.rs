@@ -43,7 +43,10 @@ fn fits(plan: &Plan) -> Result<(), String> {
     const INSTEAD: &str = "Export it as `petl`, which holds every stack";
     names::base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     let [first, ..] = plan.members.as_slice() else {
-        return Err("a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head".to_owned());
+        return Err(
+            "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
+                .to_owned(),
+        );
     };
     for member in &plan.members {
         let title = member.card.title;
@@ -52,13 +55,18 @@ fn fits(plan: &Plan) -> Result<(), String> {
             return Err(format!("PEFT's format has no place for {title}. {INSTEAD}{other}"));
         }
         if member.card.name != first.card.name {
-            return Err(format!("one PEFT folder holds one kind of method, not {} and {title} together. {INSTEAD}, or `merged`", first.card.title));
+            return Err(format!(
+                "one PEFT folder holds one kind of method, not {} and {title} together. {INSTEAD}, or `merged`",
+                first.card.title
+            ));
         }
     }
     let mut taken = BTreeSet::new();
     for site in plan.members.iter().flat_map(|m| &m.sites) {
         if !taken.insert(site) {
-            return Err(format!("two methods stand at `{site}`, but a PEFT folder holds one for each layer. {INSTEAD}, or `merged`"));
+            return Err(format!(
+                "two methods stand at `{site}`, but a PEFT folder holds one for each layer. {INSTEAD}, or `merged`"
+            ));
         }
     }
     Ok(())
@@ -204,7 +212,8 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             bail!("{} sets `{name}`, which is not known here", place.display());
         }
     }
-    let entries = list(&config["target_modules"]).with_context(|| format!("{}: target_modules must be a list of names", place.display()))?;
+    let entries = list(&config["target_modules"])
+        .with_context(|| format!("{}: target_modules must be a list of names", place.display()))?;
     let inputs = list(&config["feedforward_modules"]).unwrap_or_default();
 
     let mut found: BTreeMap<String, BTreeMap<&str, burn::tensor::TensorData>> = BTreeMap::new(); // by site, by our name
@@ -225,15 +234,22 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             }
             _ => {}
         }
-        let part = [(".lora_A.weight", "A"), (".lora_B.weight", "B"), (".ia3_l", "l")].into_iter().find_map(|(end, ours)| Some((bare.strip_suffix(end)?, ours)));
+        let part = [(".lora_A.weight", "A"), (".lora_B.weight", "B"), (".ia3_l", "l")]
+            .into_iter()
+            .find_map(|(end, ours)| Some((bare.strip_suffix(end)?, ours)));
         let (module, ours) = part.with_context(|| format!("{} is no part of LoRA or IA3", fault()))?;
-        let site = DIALECTS.iter().find_map(|d| d.site(anatomy, module)).with_context(|| format!("{} names no layer of this backbone", fault()))?;
+        let site = DIALECTS
+            .iter()
+            .find_map(|d| d.site(anatomy, module))
+            .with_context(|| format!("{} names no layer of this backbone", fault()))?;
         if !names_it(&entries, module) {
             bail!("{}: target_modules does not name it, so PEFT would leave it out", fault());
         }
         let input = anatomy.site(&site).is_some_and(|s| s.role == Role::Down);
         let mine = match ours {
-            "l" if names_it(&inputs, module) != input => bail!("{} scales the other side of the layer than IA3 does here", fault()),
+            "l" if names_it(&inputs, module) != input => {
+                bail!("{} scales the other side of the layer than IA3 does here", fault())
+            }
             "l" => tensors::shaped(key, data, &[1, data.shape().num_elements()])?,
             _ => tensors::turned(key, data).with_context(fault)?,
         };
@@ -286,10 +302,15 @@ impl Rule {
             return Rule { r: 0, alpha: 0.0, rslora: false };
         }
         // The pattern's keys match the end of a name, from a dot on.
-        let pattern = |field: &str| config[field].as_object()?.iter().find(|(key, _)| is_end(key, module)).map(|(_, v)| v.clone());
+        let pattern =
+            |field: &str| config[field].as_object()?.iter().find(|(key, _)| is_end(key, module)).map(|(_, v)| v.clone());
         let r = pattern("rank_pattern").unwrap_or_else(|| config["r"].clone());
         let alpha = pattern("alpha_pattern").unwrap_or_else(|| config["lora_alpha"].clone());
-        Rule { r: r.as_i64().unwrap_or(8), alpha: alpha.as_f64().unwrap_or(8.0), rslora: config["use_rslora"].as_bool().unwrap_or(false) }
+        Rule {
+            r: r.as_i64().unwrap_or(8),
+            alpha: alpha.as_f64().unwrap_or(8.0),
+            rslora: config["use_rslora"].as_bool().unwrap_or(false),
+        }
     }
 
     fn placed(self, kind: &str) -> Placed {
@@ -322,6 +343,9 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     session.methods = adapter.methods;
     let mut model = Model::make(&session, device)?;
     model.weights = transformers::read_base(&folder.join(BASE), &model.plan.anatomy, device)?.0;
-    model.bag.load(&adapter.params, device).with_context(|| format!("{} does not fit this backbone", folder.join(TENSORS).display()))?;
+    model
+        .bag
+        .load(&adapter.params, device)
+        .with_context(|| format!("{} does not fit this backbone", folder.join(TENSORS).display()))?;
     Ok(model)
 }

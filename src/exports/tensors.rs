@@ -20,7 +20,9 @@ pub fn values(name: &str, data: &TensorData) -> Result<Vec<f32>> {
 
 /// `[rows, cols]` to `[cols, rows]`.
 pub fn turned(name: &str, data: &TensorData) -> Result<TensorData> {
-    let &[rows, cols] = data.shape().as_slice() else { bail!("`{name}` has shape {:?}; a matrix is needed", data.shape().as_slice()) };
+    let &[rows, cols] = data.shape().as_slice() else {
+        bail!("`{name}` has shape {:?}; a matrix is needed", data.shape().as_slice())
+    };
     let from = values(name, data)?;
     let mut to = Vec::with_capacity(from.len());
     for col in 0..cols {
@@ -42,7 +44,8 @@ pub fn shaped(name: &str, data: &TensorData, shape: &[usize]) -> Result<TensorDa
 pub fn read(path: &Path, remedy: &str) -> Result<Named> {
     let place = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}. {remedy}"))?;
-    let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{place} is not a whole safetensors file ({} bytes). {remedy}", bytes.len()))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .with_context(|| format!("{place} is not a whole safetensors file ({} bytes). {remedy}", bytes.len()))?;
     let mut found = Named::new();
     for (name, view) in file.tensors() {
         let values = weights::floats(&view).with_context(|| format!("`{name}` in {place}"))?;

@@ -61,8 +61,10 @@ pub fn write_base(session: &Session, plan: &Plan, frozen: &Named, bag: Option<&N
         out.insert("classifier.bias".to_owned(), tensors::shaped("head/bias", of("head/bias")?, &[plan.classes.len()])?);
     }
     tensors::write(&folder.join("model.safetensors"), &out)?;
-    let by_number: serde_json::Map<_, _> = plan.classes.iter().enumerate().map(|(n, name)| (n.to_string(), json!(name))).collect();
-    let by_name: serde_json::Map<_, _> = plan.classes.iter().enumerate().map(|(n, name)| ((*name).to_owned(), json!(n))).collect();
+    let by_number: serde_json::Map<_, _> =
+        plan.classes.iter().enumerate().map(|(n, name)| (n.to_string(), json!(name))).collect();
+    let by_name: serde_json::Map<_, _> =
+        plan.classes.iter().enumerate().map(|(n, name)| ((*name).to_owned(), json!(n))).collect();
     let config = json!({
         "architectures": ["ViTForImageClassification"],
         "attention_probs_dropout_prob": 0.0,
@@ -111,7 +113,12 @@ pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(W
             Stored::Vector | Stored::Positions => tensors::shaped(&theirs, data, &[part.rows, part.cols])?,
         };
         if data.shape().as_slice() != [part.rows, part.cols] {
-            bail!("`{theirs}` in {} is {:?}, but this backbone needs {:?}", path.display(), data.shape().as_slice(), [part.cols, part.rows]);
+            bail!(
+                "`{theirs}` in {} is {:?}, but this backbone needs {:?}",
+                path.display(),
+                data.shape().as_slice(),
+                [part.cols, part.rows]
+            );
         }
         weights.insert(ours, Tensor::from_data(data, device));
     }

@@ -95,7 +95,8 @@ pub fn curves<B: DrawingBackend>(area: &Area<B>, runs: &[&Run], scale: u32) -> D
     let height = area.dim_in_pixel().1 as i32;
     let (plots, names) = area.split_vertically(height - legend);
     let panels = plots.split_evenly((1, 2));
-    let last = runs.iter().flat_map(|r| r.steps.iter().map(|s| s.step).chain(r.evaluations.iter().map(|e| e.step))).max().unwrap_or(1);
+    let last =
+        runs.iter().flat_map(|r| r.steps.iter().map(|s| s.step).chain(r.evaluations.iter().map(|e| e.step))).max().unwrap_or(1);
     let whole = |v: &f64| format!("{v:.0}");
     let decimal = |v: &f64| format!("{v:.2}");
 
@@ -213,7 +214,8 @@ pub fn pareto<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u32) 
         .build_cartesian_2d((least..most).log_scale(), low.max(0.0)..high.min(1.02))?;
     axes(&mut chart, ("trainable parameters, head included (logarithmic)", "test accuracy"), (&short, &per_cent), scale)?;
 
-    let mut front: Vec<(f64, f64)> = entries.iter().filter(|e| e.on_front).map(|e| (e.trainable.max(1) as f64, e.group.mean)).collect();
+    let mut front: Vec<(f64, f64)> =
+        entries.iter().filter(|e| e.on_front).map(|e| (e.trainable.max(1) as f64, e.group.mean)).collect();
     front.sort_by(|a, b| a.0.total_cmp(&b.0));
     // A staircase: between two stacks nothing is known to reach more than the smaller one.
     let mut stairs: Vec<(f64, f64)> = Vec::new();
@@ -228,12 +230,17 @@ pub fn pareto<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u32) 
     for (at, entry) in entries.iter().enumerate() {
         let here = (entry.trainable.max(1) as f64, entry.group.mean);
         for run in &entry.group.runs {
-            if entry.group.runs.len() > 1 && let Some(accuracy) = run.accuracy() {
+            if entry.group.runs.len() > 1
+                && let Some(accuracy) = run.accuracy()
+            {
                 chart.draw_series([Circle::new((here.0, accuracy), 2 * s, colour(at).mix(0.5).filled())])?;
             }
         }
         if let Some(sd) = entry.group.deviation {
-            chart.draw_series([PathElement::new([(here.0, here.1 - sd), (here.0, here.1 + sd)], colour(at).stroke_width(2 * scale))])?;
+            chart.draw_series([PathElement::new(
+                [(here.0, here.1 - sd), (here.0, here.1 + sd)],
+                colour(at).stroke_width(2 * scale),
+            )])?;
         }
         let style = if entry.on_front { colour(at).filled() } else { colour(at).stroke_width(2 * scale) };
         chart.draw_series([Circle::new(here, 6 * s, style)])?;
@@ -244,7 +251,9 @@ pub fn pareto<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u32) 
         let (x, y) = chart.backend_coord(&here);
         let right_end = area.dim_in_pixel().0 as i32 - 14 * s;
         let free = |left: i32, middle: i32| {
-            left + wide < right_end && left > 60 * s && taken.iter().all(|(l, r, m)| left > *r || left + wide < *l || (m - middle).abs() > 15 * s)
+            left + wide < right_end
+                && left > 60 * s
+                && taken.iter().all(|(l, r, m)| left > *r || left + wide < *l || (m - middle).abs() > 15 * s)
         };
         // Right of the point, left of it, then further up and down.
         let mut places = Vec::new();

@@ -75,7 +75,8 @@ pub fn write(kind: &str, runs: &[&Run], path: &Path) -> Result<Vec<PathBuf>> {
     }
     let mut png = Vec::new();
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
-    image::ImageEncoder::write_image(encoder, &pixels, width, height, image::ExtendedColorType::Rgb8).context("cannot encode the figure as PNG")?;
+    image::ImageEncoder::write_image(encoder, &pixels, width, height, image::ExtendedColorType::Rgb8)
+        .context("cannot encode the figure as PNG")?;
     let csv = if kind == "curves" { curves_csv(&with_steps) } else { entries_csv(&entries) };
 
     let mut written = Vec::new();
@@ -87,7 +88,13 @@ pub fn write(kind: &str, runs: &[&Run], path: &Path) -> Result<Vec<PathBuf>> {
     Ok(written)
 }
 
-fn draw_on<B: plotters::backend::DrawingBackend>(kind: &str, area: &draw::Area<B>, runs: &[&Run], entries: &[Entry], scale: u32) -> Result<()> {
+fn draw_on<B: plotters::backend::DrawingBackend>(
+    kind: &str,
+    area: &draw::Area<B>,
+    runs: &[&Run],
+    entries: &[Entry],
+    scale: u32,
+) -> Result<()> {
     let drawn = match kind {
         "curves" => draw::curves(area, runs, scale),
         "comparison" => draw::comparison(area, entries, scale),
@@ -98,7 +105,9 @@ fn draw_on<B: plotters::backend::DrawingBackend>(kind: &str, area: &draw::Area<B
 
 /// `fig`, `fig.svg` and `fig.png` all mean the same three files; other dots belong to the name.
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let known = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg") || e.eq_ignore_ascii_case("png") || e.eq_ignore_ascii_case("csv"));
+    let known = path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("svg") || e.eq_ignore_ascii_case("png") || e.eq_ignore_ascii_case("csv"));
     if known {
         return path.with_extension(ending);
     }
@@ -194,13 +203,34 @@ mod tests {
         let id = format!("{preset}-{seed}");
         let mut run = Run::new(&id, Path::new("/nowhere"), Some(session.clone()));
         let (title, stack, device) = (session.title, preset.to_owned(), "CPU".to_owned());
-        let started = Started { run: id.clone(), title, stack, device, steps: 100, trainable, head: 970, predicted_bytes: 0, predicted_activations: 0 };
+        let started = Started {
+            run: id.clone(),
+            title,
+            stack,
+            device,
+            steps: 100,
+            trainable,
+            head: 970,
+            predicted_bytes: 0,
+            predicted_activations: 0,
+        };
         run.fold(&Event::Started(started));
         for step in (4..=160).step_by(4) {
             let x = step as f64 / 40.0 + seed as f64 / 9.0;
-            run.fold(&Event::Step(Step { step, epoch: 1 + step / 40, loss: 2.3 * (-x).exp() + 0.1 + 0.05 * (x * 9.0).sin(), accuracy, ..Step::default() }));
+            run.fold(&Event::Step(Step {
+                step,
+                epoch: 1 + step / 40,
+                loss: 2.3 * (-x).exp() + 0.1 + 0.05 * (x * 9.0).sin(),
+                accuracy,
+                ..Step::default()
+            }));
             if step % 40 == 0 {
-                run.fold(&Event::Evaluated(Evaluated { step, epoch: step / 40, accuracy: accuracy * (1.0 - (-x).exp() * 0.4), ..Evaluated::default() }));
+                run.fold(&Event::Evaluated(Evaluated {
+                    step,
+                    epoch: step / 40,
+                    accuracy: accuracy * (1.0 - (-x).exp() * 0.4),
+                    ..Evaluated::default()
+                }));
             }
         }
         run.fold(&Event::Finished(Finished { accuracy, steps: 160, ..Finished::default() }));

@@ -24,7 +24,11 @@ pub const CARD: Card = Card {
         Field::whole("rank", 1, 512, 8, "Width r of the low-rank path."),
         Field::real("alpha", 0.0, 4096.0, 16.0, "Strength α of the change; the scale is α / r, or α / √r with rslora."),
         DROPOUT,
-        Field::choice("scaling", &["alpha / r", "alpha / sqrt r"], "The scale s; the second is rsLoRA's, which keeps high ranks learning."),
+        Field::choice(
+            "scaling",
+            &["alpha / r", "alpha / sqrt r"],
+            "The scale s; the second is rsLoRA's, which keeps high ranks learning.",
+        ),
     ],
     variants: &[
         Variant { title: "LoRA on q, v", help: "The paper's choice.", roles: &[Role::Q, Role::V], settings: &[] },

@@ -47,7 +47,10 @@ impl Method for Ladder {
         let (d, n, heads) = (anatomy.width, anatomy.tokens, anatomy.heads);
         if d % (r * heads) != 0 {
             let fits: Vec<_> = (1..=64).filter(|r| d % (r * heads) == 0).map(|r| r.to_string()).collect();
-            return Err(format!("width {d} / reduction {r} is not a multiple of {heads} heads; reductions that fit: {}", fits.join(", ")));
+            return Err(format!(
+                "width {d} / reduction {r} is not a multiple of {heads} heads; reductions that fit: {}",
+                fits.join(", ")
+            ));
         }
         let (s, h) = (d / r, (anatomy.hidden / r).max(1));
         let mut params = Vec::new();

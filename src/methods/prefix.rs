@@ -46,7 +46,8 @@ impl Method for Prefix {
                     return Err(format!("`{}` has no `{}` to lengthen", attention.path, role.word()));
                 };
                 let d = site.d_out;
-                placements.push(Placement::new(site, Door::Extend, vec![spec(d)]).costs(n * l * d, l * d + anatomy.heads * n * l));
+                placements
+                    .push(Placement::new(site, Door::Extend, vec![spec(d)]).costs(n * l * d, l * d + anatomy.heads * n * l));
             }
         }
         Ok(placements)

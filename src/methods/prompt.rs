@@ -26,7 +26,12 @@ pub const CARD: Card = Card {
         DROPOUT,
     ],
     variants: &[
-        Variant { title: "VPT-shallow", help: "Before the first block.", roles: &[Role::Block], settings: &[("depth", "shallow")] },
+        Variant {
+            title: "VPT-shallow",
+            help: "Before the first block.",
+            roles: &[Role::Block],
+            settings: &[("depth", "shallow")],
+        },
         Variant { title: "VPT-deep", help: "Before every block.", roles: &[Role::Block], settings: &[("depth", "deep")] },
     ],
     roles: &[Role::Block],

@@ -1,8 +1,8 @@
 //! What a plan costs: bytes by component and floating-point operations a step. Estimates of activations follow what Burn's
 //! autodiff keeps for the backward pass; `tests/memory.rs` compares them with the allocator. Pure functions over plain data.
 
-use super::anatomy::{Anatomy, Door, Role};
 use super::Member;
+use super::anatomy::{Anatomy, Door, Role};
 use crate::methods::ParamSpec;
 use crate::session::{Optimizer, Recipe};
 

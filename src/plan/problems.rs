@@ -128,11 +128,19 @@ fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {
             problems.push(Problem::blocks(format!("recipe.{name}"), words).remedy(remedy));
         }
     };
-    demand(r.learning_rate > 0.0 && r.learning_rate <= 10.0, "learning_rate", format!("is {}; it goes from above 0 to 10", r.learning_rate));
+    demand(
+        r.learning_rate > 0.0 && r.learning_rate <= 10.0,
+        "learning_rate",
+        format!("is {}; it goes from above 0 to 10", r.learning_rate),
+    );
     demand((1..=4096).contains(&r.batch_size), "batch_size", format!("is {}; it goes from 1 to 4096", r.batch_size));
     demand((1..=10_000).contains(&r.epochs), "epochs", format!("is {}; it goes from 1 to 10000", r.epochs));
     demand((0.0..=1.0).contains(&r.warm_up), "warm_up", format!("is {}; it is a part of all steps, from 0 to 1", r.warm_up));
-    demand((0.0..1.0).contains(&r.label_smoothing), "label_smoothing", format!("is {}; it goes from 0 to below 1", r.label_smoothing));
+    demand(
+        (0.0..1.0).contains(&r.label_smoothing),
+        "label_smoothing",
+        format!("is {}; it goes from 0 to below 1", r.label_smoothing),
+    );
     demand((0.0..1.0).contains(&r.momentum), "momentum", format!("is {}; it goes from 0 to below 1", r.momentum));
     demand((0.0..=10.0).contains(&r.weight_decay), "weight_decay", format!("is {}; it goes from 0 to 10", r.weight_decay));
     demand(r.clip_norm >= 0.0 && r.clip_norm.is_finite(), "clip_norm", format!("is {}; 0 switches clipping off", r.clip_norm));
@@ -149,7 +157,10 @@ pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
             problems.push(
                 Problem::blocks(
                     place,
-                    format!("{}: the pattern \"{pattern}\" matches no site with anything to train. Paint it onto the drawing", member.card.title),
+                    format!(
+                        "{}: the pattern \"{pattern}\" matches no site with anything to train. Paint it onto the drawing",
+                        member.card.title
+                    ),
                 )
                 .remedy(Remedy::DefaultPlace { index: member.index }),
             );
@@ -175,7 +186,10 @@ pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
                 problems.push(
                     Problem::blocks(
                         format!("methods[{}].place", later.index),
-                        format!("{} and {} both train the weights of `{site}`; one of them would have no effect", earlier.card.title, later.card.title),
+                        format!(
+                            "{} and {} both train the weights of `{site}`; one of them would have no effect",
+                            earlier.card.title, later.card.title
+                        ),
                     )
                     .remedy(Remedy::Remove { index: later.index }),
                 );

@@ -31,9 +31,16 @@ pub enum Command {
     /// Shows or hides a run's curves.
     ToggleRun(String),
     DeleteRun(String),
-    Export { run: String, kind: String, folder: PathBuf },
+    Export {
+        run: String,
+        kind: String,
+        folder: PathBuf,
+    },
     /// Draws the shown runs' figure: curves, comparison or Pareto; SVG, PNG and CSV side by side.
-    Figure { kind: String, path: PathBuf },
+    Figure {
+        kind: String,
+        path: PathBuf,
+    },
     DismissNotice,
 }
 
@@ -46,25 +53,54 @@ pub enum Edit {
     Backbone(String),
     Data(String),
     /// Value at a path as in `backbone.settings.weights` or `methods.0.settings.rank`.
-    Set { path: String, value: Value },
+    Set {
+        path: String,
+        value: Value,
+    },
     /// Back to the default.
-    Reset { path: String },
+    Reset {
+        path: String,
+    },
     /// Every setting of method `index` back to its default.
-    ResetAll { index: usize },
+    ResetAll {
+        index: usize,
+    },
     Recipe(Box<Recipe>),
     /// A new method on the stack at its default place, or at explicit sites.
-    Add { method: String, sites: Option<Vec<String>> },
+    Add {
+        method: String,
+        sites: Option<Vec<String>>,
+    },
     /// A new method with a variant's settings and place.
-    AddVariant { method: String, variant: usize },
+    AddVariant {
+        method: String,
+        variant: usize,
+    },
     /// More cells for method `index`.
-    Paint { index: usize, sites: Vec<String> },
+    Paint {
+        index: usize,
+        sites: Vec<String>,
+    },
     /// Fewer cells.
-    Erase { index: usize, sites: Vec<String> },
-    Remove { index: usize },
+    Erase {
+        index: usize,
+        sites: Vec<String>,
+    },
+    Remove {
+        index: usize,
+    },
     /// One step earlier or later in the stack.
-    Move { index: usize, later: bool },
-    Factor { index: usize, factor: f64 },
-    DefaultPlace { index: usize },
+    Move {
+        index: usize,
+        later: bool,
+    },
+    Factor {
+        index: usize,
+        factor: f64,
+    },
+    DefaultPlace {
+        index: usize,
+    },
     /// The whole session at once (a restored run, a pasted file).
     Replace(Box<Session>),
 }

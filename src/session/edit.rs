@@ -44,7 +44,11 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
             let variant = card.variants.get(*variant).ok_or_else(|| format!("{} has no such variant", card.title))?;
             let mut settings = Settings::default();
             for (name, text) in variant.settings {
-                let field = card.fields.iter().find(|f| f.name == *name).ok_or_else(|| format!("{} has no setting `{name}`", card.title))?;
+                let field = card
+                    .fields
+                    .iter()
+                    .find(|f| f.name == *name)
+                    .ok_or_else(|| format!("{} has no setting `{name}`", card.title))?;
                 settings.set(name, read(field.kind, text)?);
             }
             next.methods.push(placed(card, Place::roles(variant.roles), settings));
@@ -184,7 +188,8 @@ pub fn condensed(cells: &[String], anatomy: &Anatomy) -> Place {
     let words = if whole { "all".to_owned() } else { blocks_words(&blocks) };
     let pattern = Place { roles, blocks: words, ..Place::default() };
     let stands_for: Vec<_> = pattern.resolve(anatomy, &Role::ALL).unwrap_or_default().iter().map(|s| s.path.clone()).collect();
-    let same = stands_for.len() == cells.iter().filter(|c| anatomy.site(c).is_some()).collect::<std::collections::BTreeSet<_>>().len();
+    let same =
+        stands_for.len() == cells.iter().filter(|c| anatomy.site(c).is_some()).collect::<std::collections::BTreeSet<_>>().len();
     if same && stands_for.iter().all(|path| has(path)) && !pattern.roles.is_empty() {
         return pattern;
     }

@@ -12,8 +12,9 @@ use crate::plan::{Plan, Problem, Severity};
 
 /// Reads a session file.
 pub fn open(path: &Path) -> Result<Session> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the session {}. Check the path, or name a preset ({})", path.display(), presets::names()))?;
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("cannot read the session {}. Check the path, or name a preset ({})", path.display(), presets::names())
+    })?;
     parse(&text, &path.display().to_string())
 }
 
@@ -112,7 +113,8 @@ pub fn save(session: &Session, path: &Path) -> Result<()> {
 /// Writes `bytes` beside `path`, then renames: a crash or a full disk leaves the old file as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let fail = || format!("cannot write {}. Is there room on the disk, and may you write to {}?", path.display(), folder.display());
+    let fail =
+        || format!("cannot write {}. Is there room on the disk, and may you write to {}?", path.display(), folder.display());
     std::fs::create_dir_all(folder).with_context(fail)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(fail)?;
     file.write_all(bytes).with_context(fail)?;
@@ -154,7 +156,8 @@ fn put(root: &mut toml::Value, path: &str, value: toml::Value) -> Result<()> {
         here = match here {
             toml::Value::Array(items) => {
                 let count = items.len();
-                let n: usize = piece.parse().map_err(|_| anyhow!("`{piece}` should be a number from 0 to {}", count.saturating_sub(1)))?;
+                let n: usize =
+                    piece.parse().map_err(|_| anyhow!("`{piece}` should be a number from 0 to {}", count.saturating_sub(1)))?;
                 items.get_mut(n).ok_or_else(|| anyhow!("there is no number {n}; there are {count}"))?
             }
             toml::Value::Table(table) => table.entry(*piece).or_insert_with(|| toml::Value::Table(toml::Table::new())),

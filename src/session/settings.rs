@@ -98,9 +98,7 @@ impl Field {
             (Kind::Whole { min, max, .. }, Value::Whole(v)) if (min..=max).contains(v) => Ok(Value::Whole(*v)),
             (Kind::Whole { min, max, .. }, v) => Err(format!("`{name}` takes a whole number from {min} to {max}, not {v}")),
             (Kind::Real { min, max, .. }, Value::Real(v)) if *v >= min && *v <= max => Ok(Value::Real(*v)),
-            (Kind::Real { min, max, .. }, Value::Whole(v)) if *v as f64 >= min && *v as f64 <= max => {
-                Ok(Value::Real(*v as f64))
-            }
+            (Kind::Real { min, max, .. }, Value::Whole(v)) if *v as f64 >= min && *v as f64 <= max => Ok(Value::Real(*v as f64)),
             (Kind::Real { min, max, .. }, v) => Err(format!("`{name}` takes a number from {min} to {max}, not {v}")),
             (Kind::Choice(words), Value::Text(v)) if words.contains(&v.as_str()) => Ok(Value::Text(v.clone())),
             (Kind::Text(_), Value::Text(v)) => Ok(Value::Text(v.clone())),

@@ -14,8 +14,7 @@ use petl_workbench::session::{Choice, Place, Placed, Recipe, Session, Settings, 
 use petl_workbench::tasks::classify;
 
 /// 8 x 8 images, 5 tokens, 2 blocks.
-pub static TOY: Vit =
-    Vit { image: 8, patch: 4, width: 24, blocks: 2, heads: 3, hidden: 48, epsilon: 1e-6, embedded: None };
+pub static TOY: Vit = Vit { image: 8, patch: 4, width: 24, blocks: 2, heads: 3, hidden: 48, epsilon: 1e-6, embedded: None };
 pub const CLASSES: usize = 3;
 
 /// A session with this stack.

@@ -37,9 +37,16 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Com
     let thumbs = &view.thumbnails;
     let line = match (&thumbs.fault, thumbs.is_loading() && thumbs.tiles.is_empty()) {
         (Some(_), _) | (None, true) => format!("{} classes", card.classes.len()),
-        _ => format!("{} classes · {} train · {} test", card.classes.len(), words::count(thumbs.train), words::count(thumbs.test)),
+        _ => {
+            format!("{} classes · {} train · {} test", card.classes.len(), words::count(thumbs.train), words::count(thumbs.test))
+        }
     };
-    weak(ui, line).on_hover_text(format!("Classes: {}.\n\nSource: {}.\nLicence: {}.", card.classes.join(", "), card.source, card.licence));
+    weak(ui, line).on_hover_text(format!(
+        "Classes: {}.\n\nSource: {}.\nLicence: {}.",
+        card.classes.join(", "),
+        card.source,
+        card.licence
+    ));
     tiles(ui, view);
     ui.push_id("data", |ui| fields(ui, card.fields, &session.data.settings, "data.settings", asked));
 }
@@ -57,21 +64,33 @@ fn tiles(ui: &mut Ui, view: &View) {
         let rows = TILES.div_ceil(columns) as f32;
         let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), rows * (side + gap) - gap), egui::Sense::hover());
         ui.painter().rect_filled(rect, 3.0, theme.cell);
-        ui.painter().text(rect.center(), egui::Align2::CENTER_CENTER, "Reading samples", theme::regular(theme::SMALL), theme.weak);
+        ui.painter().text(
+            rect.center(),
+            egui::Align2::CENTER_CENTER,
+            "Reading samples",
+            theme::regular(theme::SMALL),
+            theme.weak,
+        );
         return;
     }
     ui.spacing_mut().item_spacing = vec2(gap, gap);
     for line in thumbs.tiles.chunks(columns) {
         ui.horizontal(|ui| {
             for tile in line {
-                ui.add(Image::new(&tile.texture).fit_to_exact_size(vec2(side, side)).corner_radius(3.0)).on_hover_text(tile.label.as_str());
+                ui.add(Image::new(&tile.texture).fit_to_exact_size(vec2(side, side)).corner_radius(3.0))
+                    .on_hover_text(tile.label.as_str());
             }
         });
     }
 }
 
 /// A choice from a catalogue; the name when another was chosen.
-fn pick(ui: &mut Ui, what: &str, now: &str, entries: impl Iterator<Item = (&'static str, &'static str, &'static str)> + Clone) -> Option<String> {
+fn pick(
+    ui: &mut Ui,
+    what: &str,
+    now: &str,
+    entries: impl Iterator<Item = (&'static str, &'static str, &'static str)> + Clone,
+) -> Option<String> {
     let (title, help) = entries.clone().find(|(name, ..)| *name == now).map_or((now, ""), |(_, title, help)| (title, help));
     let mut chosen = now.to_owned();
     egui::ComboBox::from_id_salt(what)

@@ -99,7 +99,13 @@ pub fn cell(ui: &Ui, rect: Rect, site: &Site, stand: &[&Member], view: &View, he
             label(ui, part, &labels(member), theme.on(fill));
         } else {
             // Covered by the pattern, but its parameters live elsewhere.
-            ui.painter().rect(part, radius, theme.shade(color, 0.15), Stroke::new(1.0, theme.shade(color, 0.5)), StrokeKind::Inside);
+            ui.painter().rect(
+                part,
+                radius,
+                theme.shade(color, 0.15),
+                Stroke::new(1.0, theme.shade(color, 0.5)),
+                StrokeKind::Inside,
+            );
         }
         if chosen {
             ui.painter().rect_stroke(part, radius, Stroke::new(1.5, theme.text), StrokeKind::Inside);
@@ -132,8 +138,12 @@ pub fn hover(ui: &mut Ui, plan: &Plan, site: &Site, card: Option<&Card>, open: b
     };
     ui.label(RichText::new(format!("{}, {} in, {} out, {frozen}", site.place, site.d_in, site.d_out)).color(theme.weak));
     for member in standing(plan, &site.path) {
-        let here: usize = member.placements.iter().filter(|p| p.site == site.path).flat_map(|p| &p.params).map(|spec| spec.count()).sum();
-        ui.label(RichText::new(format!("{}: {} trainable here", member.card.title, words::count(here))).color(theme.family(member.card.family)));
+        let here: usize =
+            member.placements.iter().filter(|p| p.site == site.path).flat_map(|p| &p.params).map(|spec| spec.count()).sum();
+        ui.label(
+            RichText::new(format!("{}: {} trainable here", member.card.title, words::count(here)))
+                .color(theme.family(member.card.family)),
+        );
     }
     if let (Some(card), false) = (card, open) {
         let roles: Vec<_> = card.roles.iter().map(|r| r.word()).collect();
@@ -160,7 +170,13 @@ pub fn lanes(ui: &Ui, workbench: &Workbench, lay: &Lay) {
         side(ui, member, lay, theme.family(member.card.family));
     }
     painter.rect(head, 6.0, theme.panel, Stroke::new(1.5, theme.good), StrokeKind::Inside);
-    painter.text(head.center(), Align2::CENTER_CENTER, format!("Head {}", plan.classes.len()), theme::medium(theme::SMALL), theme.text);
+    painter.text(
+        head.center(),
+        Align2::CENTER_CENTER,
+        format!("Head {}", plan.classes.len()),
+        theme::medium(theme::SMALL),
+        theme.text,
+    );
 }
 
 fn tokens(ui: &Ui, plan: &Plan, lay: &Lay) {

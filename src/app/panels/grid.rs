@@ -2,7 +2,10 @@
 //! Called by `panels::show`; the cells themselves are drawn by `cells`.
 //! Must not know any single method or backbone: all comes from the plan and its anatomy.
 
-use eframe::egui::{self, Align2, CursorIcon, Id, PointerButton, Pos2, Rect, Response, RichText, Role as Kind, ScrollArea, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
+use eframe::egui::{
+    self, Align2, CursorIcon, Id, PointerButton, Pos2, Rect, Response, RichText, Role as Kind, ScrollArea, Sense, Stroke,
+    StrokeKind, Ui, WidgetInfo, pos2, vec2,
+};
 
 use super::cells::{self, Heat};
 use crate::app::theme::{self, Theme};
@@ -105,13 +108,17 @@ fn header(ui: &mut Ui, workbench: &Workbench, view: &mut View, heat: Option<&Hea
         let hint = match view.brush {
             Brush::Eraser => "Eraser: click or drag over cells. Esc ends".to_owned(),
             Brush::New(name) => format!("Paint cells to place {}. Esc ends", methods::find(name).map_or(name, |card| card.title)),
-            Brush::Selected if view.card(workbench).is_some() => "Paint cells to extend the selected method; right click erases".to_owned(),
+            Brush::Selected if view.card(workbench).is_some() => {
+                "Paint cells to extend the selected method; right click erases".to_owned()
+            }
             Brush::Selected => "Depth runs left to right; a row is a place in the block".to_owned(),
         };
         ui.label(small(&hint));
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            let eraser = ui.selectable_label(view.brush == Brush::Eraser, RichText::new("Eraser").font(theme::regular(theme::SMALL)));
-            if eraser.on_hover_text("Click or drag over cells to take methods away. A right click does so at any time.").clicked() {
+            let eraser =
+                ui.selectable_label(view.brush == Brush::Eraser, RichText::new("Eraser").font(theme::regular(theme::SMALL)));
+            if eraser.on_hover_text("Click or drag over cells to take methods away. A right click does so at any time.").clicked()
+            {
                 view.brush = if view.brush == Brush::Eraser { Brush::Selected } else { Brush::Eraser };
             }
             if let Some(heat) = heat {
@@ -141,7 +148,16 @@ fn heads(ui: &mut Ui, workbench: &Workbench, view: &mut View, lay: &Lay, asked: 
 }
 
 #[expect(clippy::too_many_arguments, reason = "one head of the sheet, drawn in two places")]
-fn line(ui: &mut Ui, workbench: &Workbench, view: &mut View, at: (Rect, Align2), words: &str, label: &str, sites: impl Fn() -> Vec<String>, asked: &mut Vec<Command>) {
+fn line(
+    ui: &mut Ui,
+    workbench: &Workbench,
+    view: &mut View,
+    at: (Rect, Align2),
+    words: &str,
+    label: &str,
+    sites: impl Fn() -> Vec<String>,
+    asked: &mut Vec<Command>,
+) {
     let theme = Theme::of(ui);
     let (rect, align) = at;
     let answer = ui.interact(rect, Id::unique(("head", label)), Sense::click());
@@ -166,7 +182,15 @@ fn line(ui: &mut Ui, workbench: &Workbench, view: &mut View, at: (Rect, Align2),
 }
 
 /// One cell: drawn, named, and ready to be clicked or dropped on.
-fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, site: &Site, rect: Rect, heat: Option<&Heat>, asked: &mut Vec<Command>) -> Response {
+fn one(
+    ui: &mut Ui,
+    workbench: &Workbench,
+    view: &mut View,
+    site: &Site,
+    rect: Rect,
+    heat: Option<&Heat>,
+    asked: &mut Vec<Command>,
+) -> Response {
     let plan = &workbench.plan;
     let answer = ui.interact(rect, Id::unique(("cell", &site.path)), Sense::click_and_drag());
     let stand = cells::standing(plan, &site.path);
@@ -242,7 +266,8 @@ fn sweep(ui: &mut Ui, workbench: &Workbench, view: &mut View, lay: &Lay, asked: 
     }
     view.sweep = None;
     let anatomy = &workbench.plan.anatomy;
-    let covered = (rows.0..=rows.1).flat_map(|row| (columns.0..=columns.1).filter_map(move |column| anatomy.cell(lay.rows[row], column)));
+    let covered =
+        (rows.0..=rows.1).flat_map(|row| (columns.0..=columns.1).filter_map(move |column| anatomy.cell(lay.rows[row], column)));
     let sites = covered.map(|site| site.path.clone()).collect();
     if sweep.erases {
         erase(workbench, view, sites, asked);

@@ -35,7 +35,8 @@ fn device(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
         .truncate()
         .selected_text(shown)
         .show_ui(ui, |ui| {
-            ui.selectable_value(&mut chosen, "auto".to_owned(), "Automatic").on_hover_text("The first real GPU, or else the CPU.");
+            ui.selectable_value(&mut chosen, "auto".to_owned(), "Automatic")
+                .on_hover_text("The first real GPU, or else the CPU.");
             for device in &workbench.devices {
                 let note = if device.software { " (software)" } else { "" };
                 ui.selectable_value(&mut chosen, device.id.clone(), format!("{}: {}{note}", device.id, device.name));
@@ -51,17 +52,30 @@ fn device(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
 fn recipe(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     head(ui, "Recipe");
     let mut r = workbench.session.recipe.clone();
-    choice(ui, "Optimiser", "AdamW adapts the step of every parameter; SGD takes the gradient as it is.", &mut r.optimizer, &[
-        (Optimizer::AdamW, "AdamW"),
-        (Optimizer::Sgd, "SGD"),
-    ]);
+    choice(
+        ui,
+        "Optimiser",
+        "AdamW adapts the step of every parameter; SGD takes the gradient as it is.",
+        &mut r.optimizer,
+        &[(Optimizer::AdamW, "AdamW"), (Optimizer::Sgd, "SGD")],
+    );
     number(ui, "Learning rate", "Length of a step, at its highest.", &mut r.learning_rate, 1e-7, 10.0);
-    choice(ui, "Schedule", "Cosine lets the learning rate fall to 0 at the end.", &mut r.schedule, &[
-        (Schedule::Cosine, "Cosine"),
-        (Schedule::Constant, "Constant"),
-    ]);
+    choice(
+        ui,
+        "Schedule",
+        "Cosine lets the learning rate fall to 0 at the end.",
+        &mut r.schedule,
+        &[(Schedule::Cosine, "Cosine"), (Schedule::Constant, "Constant")],
+    );
     number(ui, "Warm-up", "Part of all steps in which the learning rate rises from 0.", &mut r.warm_up, 0.0, 1.0);
-    number(ui, "Weight decay", "Pulls trained weights towards 0; biases, norms and scales are left out.", &mut r.weight_decay, 0.0, 10.0);
+    number(
+        ui,
+        "Weight decay",
+        "Pulls trained weights towards 0; biases, norms and scales are left out.",
+        &mut r.weight_decay,
+        0.0,
+        10.0,
+    );
     if r.optimizer == Optimizer::Sgd {
         number(ui, "Momentum", "Part of the last step that SGD takes again.", &mut r.momentum, 0.0, 0.999);
     }
@@ -73,7 +87,14 @@ fn recipe(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
         ui.checkbox(&mut r.flip, "").accessible_name("Mirror");
     });
     whole(ui, "Shift", "Shift images by up to this many pixels.", &mut r.crop, 0, 8);
-    whole(ui, "Report every", "Read the loss back every this many steps; rarer is faster on a GPU.", &mut r.report_every, 1, 1000);
+    whole(
+        ui,
+        "Report every",
+        "Read the loss back every this many steps; rarer is faster on a GPU.",
+        &mut r.report_every,
+        1,
+        1000,
+    );
     if r != workbench.session.recipe {
         asked.push(Command::Edit(Edit::Recipe(Box::<Recipe>::new(r))));
     }

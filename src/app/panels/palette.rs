@@ -2,7 +2,9 @@
 //! menu arms it for painting or places a variant. Called by `left`.
 //! Must not know any single method: all words come from the catalogue.
 
-use eframe::egui::{self, Align2, CursorIcon, Id, LayerId, Order, Rect, Role, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
+use eframe::egui::{
+    self, Align2, CursorIcon, Id, LayerId, Order, Rect, Role, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2,
+};
 
 use crate::app::form::{head, weak};
 use crate::app::theme::{self, Theme};
@@ -13,7 +15,8 @@ use crate::workbench::Workbench;
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     head(ui, "Methods");
-    weak(ui, "Click to place, or drag to the network").on_hover_text("The arrow on a card shows its variants and arms it for painting cell by cell.");
+    weak(ui, "Click to place, or drag to the network")
+        .on_hover_text("The arrow on a card shows its variants and arms it for painting cell by cell.");
     for card in CATALOG {
         one(ui, workbench, view, card, asked);
     }
@@ -34,7 +37,13 @@ fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, card: &'static Card,
     let edge = if armed { Stroke::new(1.5, color) } else { Stroke::new(1.0, theme.line) };
     ui.painter().rect(rect, 5.0, fill, edge, StrokeKind::Inside);
     ui.painter().rect_filled(Rect::from_min_size(rect.min + vec2(1.0, 4.0), vec2(3.0, rect.height() - 8.0)), 1.5, color);
-    ui.painter().text(rect.left_center() + vec2(12.0, 0.0), Align2::LEFT_CENTER, card.title, theme::medium(theme::BODY), theme.text);
+    ui.painter().text(
+        rect.left_center() + vec2(12.0, 0.0),
+        Align2::LEFT_CENTER,
+        card.title,
+        theme::medium(theme::BODY),
+        theme.text,
+    );
     let note = match (armed, stands) {
         (true, _) => "paint cells".to_owned(),
         (false, 0) => String::new(),
@@ -80,7 +89,11 @@ fn menu(ui: &mut Ui, view: &mut View, card: &'static Card, rect: Rect, asked: &m
         if ui.button("Place by the paper").on_hover_text("The roles that the paper chose, in every block.").clicked() {
             asked.push(edit(Edit::Add { method: card.name.to_owned(), sites: None }));
         }
-        if ui.button("Paint cell by cell").on_hover_text("The next click or drag on the drawing begins a new method there.").clicked() {
+        if ui
+            .button("Paint cell by cell")
+            .on_hover_text("The next click or drag on the drawing begins a new method there.")
+            .clicked()
+        {
             view.brush = Brush::New(card.name);
         }
         if !card.variants.is_empty() {

@@ -20,9 +20,11 @@ pub struct Mark {
 
 impl Mark {
     pub fn of(theme: &Theme, board: &Board, run: &Run) -> Mark {
-        let family = |run: &Run| run.session.as_ref().and_then(|s| methods::find(&s.methods.first()?.name)).map(|card| card.family);
+        let family =
+            |run: &Run| run.session.as_ref().and_then(|s| methods::find(&s.methods.first()?.name)).map(|card| card.family);
         let own = family(run);
-        let before = board.runs.iter().take_while(|other| other.id != run.id).filter(|other| other.shown && family(other) == own).count();
+        let before =
+            board.runs.iter().take_while(|other| other.id != run.id).filter(|other| other.shown && family(other) == own).count();
         Mark { color: own.map_or(theme.weak, |f| theme.family(f)), style: before % 3 }
     }
 
@@ -80,9 +82,12 @@ pub fn show(ui: &mut Ui, workbench: &Workbench) {
                 });
             });
         };
-        let empty = if board.runs.is_empty() { "Train to see the curve of the test set." } else { "No run is shown. Click a row below." };
+        let empty =
+            if board.runs.is_empty() { "Train to see the curve of the test set." } else { "No run is shown. Click a row below." };
         one("Accuracy", "test set, %", empty, &|ui, h| accuracy(ui, &runs, h));
-        one("Loss", "training, raw and smoothed", "The training loss appears here while a run trains.", &|ui, h| loss(ui, &runs, h));
+        one("Loss", "training, raw and smoothed", "The training loss appears here while a run trains.", &|ui, h| {
+            loss(ui, &runs, h)
+        });
         one("Memory", "MB, predicted dashed", "Measured bytes, beside what the plan predicts.", &|ui, h| memory(ui, &runs, h));
         one("Parameters", "trainable, head paler", "A bar for every run.", &|ui, h| parameters(ui, &runs, h));
     });
@@ -139,7 +144,11 @@ fn accuracy(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
     plot(ui, "accuracy", height, " %", 1).include_y(0.0).show(ui, |plot| {
         for (run, mark) in runs {
             let train: Vec<_> = run.steps.iter().map(|s| [s.step as f64, 100.0 * s.accuracy]).collect();
-            plot.line(Line::new(format!("{}, training", run.title()), PlotPoints::from(smooth(&train))).color(mark.color.gamma_multiply(0.35)).width(1.0));
+            plot.line(
+                Line::new(format!("{}, training", run.title()), PlotPoints::from(smooth(&train)))
+                    .color(mark.color.gamma_multiply(0.35))
+                    .width(1.0),
+            );
             let test: Vec<_> = run.evaluations.iter().map(|e| [e.step as f64, 100.0 * e.accuracy]).collect();
             let dots = egui_plot::Points::new(run.title(), PlotPoints::from(test.clone())).color(mark.color).radius(2.5);
             plot.line(line(run, *mark, test));
@@ -181,7 +190,13 @@ fn memory(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
 fn parameters(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
     let theme = Theme::of(ui);
     let most = runs.iter().filter_map(|(run, _)| run.started.as_ref()).map(|s| s.trainable + s.head).max().unwrap_or(1) as f64;
-    let base = Plot::new("parameters").height(height).show_background(false).allow_drag(false).allow_zoom(false).allow_scroll(false).allow_boxed_zoom(false);
+    let base = Plot::new("parameters")
+        .height(height)
+        .show_background(false)
+        .allow_drag(false)
+        .allow_zoom(false)
+        .allow_scroll(false)
+        .allow_boxed_zoom(false);
     base.grid_color(theme.line)
         .show_axes(Vec2b::new(false, true))
         .show_grid(Vec2b::new(false, true))
@@ -199,8 +214,16 @@ fn parameters(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
                 let bar = |from: usize, count: usize, color: Color32| {
                     Bar::new(n as f64, count as f64).base_offset(from as f64).width(0.7).fill(color).stroke(Stroke::NONE)
                 };
-                let bars = vec![bar(0, started.trainable, mark.color), bar(started.trainable, started.head, mark.color.gamma_multiply(0.4))];
-                let words = format!("{}\n{} trainable\n{} head", run.title(), words::count(started.trainable), words::count(started.head));
+                let bars = vec![
+                    bar(0, started.trainable, mark.color),
+                    bar(started.trainable, started.head, mark.color.gamma_multiply(0.4)),
+                ];
+                let words = format!(
+                    "{}\n{} trainable\n{} head",
+                    run.title(),
+                    words::count(started.trainable),
+                    words::count(started.head)
+                );
                 plot.bar_chart(BarChart::new(run.title(), bars).element_formatter(Box::new(move |_, _| words.clone())));
             }
         });

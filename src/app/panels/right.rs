@@ -33,9 +33,19 @@ fn cost(ui: &mut Ui, workbench: &Workbench) {
     head(ui, "Cost");
     number(ui, "Trainable, without head", words::count(stack), "Parameters of the stack, counted exactly before any training.");
     number(ui, "Trainable, with head", words::count(stack + class_head), "The task head is always trained.");
-    number(ui, "Of the backbone", words::percent(stack, plan.anatomy.count()), "The stack's parameters, as a part of the frozen network's.");
+    number(
+        ui,
+        "Of the backbone",
+        words::percent(stack, plan.anatomy.count()),
+        "The stack's parameters, as a part of the frozen network's.",
+    );
     number(ui, "Exported file", words::bytes(plan.cost.export), "The adapter with its head, in 32-bit floats.");
-    number(ui, "A step", words::flops(plan.cost.flops_step), "Floating-point operations of one training step: the forward pass, and the needed part of the backward pass.");
+    number(
+        ui,
+        "A step",
+        words::flops(plan.cost.flops_step),
+        "Floating-point operations of one training step: the forward pass, and the needed part of the backward pass.",
+    );
 }
 
 fn memory(ui: &mut Ui, workbench: &Workbench, view: &View) {
@@ -86,7 +96,12 @@ fn measured(ui: &mut Ui, run: &Run) {
         return;
     }
     head(ui, "Memory of the selected run");
-    number(ui, "Measured peak", words::bytes(peak), "The most that the run held at once, beyond what the program held before it.");
+    number(
+        ui,
+        "Measured peak",
+        words::bytes(peak),
+        "The most that the run held at once, beyond what the program held before it.",
+    );
     if let Some(started) = run.started.as_ref().filter(|s| s.predicted_bytes > 0) {
         let error = 100.0 * (peak as f64 / started.predicted_bytes as f64 - 1.0);
         number(ui, "Predicted for it", words::bytes(started.predicted_bytes), "What the plan said when the run began.");
@@ -111,7 +126,11 @@ fn one(ui: &mut Ui, problem: &Problem, asked: &mut Vec<Command>) {
         Severity::Blocks => (theme.error_ground, theme.error),
         Severity::Note => (theme.warn_ground, theme.warn),
     };
-    let frame = Frame::new().fill(fill).stroke(Stroke::new(1.0, color.gamma_multiply(0.5))).corner_radius(5.0).inner_margin(Margin::symmetric(10, 7));
+    let frame = Frame::new()
+        .fill(fill)
+        .stroke(Stroke::new(1.0, color.gamma_multiply(0.5)))
+        .corner_radius(5.0)
+        .inner_margin(Margin::symmetric(10, 7));
     frame.show(ui, |ui| {
         ui.set_width(ui.available_width());
         ui.label(&problem.words).on_hover_text(&problem.place);

@@ -48,7 +48,8 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
     ui.visuals_mut().selection.bg_fill = theme.hovered;
     ui.visuals_mut().selection.stroke.color = theme.text;
     // Stack, places, trainable, head, accuracy, peak, a step, status.
-    let widths = if wide { [130.0, 120.0, 62.0, 62.0, 64.0, 64.0, 66.0, 78.0] } else { [84.0, 70.0, 60.0, 44.0, 58.0, 60.0, 62.0, 64.0] };
+    let widths =
+        if wide { [130.0, 120.0, 62.0, 62.0, 64.0, 64.0, 66.0, 78.0] } else { [84.0, 70.0, 60.0, 44.0, 58.0, 60.0, 62.0, 64.0] };
     ScrollArea::horizontal().id_salt("runs").show(ui, |ui| {
         let table = TableBuilder::new(ui)
             .id_salt("runs table")
@@ -61,9 +62,16 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
             .iter()
             .fold(table, |table, width| table.column(Column::exact(*width).clip(true)))
             .header(20.0, |mut row| {
-                for (n, name) in ["", "title", "stack", "places", "trainable", "head", "accuracy", "peak", "a step", "status"].iter().enumerate() {
+                for (n, name) in ["", "title", "stack", "places", "trainable", "head", "accuracy", "peak", "a step", "status"]
+                    .iter()
+                    .enumerate()
+                {
                     row.col(|ui| {
-                        let layout = if (4..9).contains(&n) { Layout::right_to_left(Align::Center) } else { Layout::left_to_right(Align::Center) };
+                        let layout = if (4..9).contains(&n) {
+                            Layout::right_to_left(Align::Center)
+                        } else {
+                            Layout::left_to_right(Align::Center)
+                        };
                         ui.with_layout(layout, |ui| ui.label(small(name)));
                     });
                 }
@@ -75,7 +83,8 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
                     row.set_selected(view.run.as_ref() == Some(&run.id));
                     cells(&mut row, workbench, run);
                     let answer = row.response();
-                    answer.widget_info(|| egui::WidgetInfo::selected(egui::Role::Row, true, run.shown, format!("Run {}", run.id)));
+                    answer
+                        .widget_info(|| egui::WidgetInfo::selected(egui::Role::Row, true, run.shown, format!("Run {}", run.id)));
                     if answer.clicked() {
                         // A row that is not selected is selected, and shown; the selected row is switched.
                         if view.run.as_ref() == Some(&run.id) || !run.shown {
@@ -83,7 +92,11 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
                         }
                         view.run = Some(run.id.clone());
                     }
-                    answer.on_hover_text(format!("{}\nClick to select; a click on the selected row {} its curves.", run.id, if run.shown { "hides" } else { "shows" }));
+                    answer.on_hover_text(format!(
+                        "{}\nClick to select; a click on the selected row {} its curves.",
+                        run.id,
+                        if run.shown { "hides" } else { "shows" }
+                    ));
                 });
             });
     });

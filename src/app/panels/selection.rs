@@ -44,7 +44,14 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
     let card = methods::find(&placed.name);
     let title = card.map_or(placed.name.as_str(), |card| card.title);
     let (rect, answer) = ui.allocate_exact_size(vec2(ui.available_width(), 24.0), Sense::click());
-    answer.widget_info(|| egui::WidgetInfo::selected(egui::Role::ListItem, true, view.selected == Some(index), format!("Stack {} {title}", index + 1)));
+    answer.widget_info(|| {
+        egui::WidgetInfo::selected(
+            egui::Role::ListItem,
+            true,
+            view.selected == Some(index),
+            format!("Stack {} {title}", index + 1),
+        )
+    });
     let chosen = view.selected == Some(index);
     let fill = if chosen || answer.hovered() { theme.hovered } else { theme.raised };
     let edge = if chosen { Stroke::new(1.0, theme.faint) } else { Stroke::new(1.0, theme.line) };
@@ -53,17 +60,25 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
         view.selected = Some(index);
         view.brush = Brush::Selected;
     }
-    let mut inside = ui.new_child(egui::UiBuilder::new().max_rect(rect.shrink2(vec2(8.0, 0.0))).layout(egui::Layout::left_to_right(egui::Align::Center)));
+    let mut inside = ui.new_child(
+        egui::UiBuilder::new().max_rect(rect.shrink2(vec2(8.0, 0.0))).layout(egui::Layout::left_to_right(egui::Align::Center)),
+    );
     dot(&mut inside, card.map_or(theme.weak, |card| theme.family(card.family)));
     inside.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
         ui.spacing_mut().button_padding = vec2(3.0, 0.0);
         ui.spacing_mut().item_spacing.x = 3.0;
         ui.spacing_mut().interact_size.x = 16.0;
-        if ui.add(Button::new("×").small().frame_when_inactive(false)).on_hover_text("Remove this method").accessible_name(format!("Remove {title}")).clicked() {
+        if ui
+            .add(Button::new("×").small().frame_when_inactive(false))
+            .on_hover_text("Remove this method")
+            .accessible_name(format!("Remove {title}"))
+            .clicked()
+        {
             asked.push(Command::Edit(Edit::Remove { index }));
         }
         let last = index + 1 == workbench.session.methods.len();
-        for (sign, later, shut, help) in [("↓", true, last, "Let it act later"), ("↑", false, index == 0, "Let it act earlier")] {
+        for (sign, later, shut, help) in [("↓", true, last, "Let it act later"), ("↑", false, index == 0, "Let it act earlier")]
+        {
             let move_it = ui.add_enabled(!shut, Button::new(sign).small().frame_when_inactive(false));
             if move_it.on_hover_text(help).clicked() {
                 asked.push(Command::Edit(Edit::Move { index, later }));
@@ -71,7 +86,8 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
             }
         }
         if let Some(member) = workbench.plan.members.iter().find(|m| m.index == index) {
-            ui.label(RichText::new(words::count(member.count())).font(theme::regular(theme::SMALL)).color(theme.weak)).on_hover_text("Trainable parameters of this method");
+            ui.label(RichText::new(words::count(member.count())).font(theme::regular(theme::SMALL)).color(theme.weak))
+                .on_hover_text("Trainable parameters of this method");
         }
         ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
             ui.add(egui::Label::new(RichText::new(title).font(theme::medium(theme::BODY))).truncate());
@@ -97,7 +113,8 @@ fn form(ui: &mut Ui, workbench: &Workbench, index: usize, placed: &Placed, card:
             asked.push(Command::Edit(Edit::Factor { index, factor }));
         }
         ui.horizontal_wrapped(|ui| {
-            let by_paper = ui.button("Place by the paper").on_hover_text("Back to the roles that the paper chose, in every block.");
+            let by_paper =
+                ui.button("Place by the paper").on_hover_text("Back to the roles that the paper chose, in every block.");
             if by_paper.clicked() {
                 asked.push(Command::Edit(Edit::DefaultPlace { index }));
             }

@@ -35,13 +35,25 @@ fn live(run: &Run) -> String {
     };
     let state = if run.status == Status::Paused { "paused at step" } else { "step" };
     let speed = format!("{:.0} samples a second", step.samples_per_second);
-    format!("{}: {state} {} of {}  ·  {speed}  ·  {} left", run.id, words::count(step.step), words::count(all), words::seconds(step.seconds_left))
+    format!(
+        "{}: {state} {} of {}  ·  {speed}  ·  {} left",
+        run.id,
+        words::count(step.step),
+        words::count(all),
+        words::seconds(step.seconds_left)
+    )
 }
 
 fn last(run: &Run) -> String {
     match (&run.finished, run.accuracy()) {
         (Some(done), Some(accuracy)) => {
-            format!("Ready. {}: {}, {:.1} % on the test set after {}", run.id, run.status.words(), 100.0 * accuracy, words::seconds(done.seconds))
+            format!(
+                "Ready. {}: {}, {:.1} % on the test set after {}",
+                run.id,
+                run.status.words(),
+                100.0 * accuracy,
+                words::seconds(done.seconds)
+            )
         }
         _ => format!("Ready. {}: {}", run.id, run.status.words()),
     }

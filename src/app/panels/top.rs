@@ -30,7 +30,8 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
         ui.min_rect().left()
     });
     // The title stands in the middle of what is left between menus and buttons.
-    let middle = egui::Rect::from_min_max(egui::pos2(bar.left() + 250.0, bar.top()), egui::pos2(right.inner - 12.0, bar.bottom()));
+    let middle =
+        egui::Rect::from_min_max(egui::pos2(bar.left() + 250.0, bar.top()), egui::pos2(right.inner - 12.0, bar.bottom()));
     ui.scope_builder(UiBuilder::new().max_rect(middle).layout(Layout::top_down(Align::Center)), |ui| title(ui, workbench, asked));
 }
 
@@ -40,7 +41,8 @@ fn title(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     ui.spacing_mut().item_spacing.y = 0.0;
     ui.add_space(2.0);
     let mut title = workbench.session.title.clone();
-    let edit = TextEdit::singleline(&mut title).font(theme::medium(theme::BODY)).frame(Frame::NONE).desired_width(space.min(420.0));
+    let edit =
+        TextEdit::singleline(&mut title).font(theme::medium(theme::BODY)).frame(Frame::NONE).desired_width(space.min(420.0));
     let edit = edit.align(Align2::CENTER_CENTER).margin(vec2(4.0, 1.0));
     if ui.add(edit).on_hover_text("Title of the session. Click to rename.").accessible_name("Session title").changed() {
         asked.push(Command::Edit(Edit::Title(title)));
@@ -135,7 +137,9 @@ fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
         ui.checkbox(&mut view.heat, "Shade cells by gradient norm");
         ui.separator();
         let zoom = ui.ctx().zoom_factor();
-        for (label, keys, factor) in [("Zoom in", "Ctrl++", zoom + 0.1), ("Zoom out", "Ctrl+-", zoom - 0.1), ("Normal size", "Ctrl+0", 1.0)] {
+        for (label, keys, factor) in
+            [("Zoom in", "Ctrl++", zoom + 0.1), ("Zoom out", "Ctrl+-", zoom - 0.1), ("Normal size", "Ctrl+0", 1.0)]
+        {
             if ui.add(Button::new(label).shortcut_text(keys)).clicked() {
                 ui.ctx().set_zoom_factor(factor.clamp(0.6, 2.5));
                 ui.close();
