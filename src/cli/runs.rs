@@ -30,7 +30,7 @@ pub fn predict(run: &str, inputs: &Path, to: &Path) -> Answer {
     for some in pixels.chunks(AT_ONCE * 3 * side * side) {
         let shape = [some.len() / (3 * side * side), 3, side, side];
         let tensor = Tensor::<4>::from_data(TensorData::new(some.to_vec(), shape), &model.device);
-        logits.extend(host(model.logits(&bag, tensor, false))?);
+        logits.extend(host(model.logits(&bag, tensor, None))?);
     }
     let classes = model.plan.classes.len();
     let tensors = BTreeMap::from([("logits".to_owned(), TensorData::new(logits, [batch, classes]))]);

@@ -44,7 +44,7 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
 /// The backbone's matrices by our names with the stack folded in, in host memory.
 pub fn folded(model: &Model) -> Result<Named> {
     let bag = model.bag.frozen();
-    let tuner = Tuner::new(&model.plan, &model.weights, &bag, false);
+    let tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
     let mut out = Named::new();
     for site in &model.plan.anatomy.sites {
         for part in &site.parts {

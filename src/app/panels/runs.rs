@@ -202,7 +202,7 @@ fn figure(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
     ui.add_enabled_ui(!none && !view.dialogs.is_open(), |ui| {
         ui.menu_button("Figure", |ui| {
             for (kind, title, help) in figures::KINDS {
-                if ui.button(format!("{title}...")).on_hover_text(*help).clicked() {
+                if ui.button(format!("{title}...")).on_hover_text(help).clicked() {
                     view.dialogs.ask(ui.ctx(), Ask::Figure { kind: (*kind).to_owned() });
                     ui.close();
                 }
