@@ -208,7 +208,7 @@ fn logits(model: &Model) -> Vec<f32> {
         None => panic!("inputs.safetensors has no pixels"),
     };
     let bag = model.bag.frozen();
-    host(model.logits(&bag, Tensor::<4>::from_data(pixels, &model.device), false)).unwrap()
+    host(model.logits(&bag, Tensor::<4>::from_data(pixels, &model.device), None)).unwrap()
 }
 
 fn expected(name: &str) -> Vec<f32> {
