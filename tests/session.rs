@@ -51,7 +51,7 @@ fn faults_in_a_file_name_the_line() {
     };
     for (from, to, word) in [
         ("seed = 7", "seed = 7\nsede = 7", "sede"),
-        ("batch_size = 32", "batch_size = \"many\"", "batch_size"),
+        ("batch_size = 16", "batch_size = \"many\"", "batch_size"),
         ("rank = 8", "rank = 0", "rank"),
         ("rank = 8", "ranc = 8", "ranc"),
         ("petl = 1", "petl = 9", "newer"),

@@ -42,13 +42,15 @@ pub fn session(folder: &Path) -> Result<Session> {
     file::open(&path)
 }
 
+/// The trained matrices in `folder`, under the bag's keys.
+pub fn values(folder: &Path) -> Result<tensors::Named> {
+    tensors::read(&folder.join("adapter.safetensors"), "Train it again, or choose another run")
+}
+
 /// Rebuilds the model from `folder`.
 pub fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut model = Model::make(session, device)?;
-    let path = folder.join("adapter.safetensors");
-    model
-        .bag
-        .load(&tensors::read(&path, "Train it again, or choose another run")?, device)
-        .with_context(|| format!("{} does not fit its session", path.display()))?;
+    let fault = || format!("{} does not fit its session", folder.join("adapter.safetensors").display());
+    model.bag.load(&values(folder)?, device).with_context(fault)?;
     Ok(model)
 }

@@ -15,6 +15,7 @@ macro_rules! presets {
 /// In the order in which they are listed; the first one opens with the window.
 pub const PRESETS: &[Preset] = presets![
     "digits-lora",
+    "digits-lora-all",
     "digits-probe",
     "digits-full",
     "digits-ladder",
