@@ -34,7 +34,9 @@ fn main() -> Result<()> {
     };
     println!("| task | condition | accuracy, mean ± sd of {seeds} seeds | trainable | ms a step | peak MB |");
     println!("|---|---|---|---|---|---|");
-    for (name, preset, overrides) in CONDITIONS.into_iter().filter(|(name, ..)| only.is_none_or(|only| name.contains(only.as_str()))) {
+    for (name, preset, overrides) in
+        CONDITIONS.into_iter().filter(|(name, ..)| only.is_none_or(|only| name.contains(only.as_str())))
+    {
         for (task, own) in TASKS {
             let mut runs = vec![];
             for seed in 1..=seeds {

@@ -202,11 +202,7 @@ fn fixture_model(methods: Vec<Placed>, params: &tensors::Named) -> Model {
 }
 
 fn logits(model: &Model) -> Vec<f32> {
-    // The file also holds `input_ids` in whole numbers, which are not for this network.
-    let bytes = std::fs::read(fixture("inputs.safetensors")).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let view = file.tensor("pixel_values").unwrap();
-    let pixels = TensorData::new(petl_workbench::backbones::weights::floats(&view).unwrap(), view.shape().to_vec());
+    let pixels = tensors::read(&fixture("inputs.safetensors"), "").unwrap().remove("pixel_values").unwrap();
     let bag = model.bag.frozen();
     host(model.logits(&bag, Tensor::<4>::from_data(pixels, &model.device), None)).unwrap()
 }

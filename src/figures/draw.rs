@@ -5,6 +5,7 @@ use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Entry;
 use crate::board::Run;
@@ -33,11 +34,17 @@ fn font(points: u32, scale: u32) -> TextStyle<'static> {
     TextStyle::from(("sans-serif", f64::from(points * scale))).color(&INK)
 }
 
+/// The same, placed by the middle of its height.
+fn level(points: u32, scale: u32) -> TextStyle<'static> {
+    font(points, scale).pos(Pos::new(HPos::Left, VPos::Center))
+}
+
 /// Axes and grid in one manner for all charts.
 fn axes<'a, B, X, Y>(
     chart: &mut ChartContext<'a, B, Cartesian2d<X, Y>>,
     (x, y): (&str, &str),
     (format_x, format_y): (&dyn Fn(&f64) -> String, &dyn Fn(&f64) -> String),
+    level_lines: bool,
     scale: u32,
 ) -> Drawn<B>
 where
@@ -45,8 +52,11 @@ where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    (chart.configure_mesh())
-        .light_line_style(TRANSPARENT)
+    let mut mesh = chart.configure_mesh();
+    if !level_lines {
+        mesh.disable_y_mesh();
+    }
+    mesh.light_line_style(TRANSPARENT)
         .bold_line_style(LINE.stroke_width(scale))
         .axis_style(QUIET.stroke_width(scale))
         .label_style(font(12, scale).color(&QUIET))
@@ -113,7 +123,7 @@ pub fn curves<B: DrawingBackend>(area: &Area<B>, runs: &[&Run], scale: u32) -> D
             .x_label_area_size(38 * s)
             .y_label_area_size(52 * s)
             .build_cartesian_2d(0.0..last as f64, ranges[n].0..ranges[n].1)?;
-        axes(&mut chart, ("step", ""), (&whole, if n == 0 { &decimal } else { &per_cent }), scale)?;
+        axes(&mut chart, ("step", ""), (&whole, if n == 0 { &decimal } else { &per_cent }), true, scale)?;
         for (at, run) in runs.iter().enumerate() {
             let points: Vec<(f64, f64)> = match n {
                 0 => run.steps.iter().filter(|s| s.loss.is_finite()).map(|s| (s.step as f64, s.loss)).collect(),
@@ -130,7 +140,7 @@ pub fn curves<B: DrawingBackend>(area: &Area<B>, runs: &[&Run], scale: u32) -> D
         let (x, y) = (24 * s + (at as i32 % 2) * width / 2, 2 * s + (at as i32 / 2) * 18 * s);
         names.draw(&PathElement::new([(x, y + 7 * s), (x + 20 * s, y + 7 * s)], colour(at).stroke_width(3 * scale)))?;
         let best = run.accuracy().map_or(String::new(), |a| format!("  {:.1} %", a * 100.0));
-        names.draw(&Text::new(format!("{} ({}){best}", run.title(), run.id), (x + 28 * s, y), font(12, scale)))?;
+        names.draw(&Text::new(format!("{} ({}){best}", run.title(), run.id), (x + 28 * s, y + 7 * s), level(12, scale)))?;
     }
     Ok(())
 }
@@ -150,12 +160,13 @@ pub fn comparison<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u
     let mut chart = (ChartBuilder::on(&left))
         .caption("Test accuracy", font(15, scale))
         .margin(12 * s)
+        .margin_right(28 * s)
         .x_label_area_size(38 * s)
         .build_cartesian_2d(0.0..1.0, rows.clone())?;
-    axes(&mut chart, ("mean; dots are seeds, the line is one standard deviation", ""), (&per_cent, &none), scale)?;
+    axes(&mut chart, ("mean; dots are seeds, the line is one standard deviation", ""), (&per_cent, &none), false, scale)?;
     for (at, entry) in entries.iter().enumerate() {
         let (y, mean) = (row(at), entry.group.mean);
-        chart.draw_series([Rectangle::new([(0.0, y - 0.32), (mean, y + 0.32)], colour(at).mix(0.75).filled())])?;
+        chart.draw_series([Rectangle::new([(0.0, y - 0.32), (mean, y + 0.32)], colour(at).mix(0.5).filled())])?;
         if let Some(sd) = entry.group.deviation {
             chart.draw_series([PathElement::new([(mean - sd, y), (mean + sd, y)], INK.stroke_width(2 * scale))])?;
         }
@@ -165,13 +176,12 @@ pub fn comparison<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u
         }
         // Inside the bar's foot, where no dot lies; beside the bar where it is too short.
         let place = if mean > 0.35 { 0.02 } else { mean + 0.03 };
-        let style = font(12, scale).color(if mean > 0.35 && ![4, 5].contains(&(at % COLOURS.len())) { &WHITE } else { &INK });
-        let label = EmptyElement::at((place, y)) + Text::new(entry.group.words(), (0, -7 * s), style);
+        let label = EmptyElement::at((place, y)) + Text::new(entry.group.words(), (0, 0), level(12, scale));
         chart.draw_series([label])?;
     }
     for (at, entry) in entries.iter().enumerate() {
         let y = chart.backend_coord(&(0.0, row(at))).1; // the panels stand side by side: one height for all
-        names.draw(&Text::new(shortened(&entry.label, 30), (16 * s, y - 7 * s), font(13, scale)))?;
+        names.draw(&Text::new(shortened(&entry.label, 30), (16 * s, y), level(13, scale)))?;
     }
 
     let largest = entries.iter().map(|e| e.trainable).max().unwrap_or(1).max(10) as f64;
@@ -180,15 +190,16 @@ pub fn comparison<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u
     let mut chart = (ChartBuilder::on(&right))
         .caption("Trainable parameters", font(15, scale))
         .margin(12 * s)
+        .margin_right(28 * s)
         .x_label_area_size(38 * s)
         .build_cartesian_2d((floor..largest * 8.0).log_scale(), rows)?;
-    axes(&mut chart, ("head included, logarithmic", ""), (&short, &none), scale)?;
+    axes(&mut chart, ("head included, logarithmic", ""), (&short, &none), false, scale)?;
     for (at, entry) in entries.iter().enumerate() {
         let (y, count) = (row(at), entry.trainable.max(1) as f64);
         // A dot, not a bar: a logarithmic axis has no zero for a bar to stand on.
         chart.draw_series([PathElement::new([(floor, y), (count, y)], colour(at).mix(0.5).stroke_width(scale))])?;
         chart.draw_series([Circle::new((count, y), 5 * s, colour(at).filled())])?;
-        let label = EmptyElement::at((count, y)) + Text::new(short(&(entry.trainable as f64)), (9 * s, -7 * s), font(12, scale));
+        let label = EmptyElement::at((count, y)) + Text::new(short(&(entry.trainable as f64)), (9 * s, 0), level(12, scale));
         chart.draw_series([label])?;
     }
     Ok(())
@@ -212,7 +223,7 @@ pub fn pareto<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u32) 
         .x_label_area_size(40 * s)
         .y_label_area_size(60 * s)
         .build_cartesian_2d((least..most).log_scale(), low.max(0.0)..high.min(1.02))?;
-    axes(&mut chart, ("trainable parameters, head included (logarithmic)", "test accuracy"), (&short, &per_cent), scale)?;
+    axes(&mut chart, ("trainable parameters, head included (logarithmic)", "test accuracy"), (&short, &per_cent), true, scale)?;
 
     let mut front: Vec<(f64, f64)> =
         entries.iter().filter(|e| e.on_front).map(|e| (e.trainable.max(1) as f64, e.group.mean)).collect();
@@ -246,7 +257,7 @@ pub fn pareto<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u32) 
         chart.draw_series([Circle::new(here, 6 * s, style)])?;
 
         let text = shortened(&entry.label, 34);
-        let style = font(12, scale);
+        let style = level(12, scale);
         let wide = area.estimate_text_size(&text, &style).map_or(text.len() as i32 * 7 * s, |(w, _)| w as i32);
         let (x, y) = chart.backend_coord(&here);
         let right_end = area.dim_in_pixel().0 as i32 - 14 * s;
@@ -255,14 +266,14 @@ pub fn pareto<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u32) 
                 && left > 60 * s
                 && taken.iter().all(|(l, r, m)| left > *r || left + wide < *l || (m - middle).abs() > 15 * s)
         };
-        // Right of the point, left of it, then further up and down.
+        // Above the front's line, right or left of the point; then further up and down.
         let mut places = Vec::new();
-        for rise in [0, -16, 16, -32, 32, -48, 48] {
+        for rise in [-11, 12, -26, 27, -42, 43, 58] {
             places.extend([(x + 11 * s, y + rise * s), (x - 11 * s - wide, y + rise * s)]);
         }
         let (left, middle) = places.iter().copied().find(|(left, middle)| free(*left, *middle)).unwrap_or(places[0]);
         taken.push((left, left + wide, middle));
-        area.draw(&Text::new(text, (left, middle - 7 * s), style))?;
+        area.draw(&Text::new(text, (left, middle), style))?;
     }
     Ok(())
 }

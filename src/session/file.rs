@@ -116,7 +116,10 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let fail =
         || format!("cannot write {}. Is there room on the disk, and may you write to {}?", path.display(), folder.display());
     std::fs::create_dir_all(folder).with_context(fail)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(fail)?;
+    let mut file = tempfile::Builder::new();
+    #[cfg(unix)]
+    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // what the user's umask leaves of it, as for any file
+    let mut file = file.tempfile_in(folder).with_context(fail)?;
     file.write_all(bytes).with_context(fail)?;
     file.as_file().sync_all().with_context(fail)?;
     file.persist(path).map_err(|e| e.error).with_context(fail)?;
