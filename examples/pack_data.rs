@@ -10,6 +10,8 @@
 //!
 //! The same packages give the same files, byte for byte.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it finds")]
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Bad input: each a clear message that names the file and the remedy; never a panic, nothing written half.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -119,7 +121,7 @@ fn session_fault(toml: &str, words: &[&str]) {
     for command in ["plan", "train"] {
         says(&petl(home.path(), &[command, text(&path)]), 2, &all);
     }
-    assert_eq!(files(home.path()), [path.clone()], "something was written");
+    assert_eq!(files(home.path()), std::slice::from_ref(&path), "something was written");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), toml, "the session was changed");
 }
 

@@ -1,5 +1,7 @@
 //! The command line as a person meets it: the built program, its output and its exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

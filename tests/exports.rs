@@ -1,6 +1,8 @@
 //! What leaves: every form is written, read back and compared; what does not fit is refused with words; folders that PEFT wrote
 //! give PEFT's logits here.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -49,7 +49,6 @@ fn read(place: &str, png: &[u8], csv: &str) -> Result<Samples> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
     use crate::session::settings::Value;

@@ -84,7 +84,6 @@ fn embedded(style: &str) -> Result<(&'static str, &'static [u8], &'static str)> 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
     use crate::session::settings::Value;

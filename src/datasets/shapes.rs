@@ -104,7 +104,6 @@ fn places(count: usize, rng: &mut ChaCha8Rng) -> Vec<(Point, f32)> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
     use crate::session::settings::Value;

@@ -91,7 +91,6 @@ fn tile(sheet: &[u8], width: usize, side: usize, column: usize, row: usize) -> V
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 

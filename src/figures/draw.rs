@@ -39,11 +39,14 @@ fn level(points: u32, scale: u32) -> TextStyle<'static> {
     font(points, scale).pos(Pos::new(HPos::Left, VPos::Center))
 }
 
+/// How an axis writes its numbers.
+type Words<'f> = &'f dyn Fn(&f64) -> String;
+
 /// Axes and grid in one manner for all charts.
 fn axes<'a, B, X, Y>(
     chart: &mut ChartContext<'a, B, Cartesian2d<X, Y>>,
     (x, y): (&str, &str),
-    (format_x, format_y): (&dyn Fn(&f64) -> String, &dyn Fn(&f64) -> String),
+    (format_x, format_y): (Words, Words),
     level_lines: bool,
     scale: u32,
 ) -> Drawn<B>

@@ -38,7 +38,7 @@ struct Ladder;
 
 /// The blocks (from 0) that have a rung.
 fn rungs(blocks: usize, every: usize) -> Vec<usize> {
-    (0..blocks).filter(|n| (blocks - 1 - n) % every.max(1) == 0).collect()
+    (0..blocks).filter(|n| (blocks - 1 - n).is_multiple_of(every.max(1))).collect()
 }
 
 impl Method for Ladder {

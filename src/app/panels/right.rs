@@ -134,10 +134,10 @@ fn one(ui: &mut Ui, problem: &Problem, asked: &mut Vec<Command>) {
     frame.show(ui, |ui| {
         ui.set_width(ui.available_width());
         ui.label(&problem.words).on_hover_text(&problem.place);
-        if let Some(remedy) = &problem.remedy {
-            if ui.button(remedy.label()).clicked() {
-                asked.push(Command::Edit(edit(remedy)));
-            }
+        if let Some(remedy) = &problem.remedy
+            && ui.button(remedy.label()).clicked()
+        {
+            asked.push(Command::Edit(edit(remedy)));
         }
     });
 }
