@@ -157,7 +157,10 @@ fn places(run: &Run) -> String {
         let place = session.methods.get(m.index).map_or(String::new(), |placed| placed.place.words());
         format!("{place} ({})", m.sites.len())
     };
-    plan.members.iter().map(words).collect::<Vec<_>>().join(" + ")
+    match plan.members.as_slice() {
+        [] => "(head alone)".to_owned(),
+        members => members.iter().map(words).collect::<Vec<_>>().join(" + "),
+    }
 }
 
 fn row(run: &Run, verdict: &Verdict) -> Vec<String> {

@@ -269,9 +269,10 @@ pub fn pareto<B: DrawingBackend>(area: &Area<B>, entries: &[Entry], scale: u32) 
                 && left > 60 * s
                 && taken.iter().all(|(l, r, m)| left > *r || left + wide < *l || (m - middle).abs() > 15 * s)
         };
-        // Above the front's line, right or left of the point; then further up and down.
+        // What is on the front stands above its line, the rest below it; right or left of the point, then further off.
         let mut places = Vec::new();
-        for rise in [-11, 12, -26, 27, -42, 43, 58] {
+        let away = if entry.on_front { -1 } else { 1 };
+        for rise in [11, -12, 26, -27, 42, -43, 58].map(|rise| rise * away) {
             places.extend([(x + 11 * s, y + rise * s), (x - 11 * s - wide, y + rise * s)]);
         }
         let (left, middle) = places.iter().copied().find(|(left, middle)| free(*left, *middle)).unwrap_or(places[0]);
