@@ -18,11 +18,11 @@ pub const CARD: Card = Card {
     count: "r · (d_in + d_out) a place",
     paper: "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models",
     year: 2021,
-    caution: "A rank that is too low for the task shows as a training loss that stays high; plain α / r makes high ranks learn slowly (use rslora).",
+    caution: "A rank that is too low for the task shows as a training loss that stays high; plain α / r makes high ranks learn slowly (scale by √r instead).",
     licence: "MIT",
     fields: &[
         Field::whole("rank", 1, 512, 8, "Width r of the low-rank path."),
-        Field::real("alpha", 0.0, 4096.0, 16.0, "Strength α of the change; the scale is α / r, or α / √r with rslora."),
+        Field::real("alpha", 0.0, 4096.0, 16.0, "Strength α of the change; the scale is α / r, or α / √r by the setting below."),
         DROPOUT,
         Field::choice(
             "scaling",
