@@ -34,9 +34,13 @@ static CARD: Card = Card {
     family: Family::Scale,
     help: "Scales and shifts what every norm gives.",
     formula: "y ← γ ⊙ y + β",
+    drawing: "x ──█ norm █── ⊙ ▒ γ ▒── + ▒ β ▒── y",
     count: "2 · d a place",
+    published: &[],
     paper: "Lian et al., Scaling and Shifting Your Features",
     year: 2022,
+    learning_rate: 1e-2,
+    released: "Not compared.",
     caution: "Folds into the layer before it.",
     licence: "MIT",
     fields: &[],
@@ -65,7 +69,7 @@ fn main() -> Result<()> {
     println!("{}: {} parameters at {} places", CARD.title, plan.trainable(), plan.members[0].sites.len());
 
     let Model { backbone, weights, .. } = Model::make(&session, &device)?;
-    let bag = Bag::make(&plan.specs(), &weights, session.seed, &device)?;
+    let bag = Bag::make(&plan, &weights, session.seed, &device)?;
     let mut model = Model { plan, backbone, weights, bag, device };
     let data = model::data(&session)?;
     let mut optimiser = optimise::Optimiser::new(&session.recipe, Default::default());

@@ -198,7 +198,7 @@ fn fixture_model(methods: Vec<Placed>, params: &tensors::Named) -> Model {
     assert!(problems.is_empty(), "{problems:?}");
     let device = Device::flex();
     let (weights, _) = transformers::read_base(&fixture("base_vit"), &plan.anatomy, &device).unwrap();
-    let mut bag = Bag::make(&plan.specs(), &weights, 0, &device).unwrap();
+    let mut bag = Bag::make(&plan, &weights, 0, &device).unwrap();
     bag.load(params, &device).unwrap();
     Model { plan, backbone: &FIXTURE, weights, bag, device }
 }
@@ -273,7 +273,7 @@ fn ia3_is_written_with_pefts_shapes() {
     let session = Session { methods: methods.clone(), ..tiny("ia3", &[]) };
     let plan = Plan::on(&session, FIXTURE.declare(), 3, &mut vec![]);
     let params =
-        plan.specs().into_iter().map(|(key, spec)| (key, TensorData::new(vec![0.5f32; spec.count()], [spec.rows, spec.cols])));
+        plan.specs().into_iter().map(|(key, spec)| (key, TensorData::new(vec![0.5f32; spec.size()], [spec.rows, spec.cols])));
     let ours = peft::parts(&plan, &params.collect()).unwrap();
     let theirs = tensors::read(&fixture("ia3/adapter_model.safetensors"), "").unwrap();
     let mut met = 0;

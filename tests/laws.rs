@@ -46,48 +46,19 @@ fn optimiser(rate: f64) -> Optimiser {
 
 #[test]
 fn counts_are_those_of_the_papers() {
-    let count = |card: &Card, place: Place, settings: &[(&str, Value)]| {
-        let mut set = Settings::default();
-        settings.iter().for_each(|(name, value)| set.set(name, value.clone()));
-        let mut problems = vec![];
-        let stack = vec![Placed { place, ..placed(card, set) }];
-        let plan = Plan::on(&session(stack), vit::B_16.declare(), 100, &mut problems);
-        assert!(problems.is_empty(), "{problems:?}");
-        assert_eq!(plan.head_count(), 768 * 100 + 100, "head");
-        plan.trainable()
-    };
-    let whole = |n| Value::Whole(n);
-    let text = |t: &str| Value::Text(t.into());
-    let at = |card: &Card| Place::roles(card.default_roles);
-    assert_eq!(count(&methods::lora::CARD, at(&methods::lora::CARD), &[("rank", whole(8))]), 294_912, "LoRA r 8 on q, v");
-    let adaptformer = [("bottleneck", whole(8)), ("form", text("parallel")), ("scale", Value::Real(0.1))];
-    assert_eq!(count(&methods::bottleneck::CARD, Place::roles(&[Role::Mlp]), &adaptformer), 156_768, "AdaptFormer r 8");
-    assert_eq!(count(&methods::bitfit::CARD, at(&methods::bitfit::CARD), &[]), 102_912, "BitFit");
-    let shallow = [("tokens", whole(100)), ("depth", text("shallow"))];
-    assert_eq!(count(&methods::prompt::CARD, at(&methods::prompt::CARD), &shallow), 76_800, "VPT-shallow, 100 tokens");
-    let deep = [("tokens", whole(100)), ("depth", text("deep"))];
-    assert_eq!(count(&methods::prompt::CARD, at(&methods::prompt::CARD), &deep), 12 * 76_800, "VPT-deep, 100 tokens");
-    assert_eq!(count(&methods::full::CARD, at(&methods::full::CARD), &[]), 85_798_656, "ViT-B/16 without its head");
-    assert_eq!(
-        count(&methods::ia3::CARD, at(&methods::ia3::CARD), &[]),
-        12 * (2 * 768 + 3072),
-        "IA3 on k, v and the hidden layer"
-    );
-    assert_eq!(count(&methods::prefix::CARD, at(&methods::prefix::CARD), &[("length", whole(16))]), 12 * 2 * 16 * 768, "prefix");
-    // methods/05: n(4 d_s² + 2 d_s h/r + vectors) + (n + 1)(d d_s + d_s) + d_s d + d, gates and norms
-    let (s, h, n) = (96, 384, 12);
-    let block = 4 * (s * s + s) + (s * h + h) + (h * s + s) + 4 * s + 1;
-    let ladder = n * block + (n + 1) * (768 * s + s) + 2 * s + s * 768 + 768;
-    assert_eq!(count(&methods::lst::CARD, at(&methods::lst::CARD), &[("reduction", whole(8))]), ladder, "LST r 8");
-}
-
-#[test]
-fn the_attention_and_mlp_adapters_count_twice_as_houlsby_says() {
-    let card = &methods::bottleneck::CARD;
-    let mut problems = vec![];
-    let stack = vec![Placed { place: Place::roles(&[Role::Attn, Role::Mlp]), ..placed(card, Settings::default()) }];
-    let plan = Plan::on(&session(stack), vit::B_16.declare(), 10, &mut problems);
-    assert_eq!(plan.trainable(), 24 * (2 * 768 * 16 + 16 + 768));
+    for card in methods::CATALOG {
+        for published in card.published {
+            let mut set = Settings::default();
+            published.settings.iter().for_each(|(name, text)| set.set(name, read(card.fields, name, text)));
+            let mut problems = vec![];
+            let stack = vec![Placed { place: Place::roles(published.roles), ..placed(card, set) }];
+            let plan = Plan::on(&session(stack), vit::B_16.declare(), 100, &mut problems);
+            assert!(problems.is_empty(), "{}, {}: {problems:?}", card.name, published.what);
+            assert_eq!(plan.head_count(), 768 * 100 + 100, "head");
+            assert_eq!(plan.trainable(), published.trainable, "{}, {}", card.name, published.what);
+        }
+        assert!(!card.published.is_empty(), "{}: no count to hold it to", card.name);
+    }
 }
 
 #[test]
@@ -217,7 +188,7 @@ fn folded_weights_give_the_unfolded_output() {
         let mut plain = toy(&session(vec![]));
         plain.weights = merged;
         let head = bag.params.iter().filter(|(k, _)| k.starts_with("head/"));
-        plain.bag = Bag { params: head.map(|(k, v)| (k.clone(), v.clone())).collect() };
+        plain.bag = Bag { params: head.map(|(k, v)| (k.clone(), v.clone())).collect(), ..Bag::default() };
         let difference = apart(&unfolded, &logits(&plain));
         assert!(difference < 1e-5, "{names:?}: {difference}");
         let moved = apart(&unfolded, &logits(&toy(&session(vec![]))));
@@ -251,84 +222,6 @@ fn two_runs_of_one_seed_are_the_same_and_another_seed_is_not() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
-}
-
-#[test]
-fn a_ladders_gates_open_and_close() {
-    // methods/05 (h): a gate at 0 gives one half of each; wide open, the rung's block is not heard; shut, only it is.
-    let model = toy(&session(vec![placed(&methods::lst::CARD, Settings::default())]));
-    let with = |gate: f32, tap: f32| {
-        let mut bag = model.bag.frozen();
-        for (key, value) in &mut bag.params {
-            if key.contains("/a_") {
-                *value = value.ones_like() * gate;
-            }
-        }
-        let mut weights = model.weights.clone();
-        // Move the output of block 2 only: the side network's last rung.
-        let name = "blocks.1.mlp.down.bias".to_owned();
-        weights.insert(name.clone(), weights[&name].clone() + tap);
-        let moved = Model {
-            plan: Plan::on(&session(vec![placed(&methods::lst::CARD, Settings::default())]), TOY.declare(), CLASSES, &mut vec![]),
-            backbone: &TOY,
-            weights,
-            bag: bag.clone(),
-            device: model.device.clone(),
-        };
-        logits(&moved)
-    };
-    assert!(apart(&with(100.0, 0.0), &with(100.0, 1.0)) < 1e-6, "open gates must not hear the block");
-    assert!(apart(&with(-100.0, 0.0), &with(-100.0, 1.0)) > 1e-4, "shut gates must hear it");
-    let half =
-        model.bag.params.iter().filter(|(k, _)| k.contains("/a_")).all(|(_, v)| v.clone().inner().into_scalar::<f32>() == 0.0);
-    assert!(half, "gates start at 0, which is one half");
-}
-
-#[test]
-fn the_scale_of_an_adapter_scales_what_it_adds() {
-    // methods/07 (h) 2.
-    let frozen = logits(&toy(&session(vec![])));
-    let at = |scale: f64| {
-        let mut set = Settings::default();
-        set.set("scale", Value::Real(scale));
-        let mut model = toy(&session(vec![placed(&methods::bottleneck::CARD, set)]));
-        for (key, value) in &mut model.bag.params {
-            if key.ends_with("/up") {
-                let up = burn::tensor::TensorData::new(common::numbers(16 * 24, 0.3), [16, 24]);
-                *value = Tensor::<2>::from_data(up, &model.device).autodiff().require_grad();
-            }
-        }
-        logits(&model)
-    };
-    assert_eq!(at(0.0), frozen, "s = 0 adds nothing");
-    assert!(apart(&at(1.0), &frozen) > 1e-3);
-}
-
-#[test]
-fn a_prefix_of_keys_far_away_takes_no_attention() {
-    // methods/07: prefix tuning is a gated sum whose gate falls with the prefix's scores. Keys that point against every
-    // query leave the frozen output.
-    let card = &methods::prefix::CARD;
-    let model = toy(&session(vec![placed(card, Settings::default())]));
-    let mut bag = model.bag.frozen();
-    let mut weights = model.weights.clone();
-    for block in 0..TOY.blocks {
-        // Queries of constant sign: zero weight, bias one.
-        let q = format!("blocks.{block}.attn.q");
-        for (part, value) in [("weight", 0.0), ("bias", 1.0)] {
-            let name = format!("{q}.{part}");
-            weights.insert(name.clone(), weights[&name].clone() * 0.0 + value);
-        }
-    }
-    for (key, value) in &mut bag.params {
-        if key.contains("attn.k/") {
-            *value = value.ones_like() * -1e4;
-        }
-    }
-    let gone = Model { plan: model.plan, backbone: &TOY, weights: weights.clone(), bag, device: model.device };
-    let mut plain = toy(&session(vec![]));
-    plain.weights = weights;
-    assert!(apart(&logits(&gone), &logits(&plain)) < 1e-5);
 }
 
 #[test]
@@ -389,10 +282,12 @@ fn cards_speak_for_themselves() {
             ("caution", card.caution),
             ("licence", card.licence),
             ("count", card.count),
+            ("drawing", card.drawing),
+            ("released", card.released),
         ] {
             assert!(!words.is_empty(), "{}: no {what}", card.name);
         }
-        assert!(card.help.ends_with('.') && card.year > 1990, "{}", card.name);
+        assert!(card.help.ends_with('.') && card.year > 1990 && card.learning_rate > 0.0, "{}", card.name);
         assert!(!card.default_roles.is_empty() && card.default_roles.iter().all(|r| card.roles.contains(r)), "{}", card.name);
         for field in card.fields {
             assert!(field.help.ends_with('.'), "{}.{}: help is a sentence", card.name, field.name);

@@ -85,7 +85,7 @@ fn main() -> Result<()> {
     for head in &HEADS {
         let spec = classify::head(model.plan.anatomy.width, head.classes);
         let specs: Vec<_> = spec.into_iter().map(|s| (format!("{}/{}", head.name, s.name), s)).collect();
-        model.bag.params.extend(Bag::make(&specs, &model.weights, arguments.seed, &device)?.params);
+        model.bag.params.extend(Bag::of(&specs, &model.weights, &BTreeMap::new(), arguments.seed, &device)?.params);
     }
     let mut optimiser = Optimiser::new(&recipe, BTreeMap::new());
     let mut rng = ChaCha8Rng::seed_from_u64(arguments.seed);

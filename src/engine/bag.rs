@@ -1,8 +1,9 @@
-//! The bag: every trainable matrix of a run under its name, and nothing else. Optimiser, clipping, checkpoint and export
+//! The bag: every trainable matrix of a run under its name, and the constants that go with them. Optimiser, clipping, checkpoint and export
 //! are written once, here and in `optimise`, instead of once a method. Lives on the autodiff device; the backbone never
 //! does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -10,43 +11,112 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::engine::random;
-use crate::methods::{Init, ParamSpec};
+use crate::methods::{Init, ParamSpec, Scope};
 use crate::plan::anatomy::Site;
+use crate::plan::{Member, Plan};
 use crate::session::settings::Settings;
 
 /// Frozen matrices by full name: `blocks.0.attn.q.weight`, `[rows, cols]`, on the plain device.
 pub type Weights = BTreeMap<String, Tensor<2>>;
 
-/// The trainable matrices by key: `0.lora/blocks.0.attn.q/A`, `head/weight`.
+/// What was measured before the start, by position in the stack and site.
+pub type Measured = BTreeMap<(usize, String), Vec<f32>>;
+
+/// The matrices of a run by key: `0.lora/blocks.0.attn.q/A`, `0.vera/all/A`, `head/weight`.
 #[derive(Clone, Default)]
 pub struct Bag {
+    /// Trained.
     pub params: BTreeMap<String, Tensor<2>>,
+    /// Kept as they started: masks, indices, random projections.
+    pub constants: BTreeMap<String, Constant>,
+}
+
+/// A matrix that is not trained, on the plain device and in host memory.
+#[derive(Clone)]
+pub struct Constant {
+    pub tensor: Tensor<2>,
+    pub host: Arc<[f32]>,
+}
+
+impl Constant {
+    fn new(values: Vec<f32>, rows: usize, cols: usize, device: &Device) -> Constant {
+        let host = values.clone().into();
+        Constant { tensor: Tensor::from_data(TensorData::new(values, [rows, cols]), device), host }
+    }
 }
 
 impl Bag {
-    /// Makes every parameter of `specs` (key, spec). Each key draws from a stream of its own, so that adding a method
-    /// never changes how another one starts.
-    pub fn make(specs: &[(String, ParamSpec)], weights: &Weights, seed: u64, device: &Device) -> Result<Bag> {
-        let mut params = BTreeMap::new();
+    /// Makes every parameter of `plan`. Each key draws from a stream of its own, so that adding a method never changes how
+    /// another one starts.
+    ///
+    /// # Errors
+    /// When a parameter starts from a frozen part that the backbone lacks, or a method forgot a value of its own.
+    pub fn make(plan: &Plan, weights: &Weights, seed: u64, device: &Device) -> Result<Bag> {
+        Bag::make_with(plan, weights, &Measured::new(), seed, device)
+    }
+
+    /// The same with what `engine::calibrate` measured.
+    ///
+    /// # Errors
+    /// As `make`.
+    pub fn make_with(plan: &Plan, weights: &Weights, measured: &Measured, seed: u64, device: &Device) -> Result<Bag> {
+        let own: BTreeMap<String, Vec<f32>> =
+            plan.members.iter().flat_map(|m| starts(plan, m, weights, measured, seed)).collect();
+        Bag::of(&plan.specs(), weights, &own, seed, device)
+    }
+
+    /// Makes every parameter of `specs` (key, spec); `own` holds those that methods give themselves.
+    ///
+    /// # Errors
+    /// As `make`.
+    pub fn of(
+        specs: &[(String, ParamSpec)],
+        weights: &Weights,
+        own: &BTreeMap<String, Vec<f32>>,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Bag> {
+        let mut bag = Bag::default();
         for (key, spec) in specs {
-            let tensor = match spec.init {
-                Init::Frozen(part) => {
-                    let site = key.split('/').nth(1).unwrap_or_default();
-                    let name = format!("{site}.{part}");
-                    let frozen =
-                        weights.get(&name).with_context(|| format!("`{key}` starts from `{name}`, which the backbone lacks"))?;
-                    // A copy through host memory: the trained tensor must never share storage with the frozen one.
-                    Tensor::from_data(frozen.to_data(), device)
-                }
-                init => {
-                    let mut rng = ChaCha8Rng::seed_from_u64(random::stream(seed, key));
-                    let values = random::values(&mut rng, init, spec.count());
-                    Tensor::from_data(TensorData::new(values, [spec.rows, spec.cols]), device)
-                }
-            };
-            params.insert(key.clone(), trainable(tensor));
+            bag.insert(key, spec, weights, own, seed, device)?;
         }
-        Ok(Bag { params })
+        Ok(bag)
+    }
+
+    fn insert(
+        &mut self,
+        key: &str,
+        spec: &ParamSpec,
+        weights: &Weights,
+        own: &BTreeMap<String, Vec<f32>>,
+        seed: u64,
+        device: &Device,
+    ) -> Result<()> {
+        let values = match spec.init {
+            Init::Frozen(part) => {
+                let site = key.split('/').nth(1).unwrap_or_default();
+                let name = format!("{site}.{part}");
+                let frozen =
+                    weights.get(&name).with_context(|| format!("`{key}` starts from `{name}`, which the backbone lacks"))?;
+                // A copy through host memory: the trained tensor must never share storage with the frozen one.
+                super::model::host(frozen.clone())?
+            }
+            Init::Own => own.get(key).cloned().with_context(|| format!("its method gives `{key}` no first value"))?,
+            init => {
+                let mut rng = ChaCha8Rng::seed_from_u64(random::stream(seed, key));
+                random::values(&mut rng, init, spec.size())
+            }
+        };
+        if values.len() != spec.size() {
+            bail!("`{key}` starts with {} values where {} x {} are declared", values.len(), spec.rows, spec.cols);
+        }
+        if spec.trainable {
+            let tensor = Tensor::from_data(TensorData::new(values, [spec.rows, spec.cols]), device);
+            self.params.insert(key.to_owned(), trainable(tensor));
+        } else {
+            self.constants.insert(key.to_owned(), Constant::new(values, spec.rows, spec.cols, device));
+        }
+        Ok(())
     }
 
     /// Each parameter's gradient, plain; a parameter that had no part in the loss is left out.
@@ -56,36 +126,50 @@ impl Bag {
 
     /// The same values outside the graph, for evaluation and export.
     pub fn frozen(&self) -> Bag {
-        Bag { params: self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner())).collect() }
+        let params = self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner())).collect();
+        Bag { params, constants: self.constants.clone() }
     }
 
     /// The same values as leaves of a graph of their own: shards on several threads that shared leaves would wait for each
     /// other, since Burn locks connected graphs as one.
     pub fn leaves(&self) -> Bag {
-        Bag { params: self.params.iter().map(|(k, v)| (k.clone(), trainable(v.clone()))).collect() }
+        let params = self.params.iter().map(|(k, v)| (k.clone(), trainable(v.clone()))).collect();
+        Bag { params, constants: self.constants.clone() }
     }
 
     /// Replaces every value by those of `values`, which must have the same names and shapes.
+    ///
+    /// # Errors
+    /// When one is missing, surplus or of another shape.
     pub fn load(&mut self, values: &BTreeMap<String, TensorData>, device: &Device) -> Result<()> {
-        for (key, param) in &mut self.params {
+        let fitting = |key: &str, dims: [usize; 2]| -> Result<TensorData> {
             let Some(data) = values.get(key) else { bail!("the adapter lacks `{key}`") };
-            let dims = param.dims();
             if data.shape().as_slice() != dims {
                 bail!("`{key}` is {:?} in the adapter, but this session makes it {dims:?}", data.shape().as_slice());
             }
-            *param = trainable(Tensor::from_data(data.clone(), device));
-        }
-        if let Some(key) = values.keys().find(|key| !self.params.contains_key(*key)) {
+            Ok(data.clone())
+        };
+        if let Some(key) = values.keys().find(|key| !self.params.contains_key(*key) && !self.constants.contains_key(*key)) {
             bail!("the adapter holds `{key}`, which this session does not place");
+        }
+        for (key, param) in &mut self.params {
+            *param = trainable(Tensor::from_data(fitting(key, param.dims())?, device));
+        }
+        for (key, constant) in &mut self.constants {
+            let dims = constant.tensor.dims();
+            let values = fitting(key, dims)?.try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("`{key}`: {e:?}"))?;
+            *constant = Constant::new(values, dims[0], dims[1], device);
         }
         Ok(())
     }
 
-    /// Every value, read back to host memory.
+    /// Every value, constants included, read back to host memory.
     pub fn data(&self) -> BTreeMap<String, TensorData> {
-        self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner().to_data())).collect()
+        let constants = self.constants.iter().map(|(k, v)| (k.clone(), v.tensor.to_data()));
+        self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner().to_data())).chain(constants).collect()
     }
 
+    /// Trainable parameters in it.
     pub fn count(&self) -> usize {
         self.params.values().map(|t| t.dims().iter().product::<usize>()).sum()
     }
@@ -114,11 +198,40 @@ impl At<'_> {
     /// # Panics
     /// When the plan did not declare it; the catalogue law finds that.
     pub fn param(&self, name: &str) -> Tensor<2> {
+        self.find(&format!("{}{name}", self.prefix))
+    }
+
+    /// The parameter `name` that all places of this method share, `[rows, cols]`.
+    ///
+    /// # Panics
+    /// As `param`.
+    pub fn shared(&self, name: &str) -> Tensor<2> {
+        self.find(&self.shared_key(name))
+    }
+
+    /// The values of the constant `name` of this placement, row by row, without reading back from the device.
+    ///
+    /// # Panics
+    /// As `param`, and when it is trained.
+    pub fn host(&self, name: &str) -> &[f32] {
         let key = format!("{}{name}", self.prefix);
-        match self.bag.params.get(&key) {
+        match self.bag.constants.get(&key) {
+            Some(constant) => &constant.host,
+            None => panic!("`{key}` is used as a constant but was not declared as one by the method's plan"),
+        }
+    }
+
+    fn find(&self, key: &str) -> Tensor<2> {
+        let constant = || self.bag.constants.get(key).map(|c| &c.tensor);
+        match self.bag.params.get(key).or_else(constant) {
             Some(tensor) => tensor.clone(),
             None => panic!("`{key}` is used but was not declared by the method's plan"),
         }
+    }
+
+    fn shared_key(&self, name: &str) -> String {
+        let stem = self.prefix.split('/').next().unwrap_or_default();
+        format!("{stem}/{ALL}/{name}")
     }
 
     /// While training: a seed for this placement at this step, so that dropout is the same on every device and thread.
@@ -128,11 +241,70 @@ impl At<'_> {
 
     /// Whether this placement declared `name`.
     pub fn has(&self, name: &str) -> bool {
-        self.bag.params.contains_key(&format!("{}{name}", self.prefix))
+        let key = format!("{}{name}", self.prefix);
+        self.bag.params.contains_key(&key) || self.bag.constants.contains_key(&key)
     }
 }
 
-/// The key of a parameter in the bag.
+/// What a method sees when it gives first values of its own, one placed site.
+pub struct Start<'a> {
+    pub site: &'a Site,
+    pub set: &'a Settings,
+    /// What `Method::measures` asked for; none while nothing was measured (a plan's dry model, an adapter being loaded).
+    pub measured: Option<&'a [f32]>,
+    /// A seed of this placement.
+    pub seed: u64,
+    index: usize,
+    method: &'static str,
+    weights: &'a Weights,
+}
+
+impl Start<'_> {
+    /// The site's frozen `part`, row by row; empty when the backbone has none.
+    pub fn frozen(&self, part: &str) -> Vec<f32> {
+        let tensor = self.weights.get(&format!("{}.{part}", self.site.path));
+        tensor.and_then(|t| super::model::host(t.clone()).ok()).unwrap_or_default()
+    }
+
+    pub fn key(&self, name: &str) -> String {
+        key(self.index, self.method, &self.site.path, name)
+    }
+
+    pub fn shared_key(&self, name: &str) -> String {
+        key(self.index, self.method, ALL, name)
+    }
+}
+
+/// The first values that `member` gives itself.
+fn starts(plan: &Plan, member: &Member, weights: &Weights, measured: &Measured, seed: u64) -> Vec<(String, Vec<f32>)> {
+    if !member.placements.iter().flat_map(|p| &p.params).any(|p| p.init == Init::Own) {
+        return vec![];
+    }
+    let mut places = Vec::new();
+    for path in &member.sites {
+        let Some(site) = plan.anatomy.site(path) else { continue };
+        places.push(Start {
+            site,
+            set: &member.settings,
+            measured: measured.get(&(member.index, path.clone())).map(Vec::as_slice),
+            seed: random::stream(seed, &format!("{}.{}/{path}", member.index, member.card.name)),
+            index: member.index,
+            method: member.card.name,
+            weights,
+        });
+    }
+    member.card.method.start(&places)
+}
+
+/// Stands in a key for the site of a parameter that all places of a method share.
+pub const ALL: &str = "all";
+
+/// The key of a parameter in the bag, as `spec` is scoped.
+pub fn key_of(index: usize, method: &str, site: &str, spec: &ParamSpec) -> String {
+    key(index, method, if spec.scope == Scope::Method { ALL } else { site }, &spec.name)
+}
+
+/// A key in the bag.
 pub fn key(index: usize, method: &str, site: &str, param: &str) -> String {
     format!("{index}.{method}/{site}/{param}")
 }

@@ -39,7 +39,7 @@ impl Model {
         let card =
             backbones::find(&session.backbone.name).with_context(|| format!("unknown backbone `{}`", session.backbone.name))?;
         let weights = card.backbone.weights(&session.backbone.settings.filled(card.fields), session.seed, device)?;
-        let bag = Bag::make(&plan.specs(), &weights, session.seed, device)?;
+        let bag = Bag::make(&plan, &weights, session.seed, device)?;
         Ok(Model { plan, backbone: card.backbone, weights, bag, device: device.clone() })
     }
 
@@ -53,6 +53,11 @@ impl Model {
     /// Logits `[batch, classes]` of `pixels` with the parameters of `bag`.
     pub fn logits(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
         classify::logits(bag, classify::pooled(self.features(bag, pixels, noise)))
+    }
+
+    /// What the methods of the stack add to the loss `[1]`, if any of them adds something.
+    pub fn penalty(&self, bag: &Bag) -> Option<Tensor<1>> {
+        Tuner::new(&self.plan, &self.weights, bag, None).penalty()
     }
 
     /// Logits of the samples `picked`, in host memory row by row; dropout off, no graph.

@@ -12,10 +12,10 @@ pub fn stream(seed: u64, name: &str) -> u64 {
     hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// `count` values drawn as `init` says; `Init::Frozen` has no values of its own and gives zeros.
+/// `count` values drawn as `init` says; `Init::Frozen` and `Init::Own` come from elsewhere and give zeros.
 pub fn values(rng: &mut ChaCha8Rng, init: Init, count: usize) -> Vec<f32> {
     match init {
-        Init::Zeros | Init::Frozen(_) => vec![0.0; count],
+        Init::Zeros | Init::Frozen(_) | Init::Own => vec![0.0; count],
         Init::Ones => vec![1.0; count],
         Init::Constant(c) => vec![c as f32; count],
         Init::Uniform(bound) => (0..count).map(|_| (rng.random_range(-1.0..1.0) * bound) as f32).collect(),

@@ -15,6 +15,7 @@ use super::optimise::{Optimiser, learning_rate};
 use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
+use crate::methods::Moment;
 use crate::session::{Session, file};
 use crate::tasks::classify;
 
@@ -162,11 +163,7 @@ pub struct Trainer {
 
 impl Trainer {
     pub fn new(session: &Session, model: &Model, data: &Loaded) -> Result<Trainer> {
-        let factors = model.plan.members.iter().flat_map(|member| {
-            let prefix = format!("{}.", member.index);
-            model.bag.params.keys().filter(move |k| k.starts_with(&prefix)).map(|k| (k.clone(), member.learning_rate_factor))
-        });
-        let optimiser = Optimiser::new(&session.recipe, factors.collect());
+        let optimiser = Optimiser::new(&session.recipe, model.plan.rates());
         let batches = data.train.len().div_ceil(session.recipe.batch_size);
         let still = model.plan.members.is_empty() && !session.recipe.flip && session.recipe.crop == 0;
         let probe = match still {
@@ -216,7 +213,11 @@ impl Trainer {
             };
             let answers = logits.clone().inner();
             let share = some.len() as f64 / picked.len() as f64;
-            let loss = classify::loss(logits, labels, smoothing) * share;
+            let mut loss = classify::loss(logits, labels, smoothing);
+            if let Some(more) = model.penalty(&bag) {
+                loss = loss + more;
+            }
+            let loss = loss * share;
             let activations = measure::on_device(&model.device).saturating_sub(held);
             (loss.clone().inner(), answers, bag.gradients(loss.backward()), activations)
         };
@@ -240,8 +241,14 @@ impl Trainer {
             }
         }
         memory.now();
+        let acting = || model.plan.members.iter().filter(|m| m.card.method.acts_between());
+        let kept = if acting().next().is_some() { gradients.clone() } else { BTreeMap::new() };
         let squares = self.optimiser.step(&mut model.bag, gradients, rate);
         self.done += 1;
+        let moment = Moment { done: self.done, steps: self.steps };
+        for member in acting() {
+            member.card.method.between(moment, member, &kept, &mut model.bag);
+        }
         if !reports {
             return Ok(None);
         }

@@ -89,6 +89,22 @@ impl<'a> Tuner<'a> {
         self.standing(site, Door::Readout).fold(y, |y, (member, at)| member.card.method.readout(&at, &taps, y))
     }
 
+    /// The sum of what the placements add to the loss, `[1]`.
+    pub fn penalty(&self) -> Option<Tensor<1>> {
+        let mut sum: Option<Tensor<1>> = None;
+        for member in &self.plan.members {
+            for path in &member.sites {
+                let Some(site) = self.plan.anatomy.site(path) else { continue };
+                let Some(more) = member.card.method.penalty(&self.at(member, site)) else { continue };
+                sum = Some(match sum {
+                    Some(sum) => sum + more,
+                    None => more,
+                });
+            }
+        }
+        sum
+    }
+
     /// The members of the stack that stand at this door, in the order of the stack.
     fn standing<'s>(&'s self, site: &'s str, door: Door) -> impl Iterator<Item = (&'s crate::plan::Member, At<'s>)> + 's {
         self.plan.members.iter().filter(move |m| m.stands(site, door)).filter_map(move |member| {

@@ -3,10 +3,12 @@
 
 use burn::tensor::Tensor;
 
-use super::{Card, Family, Init, Method, ParamSpec, Placement};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::Settings;
+
+const ALL: &[Role] = &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down];
 
 pub const CARD: Card = Card {
     name: "bitfit",
@@ -14,15 +16,19 @@ pub const CARD: Card = Card {
     family: Family::Select,
     help: "Trains only the bias vectors that the backbone already has.",
     formula: "y = x W + b,  b trained",
+    drawing: "x ──█ W █── + ▒ b ▒── y",
     count: "d_out a place that has a bias",
+    published: &[Published { what: "every bias", roles: ALL, settings: &[], trainable: 102_912 }],
     paper: "Ben Zaken et al., BitFit: Simple Parameter-efficient Fine-tuning",
     year: 2022,
+    learning_rate: 1e-3,
+    released: "The released code also trains the task head and lets the user pick biases by name.",
     caution: "Weak on tasks far from pretraining; likes a learning rate ten times that of full fine-tuning.",
     licence: "Apache-2.0",
     fields: &[],
     variants: &[],
-    roles: &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
-    default_roles: &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    roles: ALL,
+    default_roles: ALL,
     identity_at_start: true,
     folds: true,
     method: &BitFit,

@@ -5,7 +5,7 @@
 use burn::tensor::Tensor;
 
 use super::parts::{self, ACTIVATION, DROPOUT, kaiming};
-use super::{Card, Family, Init, Method, ParamSpec, Placement, Variant};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
@@ -16,9 +16,26 @@ pub const CARD: Card = Card {
     family: Family::Adapter,
     help: "A small down-bend-up network in line with, or parallel to, the attention or the MLP branch.",
     formula: "sequential: y ← y + s · σ(y W_dn + b_dn) W_up + b_up;  parallel: the same of the branch's input x",
+    drawing: "x ─┬─█ attn or mlp █─┬───────────────────────⊕─ y\n   │     sequential └─▒ W_dn ▒─ σ ─▒ W_up ▒─ × s ─┘\n   └─ parallel: the same, fed by x",
     count: "2 · d · r + r + d a place",
+    published: &[
+        Published {
+            what: "AdaptFormer, 8 wide",
+            roles: &[Role::Mlp],
+            settings: &[("bottleneck", "8"), ("form", "parallel"), ("scale", "0.1")],
+            trainable: 156_768,
+        }, // methods/12: 12 (2 · 768 · 8 + 8 + 768)
+        Published {
+            what: "Houlsby, 16 wide",
+            roles: &[Role::Attn, Role::Mlp],
+            settings: &[("bottleneck", "16")],
+            trainable: 24 * (2 * 768 * 16 + 16 + 768),
+        },
+    ],
     paper: "Houlsby et al., Parameter-Efficient Transfer Learning for NLP; He et al. (2022) for the parallel forms; Chen et al., AdaptFormer (2022)",
     year: 2019,
+    learning_rate: 1e-3,
+    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1.",
     caution: "It stays in the network: every forward pass pays for it. Sequential forms see the branch's output, parallel ones its normed input.",
     licence: "Apache-2.0",
     fields: &[

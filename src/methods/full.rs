@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Card, Family, Init, Method, ParamSpec, Placement, Variant};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::Settings;
@@ -16,9 +16,13 @@ pub const CARD: Card = Card {
     family: Family::Full,
     help: "Trains the weights themselves, of every place or of those you paint.",
     formula: "W trained from its pretrained value",
+    drawing: "x ──▒ W ▒── y",
     count: "all parameters of a place",
+    published: &[Published { what: "everything but the head", roles: ALL, settings: &[], trainable: 85_798_656 }],
     paper: "the common practice that parameter-efficient methods are measured against",
     year: 2014,
+    learning_rate: 1e-5,
+    released: "None of its own.",
     caution: "Needs gradients, optimiser state and activations for everything it trains, and a learning rate about ten times lower.",
     licence: "MIT OR Apache-2.0",
     fields: &[],

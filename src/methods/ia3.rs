@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 use super::parts::row;
-use super::{Card, Family, Init, Method, ParamSpec, Placement};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::Settings;
@@ -15,9 +15,18 @@ pub const CARD: Card = Card {
     family: Family::Scale,
     help: "Learns one factor for each channel of keys, values and the MLP's hidden layer.",
     formula: "k ← l_k ⊙ k,  v ← l_v ⊙ v,  MLP: W_2 (l_ff ⊙ σ(W_1 x))",
+    drawing: "k ── ⊙ ▒ l_k ▒     v ── ⊙ ▒ l_v ▒\nx ──█ W_1 █─ σ ─ ⊙ ▒ l_ff ▒──█ W_2 █── y",
     count: "d_out at k, v, q, o, up;  d_in at down",
+    published: &[Published {
+        what: "k, v and the hidden layer",
+        roles: &[Role::K, Role::V, Role::Down],
+        settings: &[],
+        trainable: 12 * (2 * 768 + 3072),
+    }],
     paper: "Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
     year: 2022,
+    learning_rate: 3e-3,
+    released: "The paper trains with Adafactor and adds unlikelihood and length-normalised losses for T0; those belong to the task, not to the method.",
     caution: "Very few parameters: it rescales what the network already computes and needs a high learning rate.",
     licence: "MIT",
     fields: &[],

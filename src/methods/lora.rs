@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 use super::parts::{self, DROPOUT, kaiming};
-use super::{Card, Family, Init, Method, ParamSpec, Placement, Variant};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
@@ -15,9 +15,15 @@ pub const CARD: Card = Card {
     family: Family::LowRank,
     help: "Learns a low-rank change beside a frozen weight matrix; nothing is added once it is merged.",
     formula: "y = x W + (x A) B · s,  s = α / r  or  α / √r",
+    drawing: "x ─┬─█ W █────────────⊕─ y\n   └─▒ A ▒─▒ B ▒─ × s ─┘",
     count: "r · (d_in + d_out) a place",
+    published: &[
+        Published { what: "rank 8 on q, v", roles: &[Role::Q, Role::V], settings: &[("rank", "8")], trainable: 294_912 }, // methods/12: 12 · 4 · 768 · 8
+    ],
     paper: "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models",
     year: 2021,
+    learning_rate: 2e-4,
+    released: "The reference code pads merged q, k, v projections; its GPT-2 runs use α 32 at rank 4. PEFT starts A by Kaiming-uniform with a = √5, as here; the paper says Gaussian.",
     caution: "A rank that is too low for the task shows as a training loss that stays high; plain α / r makes high ranks learn slowly (scale by √r instead).",
     licence: "MIT",
     fields: &[

@@ -5,7 +5,7 @@
 use burn::tensor::{Tensor, activation, module};
 
 use super::parts::{dense, kaiming};
-use super::{Card, Family, Init, Method, ParamSpec, Placement};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
@@ -16,9 +16,23 @@ pub const CARD: Card = Card {
     family: Family::Side,
     help: "A narrow transformer beside the backbone reads every block through a gate and answers alone; no gradient enters the trunk.",
     formula: "s_i = Side_i(μ_i s_(i-1) + (1 - μ_i) D_i h_i),  μ_i = σ(a_i / T),  out = U · LN(s_L)",
+    drawing: "█ block 1 █──█ block 2 █── … ──█ block L █\n    │            │                 │\n ▒ D, μ ▒     ▒ D, μ ▒          ▒ D, μ ▒\n ▒ side ▒─────▒ side ▒─── … ────▒ side ▒──▒ U ▒── y",
     count: "blocks · (4 d_s² + 2 d_s h/r + vectors) + (blocks + 1)(d d_s + d_s) + d_s d + d,  d_s = d / r",
+    published: &[Published {
+        what: "reduction 8",
+        roles: &[Role::Head],
+        settings: &[("reduction", "8")],
+        // methods/05: n (4 d_s² + 2 d_s h/r + vectors) + (n + 1)(d d_s + d_s) + the last norm + d_s d + d, with d_s = 96
+        trainable: 12 * (4 * (96 * 96 + 96) + (96 * 384 + 384) + (384 * 96 + 96) + 4 * 96 + 1)
+            + 13 * (768 * 96 + 96)
+            + 2 * 96
+            + 96 * 768
+            + 768,
+    }],
     paper: "Sung, Cho and Bansal, LST: Ladder Side-Tuning",
     year: 2022,
+    learning_rate: 3e-3,
+    released: "The released code can start the side network from pruned backbone weights (Fisher or magnitude); here it starts at random.",
     caution: "Its gain is memory, not parameters. It starts untrained, so the first pass is not the frozen network's; give it a high learning rate.",
     licence: "BSD-2-Clause",
     fields: &[

@@ -13,7 +13,8 @@ pub mod prompt;
 
 use burn::tensor::Tensor;
 
-use crate::engine::bag::At;
+use crate::engine::bag::{At, Bag, Start};
+use crate::plan::Member;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
@@ -46,6 +47,16 @@ pub struct Variant {
     pub settings: &'static [(&'static str, &'static str)],
 }
 
+/// A number of trainable parameters (without head) that the paper or its formula gives for ViT-B/16 at 224 pixels, or for a
+/// network with the same blocks. `tests/laws.rs` holds the method to it, on a plan without weights.
+pub struct Published {
+    pub what: &'static str,
+    pub roles: &'static [Role],
+    /// `name = value`, as in a session file.
+    pub settings: &'static [(&'static str, &'static str)],
+    pub trainable: usize,
+}
+
 /// What the catalogue says of a method; the form, the hover text, the command line and the manual print it.
 pub struct Card {
     pub name: &'static str,
@@ -55,11 +66,19 @@ pub struct Card {
     pub help: &'static str,
     /// The formula, in the paper's letters.
     pub formula: &'static str,
+    /// The method beside the frozen network, in signs of one width: `█` frozen, `▒` trained.
+    pub drawing: &'static str,
     /// Trainable parameters of one placement, in words.
     pub count: &'static str,
+    /// Counts to which the laws hold it.
+    pub published: &'static [Published],
     /// Authors, title, year.
     pub paper: &'static str,
     pub year: u16,
+    /// The paper's learning rate for AdamW (or the nearest that it gives).
+    pub learning_rate: f64,
+    /// What the paper's own released code does otherwise than the paper, or than this program.
+    pub released: &'static str,
     /// When it fails, or what to watch.
     pub caution: &'static str,
     pub licence: &'static str,
@@ -87,25 +106,80 @@ pub enum Init {
     Uniform(f64),
     /// A copy of the site's frozen part of this name.
     Frozen(&'static str),
+    /// The method gives the values itself, in `Method::start`.
+    Own,
 }
 
-/// One trainable matrix `[rows, cols]`; a vector is one row.
+/// Who shares a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One for the placement's site.
+    Site,
+    /// One for all places of this entry of the stack. Declared once, by the first placement.
+    Method,
+}
+
+/// One matrix `[rows, cols]` that a method needs; a vector is one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamSpec {
     pub name: String,
     pub rows: usize,
     pub cols: usize,
     pub init: Init,
+    pub scope: Scope,
+    /// Otherwise it keeps its first value: a mask, a random projection.
+    pub trainable: bool,
+    /// Multiplies the learning rate (LoRA+).
+    pub rate: f64,
 }
 
 impl ParamSpec {
     pub fn new(name: impl Into<String>, rows: usize, cols: usize, init: Init) -> ParamSpec {
-        ParamSpec { name: name.into(), rows, cols, init }
+        ParamSpec { name: name.into(), rows, cols, init, scope: Scope::Site, trainable: true, rate: 1.0 }
     }
 
-    pub fn count(&self) -> usize {
+    /// Shared by all places of the method.
+    pub fn shared(self) -> ParamSpec {
+        ParamSpec { scope: Scope::Method, ..self }
+    }
+
+    /// Kept as it starts.
+    pub fn constant(self) -> ParamSpec {
+        ParamSpec { trainable: false, ..self }
+    }
+
+    /// Trained at `rate` times the learning rate.
+    pub fn rate(self, rate: f64) -> ParamSpec {
+        ParamSpec { rate, ..self }
+    }
+
+    pub fn size(&self) -> usize {
         self.rows * self.cols
     }
+
+    /// Trainable parameters in it.
+    pub fn count(&self) -> usize {
+        if self.trainable { self.size() } else { 0 }
+    }
+}
+
+/// What a method wants measured on training samples before it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// L2 norm of every channel that leaves the site: `d_out` numbers.
+    OutputNorms,
+    /// Mean absolute gradient of the site's frozen weight, row by row: `d_in · d_out` numbers.
+    Gradients,
+    /// What full fine-tuning of the placed sites for this many steps changed in the weight, row by row.
+    Changes { steps: usize },
+}
+
+/// Where training stands when `Method::between` is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Steps done, this one included.
+    pub done: usize,
+    pub steps: usize,
 }
 
 /// A method at one site and one door, with the parameters it needs there.
@@ -119,11 +193,23 @@ pub struct Placement {
     pub macs: usize,
     /// Numbers a sample that this placement keeps for the backward pass, beside what the trunk keeps.
     pub kept: usize,
+    /// It only tidies up after another placement (takes prompts off again): not drawn, begins no graph.
+    pub tidies: bool,
 }
 
 impl Placement {
     pub fn new(site: &Site, door: Door, params: Vec<ParamSpec>) -> Placement {
-        Placement { site: site.path.clone(), door, params, macs: 0, kept: 0 }
+        Placement { site: site.path.clone(), door, params, macs: 0, kept: 0, tidies: false }
+    }
+
+    /// A placement that only takes back what another one of this method did.
+    pub fn tidying(site: &Site, door: Door) -> Placement {
+        Placement { tidies: true, ..Placement::new(site, door, vec![]) }
+    }
+
+    /// Trainable parameters of this placement.
+    pub fn count(&self) -> usize {
+        self.params.iter().map(ParamSpec::count).sum()
     }
 
     pub fn costs(mut self, macs: usize, kept: usize) -> Placement {
@@ -133,11 +219,38 @@ impl Placement {
     }
 }
 
+/// Plain gradients by key.
+pub type Gradients = std::collections::BTreeMap<String, Tensor<2>>;
+
 /// One method. `plan` is data only and runs on every edit; the other functions are the doors, called by the `Tuner` at
 /// the placements that `plan` declared. Activations are `[batch, positions, channels]`.
 pub trait Method: Sync {
     /// Where it stands and what it needs, or why it cannot. `set` holds every field of the card.
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String>;
+
+    /// First values of the parameters declared with `Init::Own`, each under its key (`at.key(..)`, `at.shared_key(..)`). All
+    /// places of one entry of the stack at once, in forward order.
+    fn start(&self, _places: &[Start]) -> Vec<(String, Vec<f32>)> {
+        Vec::new()
+    }
+
+    /// What shall be measured at every placed site before `start`; it stands in `Start::measured` then.
+    fn measures(&self, _set: &Settings) -> Option<Measure> {
+        None
+    }
+
+    /// What this placement adds to the loss `[1]` while training.
+    fn penalty(&self, _at: &At) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// Whether `between` shall be called.
+    fn acts_between(&self) -> bool {
+        false
+    }
+
+    /// Called after every optimiser step with that step's gradients, for methods that change themselves while they train.
+    fn between(&self, _moment: Moment, _member: &Member, _gradients: &Gradients, _bag: &mut Bag) {}
 
     /// Door `Weight`: the frozen `part` of the site as it shall be used, `[rows, cols]`.
     fn weight(&self, _at: &At, _part: &str, w: Tensor<2>) -> Tensor<2> {

@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 use super::parts;
-use super::{Card, Family, Init, Method, ParamSpec, Placement};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
@@ -15,9 +15,18 @@ pub const CARD: Card = Card {
     family: Family::Prefix,
     help: "Puts trained keys and values before those of every attention layer.",
     formula: "Attn(q, [P_k; K], [P_v; V])",
+    drawing: "q ─────────────┐\n[▒ P_k ▒; K] ──█ attention █── y\n[▒ P_v ▒; V] ──┘",
     count: "2 · l · d a block",
+    published: &[Published {
+        what: "16 keys and values a block",
+        roles: &[Role::Attn],
+        settings: &[("length", "16")],
+        trainable: 12 * 2 * 16 * 768,
+    }],
     paper: "Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation",
     year: 2021,
+    learning_rate: 5e-5,
+    released: "The released code makes the prefixes by a network of its own (Embedding, Linear 800, tanh, Linear) and drops it after training; here they are trained directly.",
     caution: "Not identity at the start: fresh prefixes take part of the attention. Long prefixes train slowly.",
     licence: "Apache-2.0",
     fields: &[

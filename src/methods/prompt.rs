@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 use super::parts::{self, DROPOUT};
-use super::{Card, Family, Init, Method, ParamSpec, Placement, Variant};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
@@ -15,9 +15,26 @@ pub const CARD: Card = Card {
     family: Family::Prompt,
     help: "Adds trained tokens to the image's tokens: once before the first block (shallow), or fresh ones before each (deep).",
     formula: "[x, Z, E] = L([x, P, E]);  deep: a P of its own for every block",
+    drawing: "[ image tokens │ ▒ P ▒ ] ──█ block █── [ image tokens │ P taken off ]",
     count: "p · d (shallow), p · d a block (deep)",
+    published: &[
+        Published {
+            what: "shallow, 100 tokens",
+            roles: &[Role::Block],
+            settings: &[("tokens", "100"), ("depth", "shallow")],
+            trainable: 76_800,
+        },
+        Published {
+            what: "deep, 100 tokens",
+            roles: &[Role::Block],
+            settings: &[("tokens", "100"), ("depth", "deep")],
+            trainable: 12 * 76_800,
+        },
+    ],
     paper: "Jia et al., Visual Prompt Tuning",
     year: 2022,
+    learning_rate: 5e-3,
+    released: "The released code puts prompts behind the class token; attention does not see the difference. It trains with SGD and searches rates from 0.05 to 50 (times batch / 256).",
     caution: "Every prompt makes attention longer, so it costs time in every block; sensitive to the learning rate.",
     licence: "CC-BY-NC-4.0 (paper's code, not used here)",
     fields: &[
@@ -56,7 +73,7 @@ impl Method for Prompt {
         if set.text("depth") == "deep" {
             for site in sites {
                 placements.push(Placement::new(site, Door::Before, vec![spec()]).costs(macs, kept));
-                placements.push(Placement::new(site, Door::After, vec![]));
+                placements.push(Placement::tidying(site, Door::After));
             }
             return Ok(placements);
         }
@@ -64,7 +81,7 @@ impl Method for Prompt {
         if let (Some(first), Some(last)) = (sites.first(), last) {
             let blocks = anatomy.blocks - first.block.unwrap_or(0);
             placements.push(Placement::new(first, Door::Before, vec![spec()]).costs(blocks * macs, blocks * kept));
-            placements.push(Placement::new(last, Door::After, vec![]));
+            placements.push(Placement::tidying(last, Door::After));
         }
         Ok(placements)
     }

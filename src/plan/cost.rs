@@ -11,6 +11,7 @@ const F32: usize = 4;
 /// Bytes by component.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
+    /// All that is frozen, a method's constants included.
     pub backbone: usize,
     pub trainable: usize,
     pub gradients: usize,
@@ -41,6 +42,8 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     let batch = recipe.batch_size;
     let stack: usize = members.iter().map(Member::count).sum();
     let trainable = stack + head.iter().map(ParamSpec::count).sum::<usize>();
+    let constants: usize =
+        members.iter().flat_map(|m| &m.placements).flat_map(|p| &p.params).filter(|p| !p.trainable).map(ParamSpec::size).sum();
     let states = match recipe.optimizer {
         Optimizer::AdamW => 2, // first and second moment
         Optimizer::Sgd if recipe.momentum > 0.0 => 1,
@@ -48,9 +51,8 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     };
 
     // The graph begins at the first site, in forward order, at which something trains; a read-out begins none in the trunk.
-    let in_trunk = |site: &str| {
-        members.iter().flat_map(|m| &m.placements).any(|p| p.site == site && p.door != Door::Readout && !p.params.is_empty())
-    };
+    let in_trunk =
+        |site: &str| members.iter().flat_map(|m| &m.placements).any(|p| p.site == site && p.door != Door::Readout && !p.tidies);
     let first = anatomy.sites.iter().position(|site| in_trunk(&site.path)).unwrap_or(anatomy.sites.len());
     let (mut forward, mut through, mut kept) = (0, 0, 0);
     for (n, site) in anatomy.sites.iter().enumerate() {
@@ -67,7 +69,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         own += placement.macs;
         kept += placement.kept;
         if placement.door == Door::Weight {
-            weights += placement.params.iter().map(ParamSpec::count).sum::<usize>() * anatomy.tokens;
+            weights += placement.count() * anatomy.tokens;
         }
     }
     let flops_sample = 2.0 * (forward + own) as f64;
@@ -75,7 +77,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     let flops_step = batch as f64 * (flops_sample + 2.0 * (through + 2 * own + weights) as f64);
     Cost {
         bytes: Bytes {
-            backbone: anatomy.count() * F32,
+            backbone: (anatomy.count() + constants) * F32,
             trainable: trainable * F32,
             gradients: trainable * F32,
             optimizer: trainable * states * F32,
@@ -83,7 +85,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         },
         flops_step,
         flops_sample,
-        export: trainable * F32,
+        export: (trainable + constants) * F32,
     }
 }
 

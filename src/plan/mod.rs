@@ -5,6 +5,8 @@ pub mod anatomy;
 pub mod cost;
 pub mod problems;
 
+use std::collections::BTreeMap;
+
 use crate::backbones;
 use crate::datasets;
 use crate::engine::bag;
@@ -31,7 +33,7 @@ pub struct Member {
 
 impl Member {
     pub fn count(&self) -> usize {
-        self.placements.iter().flat_map(|p| &p.params).map(ParamSpec::count).sum()
+        self.placements.iter().map(Placement::count).sum()
     }
 
     pub fn stands(&self, site: &str, door: Door) -> bool {
@@ -101,18 +103,28 @@ impl Plan {
         self.head.iter().map(ParamSpec::count).sum()
     }
 
-    /// Every trainable matrix with its key in the bag.
+    /// Every matrix of the stack and the head with its key in the bag.
     pub fn specs(&self) -> Vec<(String, ParamSpec)> {
         let mut specs = Vec::new();
         for member in &self.members {
             for placement in &member.placements {
                 for spec in &placement.params {
-                    specs.push((bag::key(member.index, member.card.name, &placement.site, &spec.name), spec.clone()));
+                    specs.push((bag::key_of(member.index, member.card.name, &placement.site, spec), spec.clone()));
                 }
             }
         }
         specs.extend(self.head.iter().map(|spec| (format!("head/{}", spec.name), spec.clone())));
         specs
+    }
+
+    /// The factor of the learning rate of each key.
+    pub fn rates(&self) -> BTreeMap<String, f64> {
+        let of = |index: &str| self.members.iter().find(|m| m.index.to_string() == index).map_or(1.0, |m| m.learning_rate_factor);
+        self.specs()
+            .into_iter()
+            .map(|(key, spec)| (of(key.split('.').next().unwrap_or_default()) * spec.rate, key))
+            .map(|(r, k)| (k, r))
+            .collect()
     }
 
     /// What keeps this session from training.

@@ -152,7 +152,7 @@ fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {
 pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
     for member in &plan.members {
         let place = format!("methods[{}].place", member.index);
-        if member.sites.is_empty() || member.placements.iter().all(|p| p.params.is_empty()) {
+        if member.sites.is_empty() || member.count() == 0 {
             let pattern = session.methods[member.index].place.words();
             problems.push(
                 Problem::blocks(

@@ -58,7 +58,7 @@ pub fn toy_on(session: &Session, device: &Device) -> Model {
         let noise = TensorData::new(numbers(value.dims().iter().product(), n as f32), value.dims());
         *value = value.clone() + Tensor::from_data(noise, device) * 0.1;
     }
-    let bag = Bag::make(&plan.specs(), &weights, session.seed, device).expect("the bag");
+    let bag = Bag::make(&plan, &weights, session.seed, device).expect("the bag");
     Model { plan, backbone: &TOY, weights, bag, device: device.clone() }
 }
 

@@ -54,7 +54,7 @@ pub fn standing<'a>(plan: &'a Plan, site: &str) -> Vec<&'a Member> {
 
 /// Has parameters of its own at the site.
 fn trains_at(member: &Member, site: &str) -> bool {
-    member.placements.iter().any(|p| p.site == site && !p.params.is_empty())
+    member.placements.iter().any(|p| p.site == site && !p.tidies)
 }
 
 /// The number that the field names a method's size by: its first whole setting.
