@@ -7,6 +7,7 @@ pub mod devices;
 pub mod measure;
 pub mod model;
 pub mod optimise;
+pub mod quality;
 pub mod random;
 pub mod run;
 pub mod shards;

@@ -47,6 +47,7 @@ impl Model {
     /// training.
     pub fn features(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
         let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise);
+        tuner.look(&pixels);
         self.backbone.forward(&mut tuner, pixels)
     }
 

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::module;
 
 use super::bag::{At, Bag, Weights};
+use super::quality;
 use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Door, Site};
 
@@ -19,13 +20,24 @@ pub struct Tuner<'a> {
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
     taps: Vec<Tensor<3>>,
+    /// Of every image of the batch, `[batch, 1]`, where a method reads it.
+    quality: Option<Tensor<2>>,
     /// Paths in the order in which the pass came by; the anatomy law compares them with the declaration.
     pub visited: Vec<String>,
 }
 
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
-        Tuner { plan, weights, bag, noise, positions: plan.anatomy.tokens, taps: Vec::new(), visited: Vec::new() }
+        let positions = plan.anatomy.tokens;
+        Tuner { plan, weights, bag, noise, positions, taps: Vec::new(), quality: None, visited: Vec::new() }
+    }
+
+    /// Looks at the images of the batch `[batch, 3, side, side]` for methods that read their quality. Once a pass, and only
+    /// when there is such a method.
+    pub fn look(&mut self, pixels: &Tensor<4>) {
+        if self.plan.members.iter().any(|m| m.card.method.reads_quality()) {
+            self.quality = Some(quality::sharpness(pixels.clone()));
+        }
     }
 
     pub fn anatomy(&self) -> &'a Anatomy {
@@ -120,6 +132,8 @@ impl<'a> Tuner<'a> {
             heads: self.plan.anatomy.heads,
             noise: self.noise,
             bag: self.bag,
+            weights: self.weights,
+            quality: self.quality.clone(),
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }
     }

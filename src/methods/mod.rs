@@ -1,8 +1,10 @@
 //! Methods: what may be placed on the drawing. To add one: a new file here with a `CARD` and a `Method`, then two plain
 //! lines below (`mod` and `CATALOG`). A method owns no tensors: it declares parameters, the bag holds them.
 
+pub mod adalora;
 pub mod bitfit;
 pub mod bottleneck;
+pub mod dora;
 pub mod full;
 pub mod ia3;
 pub mod lora;
@@ -10,6 +12,8 @@ pub mod lst;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
+pub mod twin;
+pub mod vera;
 
 use burn::tensor::Tensor;
 
@@ -18,8 +22,20 @@ use crate::plan::Member;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-pub const CATALOG: &[&Card] =
-    &[&lora::CARD, &bottleneck::CARD, &prompt::CARD, &prefix::CARD, &ia3::CARD, &bitfit::CARD, &lst::CARD, &full::CARD];
+pub const CATALOG: &[&Card] = &[
+    &lora::CARD,
+    &dora::CARD,
+    &vera::CARD,
+    &adalora::CARD,
+    &twin::CARD,
+    &bottleneck::CARD,
+    &prompt::CARD,
+    &prefix::CARD,
+    &ia3::CARD,
+    &bitfit::CARD,
+    &lst::CARD,
+    &full::CARD,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -246,6 +262,11 @@ pub trait Method: Sync {
 
     /// Whether `between` shall be called.
     fn acts_between(&self) -> bool {
+        false
+    }
+
+    /// Whether it asks for `At::quality`.
+    fn reads_quality(&self) -> bool {
         false
     }
 

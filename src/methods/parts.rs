@@ -1,6 +1,7 @@
 //! Phrases that several methods share. Knows no method.
 
 use burn::tensor::{Tensor, TensorData, activation};
+use faer::Mat;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -17,8 +18,13 @@ pub const DROPOUT: Field = Field::real("dropout", 0.0, 0.9, 0.0, "Part of the me
 
 /// Sets a part of `x` to zero while training and scales the rest up, so that the mean stays.
 pub fn dropout(at: &At, x: Tensor<3>) -> Tensor<3> {
+    dropout_of(at, 0, x)
+}
+
+/// The same for the `n`-th of several tensors of one placement, each with zeros of its own.
+pub fn dropout_of(at: &At, n: u64, x: Tensor<3>) -> Tensor<3> {
     let rate = at.set.real("dropout");
-    let Some(noise) = at.noise().filter(|_| rate > 0.0) else { return x };
+    let Some(noise) = at.noise().map(|noise| noise.wrapping_add(n)).filter(|_| rate > 0.0) else { return x };
     let mut rng = ChaCha8Rng::seed_from_u64(noise);
     let kept = (1.0 / (1.0 - rate)) as f32;
     let mask: Vec<f32> = (0..x.dims().iter().product()).map(|_| if rng.random_bool(rate) { 0.0 } else { kept }).collect();
@@ -53,4 +59,18 @@ pub fn bend(name: &str, x: Tensor<3>) -> Tensor<3> {
 /// `x · W + b`: `[batch, positions, d_in]` by `[d_in, d_out]` and `[1, d_out]`.
 pub fn dense(x: Tensor<3>, w: Tensor<2>, b: Tensor<2>) -> Tensor<3> {
     burn::tensor::module::linear(x, w, Some(b.squeeze_dim::<1>(0)))
+}
+
+/// The best product of rank `r` for W `[rows, cols]`, in equal halves: U_r S_r^(1/2) `[rows, r]` and S_r^(1/2) V_rᵀ `[r, cols]`,
+/// by singular value. None when W is not there, is too small, or holds what is no number.
+pub fn principal(w: &[f32], rows: usize, cols: usize, r: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+    if w.len() != rows * cols || r > rows.min(cols) || w.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
+    let svd = Mat::from_fn(rows, cols, |i, j| f64::from(w[i * cols + j])).thin_svd().ok()?;
+    let (u, v, s) = (svd.U(), svd.V(), svd.S().column_vector());
+    let half = |n: usize| s[n].sqrt();
+    let a = (0..rows).flat_map(|i| (0..r).map(move |n| (u[(i, n)] * half(n)) as f32)).collect();
+    let b = (0..r).flat_map(|n| (0..cols).map(move |j| (v[(j, n)] * half(n)) as f32)).collect();
+    Some((a, b))
 }
