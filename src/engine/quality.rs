@@ -4,8 +4,8 @@
 
 use burn::tensor::Tensor;
 
-/// The variance that scores one half, on grey values from -1 to 1: between the embedded pictures as they are and the same
-/// pictures at a third of their resolution.
+/// The variance that scores one half, on grey values from -1 to 1. Digits and emoji lie above it (medians 0.57 and 0.22); at
+/// half of their resolution they lie below (0.06 and 0.02).
 pub const HALF: f64 = 0.1;
 
 /// Scores `[batch, 1]` of images `[batch, channels, side, side]` with values from -1 to 1: v / (v + `HALF`).

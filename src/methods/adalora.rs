@@ -1,6 +1,6 @@
 //! AdaLoRA: Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning" (2023): the change as P Λ Q
-//! (equation 3), P and Q held near orthogonal (4), singular values scored by smoothed sensitivity (7 to 9 and the appendix)
-//! and cut to a falling budget over all places together (algorithm 1). Called through the catalogue.
+//! (equation 3), P and Q held near orthogonal (4), singular values scored by smoothed sensitivity (section 3.2) and cut to a
+//! falling budget over all places together (section 3.3). Called through the catalogue.
 
 use burn::tensor::{Tensor, TensorData};
 
@@ -35,13 +35,7 @@ pub const CARD: Card = Card {
     caution: "The budget falls over the whole run, so the number of steps matters and a run that is stopped early keeps more than asked for. Its scores take twice the memory of what it trains. r₀ above a layer's width cannot be orthogonal.",
     licence: "MIT",
     fields: &[
-        Field::whole(
-            "rank",
-            1,
-            512,
-            8,
-            "Singular values a place that stay at the end, on average; it starts with 1.5 times as many.",
-        ),
+        Field::whole("rank", 1, 512, 8, "Singular values a place at the end, on average; 1.5 times as many at the start."),
         Field::real("scale", 0.0, 64.0, 1.0, "Factor s of the change."),
         DROPOUT,
         Field::real("orthogonality", 0.0, 10.0, 0.1, "γ: how strongly P and Q are drawn towards orthogonal."),
@@ -67,7 +61,7 @@ fn initial(set: &Settings) -> usize {
 }
 
 /// b(t): singular values of all `places` together that may live after step `t` of `steps`, and the step `end` from which the
-/// budget stays and the choice is fixed. It falls as a cubic (equation 12).
+/// budget stays and the choice is fixed. It falls as a cubic.
 pub fn budget(set: &Settings, places: usize, t: usize, steps: usize) -> (usize, usize) {
     let (first, last) = (places * initial(set), places * set.whole("rank"));
     let part = |name: &str| (set.real(name) * steps as f64).round() as usize;
@@ -170,11 +164,7 @@ fn choose(stems: &[String], budget: usize, bag: &mut Bag) {
     let scores = Tensor::cat(stems.iter().map(score).collect(), 0); // [places, r]
     let (r, device) = (scores.dims()[1], scores.device());
     let Ok(scores) = model::host(scores) else { return };
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a])); // equal scores: the earlier place keeps its own
-    let mut mask = vec![0.0_f32; scores.len()];
-    order.iter().take(budget).for_each(|n| mask[*n] = 1.0);
-    for (stem, mask) in stems.iter().zip(mask.chunks(r)) {
+    for (stem, mask) in stems.iter().zip(parts::strongest(&scores, budget).chunks(r)) {
         bag.keep(&format!("{stem}mask"), Tensor::from_data(TensorData::new(mask.to_vec(), [1, r]), &device));
     }
 }

@@ -1,4 +1,4 @@
-//! DoRA: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation" (2024), equations 5 and 6 and section 4.3. Splits a weight
+//! DoRA: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation" (2024), equation 5 and section 4.3. Splits a weight
 //! into the length and the direction of each output channel's column; trains the lengths, and LoRA turns the directions.
 //! Called through the catalogue.
 

@@ -1,7 +1,7 @@
 //! LoRA: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), equation 3; rsLoRA's scale by Kalajdzievski,
 //! "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023); LoRA+'s learning rates by Hayou, Ghosh and Yu,
 //! "LoRA+: Efficient Low Rank Adaptation of Large Models" (2024); PiSSA's start by Meng, Wang and Zhang, "PiSSA: Principal
-//! Singular Values and Singular Vectors Adaptation" (2024), equations 2 to 4. Called through the catalogue.
+//! Singular Values and Singular Vectors Adaptation" (2024), section 3. Called through the catalogue.
 
 use burn::tensor::Tensor;
 

@@ -74,3 +74,12 @@ pub fn principal(w: &[f32], rows: usize, cols: usize, r: usize) -> Option<(Vec<f
     let b = (0..r).flat_map(|n| (0..cols).map(move |j| (v[(j, n)] * half(n)) as f32)).collect();
     Some((a, b))
 }
+
+/// A mask of the `count` highest scores: 1 for them, 0 for the rest. Of equal scores the earlier wins.
+pub fn strongest(scores: &[f32], count: usize) -> Vec<f32> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+    let mut mask = vec![0.0; scores.len()];
+    order.into_iter().take(count).for_each(|n| mask[n] = 1.0);
+    mask
+}

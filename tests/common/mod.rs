@@ -8,6 +8,7 @@ use petl_workbench::backbones::weights;
 use petl_workbench::engine::bag::Bag;
 use petl_workbench::engine::model::Model;
 use petl_workbench::engine::optimise::Optimiser;
+use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::Card;
 use petl_workbench::plan::Plan;
 use petl_workbench::session::{Choice, Place, Placed, Recipe, Session, Settings, VERSION};
@@ -77,6 +78,47 @@ pub fn batch(device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
 pub fn logits(model: &Model) -> Vec<f32> {
     let (pixels, _) = batch(&model.device);
     petl_workbench::engine::model::host(model.logits(&model.bag.frozen(), pixels, None)).expect("logits")
+}
+
+/// The same network with every change folded into its weights: what is left of the stack is the head.
+pub fn merged(model: &Model) -> Model {
+    let bag = model.bag.frozen();
+    let tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
+    let mut plain = toy(&session(vec![]));
+    for site in &model.plan.anatomy.sites {
+        for part in &site.parts {
+            plain.weights.insert(format!("{}.{}", site.path, part.name), tuner.folded(site, part.name));
+        }
+    }
+    let head = bag.params.iter().filter(|(key, _)| key.starts_with("head/"));
+    plain.bag.params = head.map(|(key, value)| (key.clone(), value.clone())).collect();
+    plain
+}
+
+/// `card` at its default place with these settings, as a session file writes them.
+pub fn with(card: &Card, set: &[(&str, petl_workbench::session::Value)]) -> Placed {
+    let mut settings = Settings::default();
+    set.iter().for_each(|(name, value)| settings.set(name, value.clone()));
+    placed(card, settings)
+}
+
+/// Gives a parameter these values.
+pub fn put(model: &mut Model, key: &str, values: Vec<f32>) {
+    let dims = model.bag.params[key].dims();
+    let tensor = Tensor::<2>::from_data(TensorData::new(values, dims), &model.device);
+    model.bag.params.insert(key.to_owned(), tensor.autodiff().require_grad());
+}
+
+/// What leaves `site`, a linear layer, when `x` enters it with no dropout.
+pub fn through(model: &Model, site: &str, x: Tensor<3>) -> Tensor<3> {
+    let bag = model.bag.frozen();
+    Tuner::new(&model.plan, &model.weights, &bag, None).linear(site, x)
+}
+
+/// Gradients of the loss on the toy batch by key, dropout's seed fixed.
+pub fn gradients(model: &Model) -> petl_workbench::methods::Gradients {
+    let (pixels, labels) = batch(&model.device);
+    model.bag.gradients(classify::loss(model.logits(&model.bag, pixels, Some(1)), labels, 0.0).backward())
 }
 
 /// One training step; the loss before it, and each key's squared gradient norm.

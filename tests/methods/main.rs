@@ -4,6 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adalora;
 mod bottleneck;
+mod dora;
+mod lora;
 mod lst;
 mod prefix;
+mod twin;
+mod vera;
