@@ -65,8 +65,9 @@ fn leave(scratch: &Path, run: &Path) -> (Vec<&'static str>, BTreeMap<&'static st
 }
 
 #[test]
-fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
-    for (preset, peft) in [("digits-lora", true), ("ia3", true), ("bitfit", false), ("digits-probe", false)] {
+fn changes_of_weights_leave_in_every_form_that_holds_them() {
+    let without = ["bitfit", "dora", "vera", "adalora", "digits-probe"].map(|preset| (preset, false));
+    for (preset, peft) in [("digits-lora", true), ("ia3", true)].into_iter().chain(without) {
         let (scratch, run) = trained(preset, &[]);
         let (held, refused) = leave(scratch.path(), &run);
         let expected: &[&str] =
@@ -80,11 +81,13 @@ fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
 
 #[test]
 fn what_cannot_fold_leaves_as_our_own_folder_only() {
-    let (scratch, run) = trained("pfeiffer", &[]);
-    let (held, refused) = leave(scratch.path(), &run);
-    assert_eq!(held, ["petl"]);
-    for (kind, words) in refused {
-        assert!(words.contains("`petl`"), "{kind}: {words}");
+    for preset in ["pfeiffer", "twin"] {
+        let (scratch, run) = trained(preset, &[]);
+        let (held, refused) = leave(scratch.path(), &run);
+        assert_eq!(held, ["petl"]);
+        for (kind, words) in refused {
+            assert!(words.contains("`petl`"), "{preset}, {kind}: {words}");
+        }
     }
 }
 
