@@ -35,6 +35,7 @@ pub struct Bag {
 #[derive(Clone)]
 pub struct Constant {
     pub tensor: Tensor<2>,
+    /// Empty after `Bag::keep`.
     pub host: Arc<[f32]>,
 }
 

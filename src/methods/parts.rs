@@ -41,7 +41,7 @@ pub fn join(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
     }
 }
 
-/// A row `[1, channels]` as `[1, 1, channels]`, to meet activations.
+/// A row `[1, channels]`, or any matrix, under an axis for the batch, to meet activations.
 pub fn row(v: Tensor<2>) -> Tensor<3> {
     v.unsqueeze::<3>()
 }
