@@ -2,14 +2,21 @@
 //! lines below (`mod` and `CATALOG`). A method owns no tensors: it declares parameters, the bag holds them.
 
 pub mod bitfit;
+pub mod boft;
 pub mod bottleneck;
+pub mod cayley;
+pub mod fact;
 pub mod full;
 pub mod ia3;
+pub mod loha;
+pub mod lokr;
 pub mod lora;
 pub mod lst;
+pub mod oft;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
+pub mod repadapter;
 
 use burn::tensor::Tensor;
 
@@ -18,8 +25,22 @@ use crate::plan::Member;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-pub const CATALOG: &[&Card] =
-    &[&lora::CARD, &bottleneck::CARD, &prompt::CARD, &prefix::CARD, &ia3::CARD, &bitfit::CARD, &lst::CARD, &full::CARD];
+pub const CATALOG: &[&Card] = &[
+    &lora::CARD,
+    &loha::CARD,
+    &lokr::CARD,
+    &fact::CARD,
+    &oft::CARD,
+    &boft::CARD,
+    &bottleneck::CARD,
+    &repadapter::CARD,
+    &prompt::CARD,
+    &prefix::CARD,
+    &ia3::CARD,
+    &bitfit::CARD,
+    &lst::CARD,
+    &full::CARD,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -273,8 +294,14 @@ pub trait Method: Sync {
         y
     }
 
-    /// The frozen `part` with the trained change folded in; only asked where the card says `folds`.
+    /// The frozen `part` with what the doors `Before` and `After` change folded in; only asked where the card says `folds`. A
+    /// method that stands before a whole attention or MLP is asked for every site that reads its input.
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
         self.weight(at, part, w)
+    }
+
+    /// What `before` adds whatever enters, `[1, d_in]`: folded through the weight into the bias.
+    fn shift(&self, _at: &At) -> Option<Tensor<2>> {
+        None
     }
 }

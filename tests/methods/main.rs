@@ -4,6 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod boft;
 mod bottleneck;
+mod fact;
+mod loha;
+mod lokr;
 mod lst;
+mod oft;
 mod prefix;
+mod repadapter;
