@@ -6,8 +6,8 @@ use burn::tensor::module;
 
 use super::bag::{At, Bag, Weights};
 use super::quality;
-use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Door, Site};
+use crate::plan::{Member, Plan};
 
 /// One forward pass: frozen weights, trainable bag, and who stands where.
 pub struct Tuner<'a> {
@@ -118,14 +118,14 @@ impl<'a> Tuner<'a> {
     }
 
     /// The members of the stack that stand at this door, in the order of the stack.
-    fn standing<'s>(&'s self, site: &'s str, door: Door) -> impl Iterator<Item = (&'s crate::plan::Member, At<'s>)> + 's {
+    fn standing<'s>(&'s self, site: &'s str, door: Door) -> impl Iterator<Item = (&'s Member, At<'s>)> + 's {
         self.plan.members.iter().filter(move |m| m.stands(site, door)).filter_map(move |member| {
             let site: &Site = self.plan.anatomy.site(site)?;
             Some((member, self.at(member, site)))
         })
     }
 
-    fn at<'s>(&'s self, member: &'s crate::plan::Member, site: &'s Site) -> At<'s> {
+    fn at<'s>(&'s self, member: &'s Member, site: &'s Site) -> At<'s> {
         At {
             site,
             set: &member.settings,
@@ -138,15 +138,27 @@ impl<'a> Tuner<'a> {
         }
     }
 
-    /// The backbone's frozen part with every foldable change of the stack folded in, for a merged export. Changes of the
-    /// input come last: the pass lets them act before everything that stands behind the site, wherever in the stack they are.
+    /// The backbone's frozen part with every foldable change of the stack folded in, for a merged export. From the weight
+    /// outwards: what acts on it, what leaves the site, then what enters it, the last first, wherever in the stack they are.
     pub fn folded(&self, site: &Site, part: &str) -> Tensor<2> {
-        let mut w = self.weight(&site.path, part);
-        for first in [false, true] {
-            let others =
-                self.plan.members.iter().filter(|m| m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight));
-            for member in others.filter(|m| m.stands(&site.path, Door::Before) == first) {
-                w = member.card.method.fold(&self.at(member, site), part, w);
+        let members = || self.plan.members.iter();
+        let behind = |m: &&Member| {
+            m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight) && !m.stands(&site.path, Door::Before)
+        };
+        let mut steps: Vec<(&Member, At)> = members().filter(behind).map(|m| (m, self.at(m, site))).collect();
+        for place in [Some(site), self.plan.anatomy.read_by(site)].into_iter().flatten() {
+            steps.extend(members().rev().filter(|m| m.stands(&place.path, Door::Before)).map(|m| (m, self.at(m, place))));
+        }
+        let through = |part: &str, steps: &[(&Member, At)]| {
+            steps.iter().fold(self.weight(&site.path, part), |w, (member, at)| member.card.method.fold(at, part, w))
+        };
+        let mut w = through(part, &steps);
+        if part == "bias" {
+            // What is added to every input has still to pass the weight behind it.
+            for (n, (member, at)) in steps.iter().enumerate() {
+                if let Some(shift) = member.card.method.shift(at) {
+                    w = w + shift.matmul(through("weight", &steps[..n])); // [1, d_in] · [d_in, d_out]
+                }
             }
         }
         w

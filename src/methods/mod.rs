@@ -3,15 +3,22 @@
 
 pub mod adalora;
 pub mod bitfit;
+pub mod boft;
 pub mod bottleneck;
+pub mod cayley;
 pub mod dora;
+pub mod fact;
 pub mod full;
 pub mod ia3;
+pub mod loha;
+pub mod lokr;
 pub mod lora;
 pub mod lst;
+pub mod oft;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
+pub mod repadapter;
 pub mod twin;
 pub mod vera;
 
@@ -29,6 +36,12 @@ pub const CATALOG: &[&Card] = &[
     &adalora::CARD,
     &twin::CARD,
     &bottleneck::CARD,
+    &loha::CARD,
+    &lokr::CARD,
+    &fact::CARD,
+    &oft::CARD,
+    &boft::CARD,
+    &repadapter::CARD,
     &prompt::CARD,
     &prefix::CARD,
     &ia3::CARD,
@@ -294,8 +307,14 @@ pub trait Method: Sync {
         y
     }
 
-    /// The frozen `part` with the trained change folded in; only asked where the card says `folds`.
+    /// The frozen `part` with what the doors `Before` and `After` change folded in; only asked where the card says `folds`. A
+    /// method that stands before a whole attention or MLP is asked for every site that reads its input.
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
         self.weight(at, part, w)
+    }
+
+    /// What `before` adds whatever enters, `[1, d_in]`: folded through the weight into the bias.
+    fn shift(&self, _at: &At) -> Option<Tensor<2>> {
+        None
     }
 }

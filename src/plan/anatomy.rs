@@ -144,6 +144,17 @@ impl Anatomy {
         self.sites.iter().find(|site| site.path == path)
     }
 
+    /// The attention or MLP whose own input is what `site` reads: that of q, k, v or `up`.
+    pub fn read_by(&self, site: &Site) -> Option<&Site> {
+        let role = match site.role {
+            Role::Q | Role::K | Role::V => Role::Attn,
+            Role::Up => Role::Mlp,
+            _ => return None,
+        };
+        let holds = |whole: &Site| site.path.strip_prefix(&whole.path).is_some_and(|rest| rest.starts_with('.'));
+        self.sites.iter().find(|whole| whole.role == role && holds(whole))
+    }
+
     /// Parameters of the backbone, without any head.
     pub fn count(&self) -> usize {
         self.sites.iter().map(Site::count).sum()

@@ -5,10 +5,16 @@
 mod common;
 
 mod adalora;
+mod boft;
 mod bottleneck;
 mod dora;
+mod fact;
+mod loha;
+mod lokr;
 mod lora;
 mod lst;
+mod oft;
 mod prefix;
+mod repadapter;
 mod twin;
 mod vera;
