@@ -3,13 +3,20 @@
 
 pub mod bitfit;
 pub mod bottleneck;
+pub mod compacter;
+pub mod conformer;
+pub mod difffit;
 pub mod full;
+pub mod hyperformer;
 pub mod ia3;
+pub mod layernorm;
 pub mod lora;
 pub mod lst;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
+pub mod ssf;
+pub mod vlpet;
 
 use burn::tensor::Tensor;
 
@@ -18,8 +25,23 @@ use crate::plan::Member;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-pub const CATALOG: &[&Card] =
-    &[&lora::CARD, &bottleneck::CARD, &prompt::CARD, &prefix::CARD, &ia3::CARD, &bitfit::CARD, &lst::CARD, &full::CARD];
+pub const CATALOG: &[&Card] = &[
+    &lora::CARD,
+    &bottleneck::CARD,
+    &compacter::CARD,
+    &hyperformer::CARD,
+    &vlpet::CARD,
+    &conformer::CARD,
+    &prompt::CARD,
+    &prefix::CARD,
+    &ia3::CARD,
+    &ssf::CARD,
+    &difffit::CARD,
+    &bitfit::CARD,
+    &layernorm::CARD,
+    &lst::CARD,
+    &full::CARD,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)

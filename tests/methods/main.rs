@@ -5,5 +5,13 @@
 mod common;
 
 mod bottleneck;
+mod compacter;
+mod conformer;
+mod difffit;
+mod hyperformer;
+mod layernorm;
 mod lst;
 mod prefix;
+mod ssf;
+mod through;
+mod vlpet;
