@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 use petl_workbench::engine::model::Model;
-use petl_workbench::methods::conformer;
+use petl_workbench::methods::{conformer, layernorm};
+use petl_workbench::session::Place;
 use petl_workbench::session::settings::{Settings, Value};
 
 use crate::common::{placed, session, toy};
-use crate::through::{gap, list, refusal, set, shake, text, through, values};
+use crate::through::{at, gap, list, on_b16, refusal, set, shake, text, through, values};
 
 const SITE: &str = "blocks.0.mlp";
 
@@ -70,6 +71,15 @@ fn the_residual_adds_the_adapters_input() {
     let beside = out("parallel", false) - y.clone();
     let swapped = through(&adapter(set(&[("form", text("sequential"))])), SITE, &y, &x);
     assert!(gap(beside, swapped) < 1e-5);
+}
+
+#[test]
+fn with_the_norm_before_the_mlp_it_has_the_papers_count() {
+    // methods/01 (d): 270,720 (published as 271 K), of which 12 · 2 · 768 belong to the norm that is declared and not used.
+    let norms: Vec<_> = (0..12).map(|n| format!("blocks.{n}.norm2")).collect();
+    let norms = Place::sites(&norms.iter().map(String::as_str).collect::<Vec<_>>());
+    let stack = vec![placed(&conformer::CARD, Settings::default()), at(&layernorm::CARD, Settings::default(), norms)];
+    assert_eq!(on_b16(stack).trainable(), 270_720 - 12 * 2 * 768);
 }
 
 #[test]
