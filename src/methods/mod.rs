@@ -6,10 +6,15 @@ pub mod bitfit;
 pub mod boft;
 pub mod bottleneck;
 pub mod cayley;
+pub mod compacter;
+pub mod conformer;
+pub mod difffit;
 pub mod dora;
 pub mod fact;
 pub mod full;
+pub mod hyperformer;
 pub mod ia3;
+pub mod layernorm;
 pub mod loha;
 pub mod lokr;
 pub mod lora;
@@ -19,8 +24,10 @@ pub mod parts;
 pub mod prefix;
 pub mod prompt;
 pub mod repadapter;
+pub mod ssf;
 pub mod twin;
 pub mod vera;
+pub mod vlpet;
 
 use burn::tensor::Tensor;
 
@@ -34,18 +41,25 @@ pub const CATALOG: &[&Card] = &[
     &dora::CARD,
     &vera::CARD,
     &adalora::CARD,
-    &twin::CARD,
-    &bottleneck::CARD,
     &loha::CARD,
     &lokr::CARD,
     &fact::CARD,
     &oft::CARD,
     &boft::CARD,
+    &twin::CARD,
+    &bottleneck::CARD,
+    &compacter::CARD,
+    &hyperformer::CARD,
+    &vlpet::CARD,
+    &conformer::CARD,
     &repadapter::CARD,
     &prompt::CARD,
     &prefix::CARD,
     &ia3::CARD,
+    &ssf::CARD,
+    &difffit::CARD,
     &bitfit::CARD,
+    &layernorm::CARD,
     &lst::CARD,
     &full::CARD,
 ];

@@ -46,12 +46,17 @@ pub fn row(v: Tensor<2>) -> Tensor<3> {
     v.unsqueeze::<3>()
 }
 
-pub const ACTIVATION: Field = Field::choice("activation", &["relu", "gelu", "silu"], "The bend between down and up.");
+pub const ACTIVATION: Field = Field::choice(
+    "activation",
+    &["relu", "gelu", "silu", "identity"],
+    "The bend between down and up; identity leaves a low-rank linear change.",
+);
 
 pub fn bend(name: &str, x: Tensor<3>) -> Tensor<3> {
     match name {
         "gelu" => activation::gelu(x),
         "silu" => activation::silu(x),
+        "identity" => x,
         _ => activation::relu(x),
     }
 }
