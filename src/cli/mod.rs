@@ -87,7 +87,8 @@ enum Task {
         /// New folder for the run; left out, one under PETL_HOME/runs.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// One JSON object a line: started, step, evaluated, saved, finished, failed.
+        /// One JSON object a line: started, preparing (where a method measures before it trains), step, evaluated, saved,
+        /// finished, failed.
         #[arg(long)]
         json: bool,
     },

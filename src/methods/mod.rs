@@ -4,12 +4,16 @@
 pub mod bitfit;
 pub mod bottleneck;
 pub mod full;
+pub mod gps;
 pub mod ia3;
 pub mod lora;
 pub mod lst;
+pub mod ltsft;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
+pub mod sct;
+pub mod sparse;
 
 use burn::tensor::Tensor;
 
@@ -18,8 +22,20 @@ use crate::plan::Member;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-pub const CATALOG: &[&Card] =
-    &[&lora::CARD, &bottleneck::CARD, &prompt::CARD, &prefix::CARD, &ia3::CARD, &bitfit::CARD, &lst::CARD, &full::CARD];
+pub const CATALOG: &[&Card] = &[
+    &lora::CARD,
+    &bottleneck::CARD,
+    &sct::CARD,
+    &prompt::CARD,
+    &prefix::CARD,
+    &ia3::CARD,
+    &bitfit::CARD,
+    &sparse::CARD,
+    &gps::CARD,
+    &ltsft::CARD,
+    &lst::CARD,
+    &full::CARD,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -166,11 +182,12 @@ impl ParamSpec {
 /// What a method wants measured on training samples before it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// L2 norm of every channel that leaves the site: `d_out` numbers.
+    /// L2 norm of every channel that leaves the site, class token left out, mean over the classes: `d_out` numbers.
     OutputNorms,
-    /// Mean absolute gradient of the site's frozen weight, row by row: `d_in · d_out` numbers.
+    /// Size of the mean gradient of the site's frozen weight, row by row, under a loss that needs no head: `d_in · d_out`
+    /// numbers.
     Gradients,
-    /// What full fine-tuning of the placed sites for this many steps changed in the weight, row by row.
+    /// What full fine-tuning of the placed sites for this many steps changed, part after part of the site, row by row.
     Changes { steps: usize },
 }
 
