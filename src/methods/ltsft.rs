@@ -33,7 +33,7 @@ pub const CARD: Card = Card {
     learning_rate: 5e-5,
     released: "Masks gradients and lets ties at the threshold join, so that K may be exceeded; here φ itself is trained and K is exact. It can choose in several iterations, and pulls on both phases with λ; here in one, and on the second phase only.",
     caution: "The first phase is full fine-tuning, with its memory and time. Its own learning rate is low; K too small shows as a loss that stays high.",
-    licence: "MIT",
+    licence: "Apache-2.0",
     fields: &[
         Field::real("share", 0.0001, 1.0, 0.01, "K as a part of all placed weights; used while `count` is 0."),
         Field::whole("count", 0, EXACT as i64, 0, "K itself, at most all placed weights; 0 leaves it to the share."),

@@ -26,7 +26,7 @@ pub const CARD: Card = Card {
     learning_rate: 1e-3,
     released: "Starts W from a normal of 0.02 and scales the change by a factor for each task (0.15 to 0.2 in those seen), so its first pass is not quite the frozen network's; here W starts at zero. It ranks channels on the whole training set, here on up to 64 samples of it.",
     caution: "The channels are those of the frozen network on your samples. On a narrow backbone choose k well below its width: the paper takes one channel in eight.",
-    licence: "Not stated by the authors.",
+    licence: "none stated by the authors",
     fields: &[
         Field::whole("k", 1, 4096, 96, "Channels that are tuned, the largest ones; at most all of them."),
         Field::real("scale", 0.0, 10.0, 1.0, "Strength s of the change."),

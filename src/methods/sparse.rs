@@ -29,9 +29,9 @@ pub const CARD: Card = Card {
     paper: "Bhardwaj et al., Sparse High Rank Adapters",
     year: 2024,
     learning_rate: 3e-4, // PEFT's own SHiRA run; the paper's tables were not at hand
-    released: "The authors' repository holds no code. PEFT's version sizes the mask as a LoRA of rank r would be, r (d_in + d_out), and knows random masks only.",
+    released: "The authors' code is that in PEFT: it sizes the mask as a LoRA of rank r would be, r (d_in + d_out), and comes with random masks only.",
     caution: "Few numbers are trained, but the gradient of each whole matrix is computed on the way to them: a step costs about what full fine-tuning costs.",
-    licence: "BSD-3-Clause-Clear",
+    licence: "Apache-2.0",
     fields: &[
         Field::real("share", 0.0001, 1.0, 0.01, "Part of each weight matrix that is trained, at least one number."),
         Field::choice("choose", &["random", "magnitude"], "Which numbers: drawn by the seed, or the largest weights."),

@@ -31,6 +31,12 @@ pub const PRESETS: &[Preset] = presets![
     "vpt-shallow",
     "vpt-deep",
     "prefix",
+    "shira",
+    "gps",
+    "lt-sft",
+    "sct",
+    "partial-1",
+    "partial-2",
     "mixed",
 ];
 

@@ -5,5 +5,10 @@
 mod common;
 
 mod bottleneck;
+mod full;
+mod gps;
 mod lst;
+mod ltsft;
 mod prefix;
+mod sct;
+mod sparse;
