@@ -43,9 +43,13 @@ fn measure(session: &Session, model: &Model) -> Measured {
 
 /// Adds `by` to number `n` of a frozen matrix.
 fn nudge(model: &mut Model, name: &str, n: usize, by: f32) {
+    change(model, name, |values| values[n] += by);
+}
+
+fn change(model: &mut Model, name: &str, change: impl Fn(&mut [f32])) {
     let shape = model.weights[name].dims();
     let mut values = host(model.weights[name].clone()).expect("read");
-    values[n] += by;
+    change(&mut values);
     model.weights.insert(name.to_owned(), Tensor::from_data(TensorData::new(values, shape), &model.device));
 }
 
@@ -70,7 +74,9 @@ fn the_channel_that_was_blown_up_is_found() {
 fn the_planted_connection_has_the_largest_gradient() {
     let session = of(&gps::CARD, &[]);
     let mut model = toy(&session);
-    nudge(&mut model, "blocks.1.norm2.weight", 9, 60.0); // input 9 of `up` is loud: every neuron listens to it most
+    // Input 9 of `up` is loud, and nothing listens to it yet: of all connections of a neuron, that one would change most.
+    nudge(&mut model, "blocks.1.norm2.bias", 9, 1e4);
+    change(&mut model, "blocks.1.mlp.up.weight", |w| w[9 * 48..10 * 48].fill(0.0));
     let measured = measure(&session, &model);
     let bag = Bag::make_with(&model.plan, &model.weights, &measured, session.seed, &model.device).expect("a bag");
     let index = &bag.constants["0.gps/blocks.1.mlp.up/index"].host;
