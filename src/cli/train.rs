@@ -116,6 +116,7 @@ impl Show {
         }
         match event {
             Event::Started(started) => self.started(started),
+            Event::Preparing { words, .. } if self.line => out::progress(words),
             Event::Step(step) if self.line => out::progress(&step_words(step)),
             Event::Evaluated(e) => {
                 let words =

@@ -3,6 +3,7 @@
 
 pub mod bag;
 pub mod batch;
+pub mod calibrate;
 pub mod devices;
 pub mod measure;
 pub mod model;
@@ -50,15 +51,38 @@ pub enum Order {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     Started(Started),
+    /// Before the first step: a method wants something measured.
+    Preparing {
+        run: String,
+        words: String,
+    },
     Step(Step),
     Evaluated(Evaluated),
-    Paused { run: String },
-    Continued { run: String },
-    Saved { run: String, path: PathBuf },
+    Paused {
+        run: String,
+    },
+    Continued {
+        run: String,
+    },
+    Saved {
+        run: String,
+        path: PathBuf,
+    },
     Finished(Finished),
-    Failed { run: String, words: String },
-    Exported { run: String, path: PathBuf, kind: String, difference: f64, samples: usize },
-    Devices { names: Vec<Device> },
+    Failed {
+        run: String,
+        words: String,
+    },
+    Exported {
+        run: String,
+        path: PathBuf,
+        kind: String,
+        difference: f64,
+        samples: usize,
+    },
+    Devices {
+        names: Vec<Device>,
+    },
 }
 
 /// A device that training can run on.
@@ -149,6 +173,7 @@ impl Event {
             | Event::Step(Step { run, .. })
             | Event::Evaluated(Evaluated { run, .. })
             | Event::Finished(Finished { run, .. })
+            | Event::Preparing { run, .. }
             | Event::Paused { run }
             | Event::Continued { run }
             | Event::Saved { run, .. }

@@ -1,6 +1,7 @@
 //! One run: the training loop, straight down. Every fact leaves as an event; every file of the run's folder is written
 //! here. Called by the worker.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -12,7 +13,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::bag::Bag;
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
-use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
+use super::{Evaluated, Event, Finished, Started, Step, batch, calibrate, devices, measure, random, shards};
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
@@ -58,9 +59,16 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let started = Instant::now();
     let mut training_seconds = 0.0;
     let mut stopped = false;
+    if calibrate::wanted(&model.plan) {
+        match calibrate::measure(session, &model, &data, &memory, &preparing(around))? {
+            Some(measured) => model.bag = Bag::make_with(&model.plan, &model.weights, &measured, session.seed, &device)?,
+            None => stopped = true, // what is kept then has not been trained
+        }
+    }
     let mut last = Evaluated::default();
     let mut since = (Instant::now(), 0); // last report: when, and at which step
-    'epochs: for epoch in 0..session.recipe.epochs {
+    let epochs = if stopped { 0 } else { session.recipe.epochs };
+    'epochs: for epoch in 0..epochs {
         for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
             let asked = Instant::now();
             if (around.ask)().is_break() {
@@ -118,6 +126,18 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     Ok(())
 }
 
+/// Says what the run prepares, each words once, and asks whether to go on.
+fn preparing(around: &Surroundings) -> impl Fn(String) -> ControlFlow<()> {
+    let said = RefCell::new(String::new());
+    move |words| {
+        if *said.borrow() != words {
+            (around.send)(Event::Preparing { run: around.run.to_owned(), words: words.clone() });
+            said.replace(words);
+        }
+        (around.ask)()
+    }
+}
+
 /// Memory of the run beyond what the program held before it.
 pub struct Memory {
     before: usize,
@@ -126,7 +146,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    fn start(before: usize, device: &Device) -> Memory {
+    pub fn start(before: usize, device: &Device) -> Memory {
         measure::reset_peak();
         Memory { before, device: device.clone(), highest: std::cell::Cell::new(0) }
     }

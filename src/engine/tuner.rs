@@ -1,6 +1,8 @@
 //! The tuner: the doors of one forward pass. A backbone's code names its places through it; the tuner lets the methods
 //! that stand there act. Knows no method by name.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Tensor;
 use burn::tensor::module;
 
@@ -24,12 +26,14 @@ pub struct Tuner<'a> {
     quality: Option<Tensor<2>>,
     /// Paths in the order in which the pass came by; the anatomy law compares them with the declaration.
     pub visited: Vec<String>,
+    /// Sites that somebody watches, and what left them, `[batch, positions, channels]`, once the pass came by.
+    pub watched: BTreeMap<String, Option<Tensor<3>>>,
 }
 
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
-        let positions = plan.anatomy.tokens;
-        Tuner { plan, weights, bag, noise, positions, taps: Vec::new(), quality: None, visited: Vec::new() }
+        let (taps, visited, watched) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Tuner { plan, weights, bag, noise, positions: plan.anatomy.tokens, taps, quality: None, visited, watched }
     }
 
     /// Looks at the images of the batch `[batch, 3, side, side]` for methods that read their quality. Once a pass, and only
@@ -75,10 +79,17 @@ impl<'a> Tuner<'a> {
     /// Runs `inner` between the doors of `site`: `Before`, then the site itself, then `After` and `Extend`.
     pub fn around(&mut self, site: &str, x: Tensor<3>, inner: impl FnOnce(&mut Self, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
         self.visited.push(site.to_owned());
-        let plan = self.plan;
-        if !plan.stands_at(site) {
-            return inner(self, x);
+        let y = match self.plan.stands_at(site) {
+            true => self.through_doors(site, x, inner),
+            false => inner(self, x),
+        };
+        if let Some(kept) = self.watched.get_mut(site) {
+            *kept = Some(y.clone());
         }
+        y
+    }
+
+    fn through_doors(&mut self, site: &str, x: Tensor<3>, inner: impl FnOnce(&mut Self, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
         let x = self.standing(site, Door::Before).fold(x, |x, (member, at)| member.card.method.before(&at, x));
         let mut y = inner(self, x.clone());
         for door in [Door::After, Door::Extend] {

@@ -70,6 +70,17 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
     let card = find(kind).with_context(|| format!("unknown export `{kind}`; one of: {}", names()))?;
     let (session, model) = load_run(run)?;
     (card.fits)(&model.plan).map_err(anyhow::Error::msg)?;
+    staged(into, |stage| {
+        (card.write)(&session, &model, stage)?;
+        verify(card, &session, &model, stage)
+    })
+}
+
+/// Lets `write` fill a folder beside `into` and say how far what it wrote is from what it should be; only then moves it into place.
+///
+/// # Errors
+/// When `into` holds something already, when a folder cannot be made or moved, and what `write` finds.
+pub fn staged(into: &Path, write: impl FnOnce(&Path) -> Result<f64>) -> Result<Done> {
     if into.exists() && std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} is not empty. Choose a new folder, so that nothing is written over", into.display());
     }
@@ -81,8 +92,7 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
     #[cfg(unix)]
     stage.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // what the user's umask leaves of it, as for any folder
     let stage = stage.tempdir_in(above).with_context(fail)?;
-    (card.write)(&session, &model, stage.path())?;
-    let difference = verify(card, &session, &model, stage.path())?;
+    let difference = write(stage.path())?;
     if into.exists() {
         std::fs::remove_dir(into).with_context(fail)?; // empty, as checked above
     }

@@ -12,6 +12,7 @@ pub mod difffit;
 pub mod dora;
 pub mod fact;
 pub mod full;
+pub mod gps;
 pub mod hyperformer;
 pub mod ia3;
 pub mod layernorm;
@@ -19,11 +20,14 @@ pub mod loha;
 pub mod lokr;
 pub mod lora;
 pub mod lst;
+pub mod ltsft;
 pub mod oft;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
 pub mod repadapter;
+pub mod sct;
+pub mod sparse;
 pub mod ssf;
 pub mod twin;
 pub mod vera;
@@ -53,6 +57,7 @@ pub const CATALOG: &[&Card] = &[
     &vlpet::CARD,
     &conformer::CARD,
     &repadapter::CARD,
+    &sct::CARD,
     &prompt::CARD,
     &prefix::CARD,
     &ia3::CARD,
@@ -60,6 +65,9 @@ pub const CATALOG: &[&Card] = &[
     &difffit::CARD,
     &bitfit::CARD,
     &layernorm::CARD,
+    &sparse::CARD,
+    &gps::CARD,
+    &ltsft::CARD,
     &lst::CARD,
     &full::CARD,
 ];
@@ -209,11 +217,12 @@ impl ParamSpec {
 /// What a method wants measured on training samples before it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// L2 norm of every channel that leaves the site: `d_out` numbers.
+    /// L2 norm of every channel that leaves the site, class token left out, mean over the classes: `d_out` numbers.
     OutputNorms,
-    /// Mean absolute gradient of the site's frozen weight, row by row: `d_in · d_out` numbers.
+    /// Size of the mean gradient of the site's frozen weight, row by row, under a loss that needs no head: `d_in · d_out`
+    /// numbers.
     Gradients,
-    /// What full fine-tuning of the placed sites for this many steps changed in the weight, row by row.
+    /// What full fine-tuning of the placed sites for this many steps changed, part after part of the site, row by row.
     Changes { steps: usize },
 }
 

@@ -1,6 +1,6 @@
 //! Phrases that several methods share. Knows no method.
 
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{IndexingUpdateOp, Tensor, TensorData, activation};
 use faer::Mat;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -82,9 +82,30 @@ pub fn principal(w: &[f32], rows: usize, cols: usize, r: usize) -> Option<(Vec<f
 
 /// A mask of the `count` highest scores: 1 for them, 0 for the rest. Of equal scores the earlier wins.
 pub fn strongest(scores: &[f32], count: usize) -> Vec<f32> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     let mut mask = vec![0.0; scores.len()];
-    order.into_iter().take(count).for_each(|n| mask[n] = 1.0);
+    largest(scores, count).into_iter().for_each(|n| mask[n] = 1.0);
     mask
+}
+
+/// Positions are kept as f32, which counts exactly up to here.
+pub const EXACT: usize = 1 << 24;
+
+/// Positions of the `k` largest of `scores`, in rising order; of equal ones the first.
+pub fn largest(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let k = k.min(order.len());
+    if (1..order.len()).contains(&k) {
+        order.select_nth_unstable_by(k - 1, |a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    }
+    order.truncate(k);
+    order.sort_unstable();
+    order
+}
+
+/// `w` with `values` `[1, k]` added at its flat positions `index` `[1, k]`. Backward it picks k numbers out of the gradient
+/// of `w`: nothing else is trained or stored.
+pub fn add_at(w: Tensor<2>, index: Tensor<2>, values: Tensor<2>) -> Tensor<2> {
+    let [rows, cols] = w.dims();
+    let w = if values.is_autodiff() { w.autodiff() } else { w };
+    w.reshape([1, rows * cols]).scatter(1, index.int(), values, IndexingUpdateOp::Add).reshape([rows, cols])
 }

@@ -53,6 +53,12 @@ pub const PRESETS: &[Preset] = presets![
     "vpt-deep",
     "prefix",
     "mam",
+    "shira",
+    "gps",
+    "lt-sft",
+    "sct",
+    "partial-1",
+    "partial-2",
     "mixed",
 ];
 
