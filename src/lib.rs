@@ -16,6 +16,7 @@ pub mod figures;
 pub mod methods;
 pub mod plan;
 pub mod session;
+pub mod suite;
 pub mod tasks;
 pub mod workbench;
 
