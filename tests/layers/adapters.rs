@@ -11,7 +11,7 @@ use petl_workbench::exports::transformers;
 use petl_workbench::plan::anatomy::Role;
 use petl_workbench::session::{Place, Settings, Value};
 
-use crate::fixture::{self, Case, How, ROW, TOLERANCE, TURNED};
+use crate::fixture::{self, Case, How, ROW, SAME, TOLERANCE, TURNED};
 
 const BOTTLENECK: [(&str, &str, How); 4] = [
     ("down", "adapter_down.0.weight", TURNED),
@@ -41,6 +41,34 @@ fn a_sequential_bottleneck_is_theirs() {
 fn a_scaled_parallel_bottleneck_is_theirs() {
     assert!(bottleneck("parallel", "parallel", "relu", 4.0) < TOLERANCE);
     assert!(bottleneck("parallel", "sequential", "relu", 4.0) > 1e-2, "another form is noticed");
+}
+
+fn compacter(fixture: &'static str, rank: i64, matrices: &[(&str, &str, How)]) {
+    let settings = [
+        ("bottleneck", Value::Whole(8)),
+        ("n", Value::Whole(4)),
+        ("rank", Value::Whole(rank)),
+        ("activation", Value::Text("gelu".into())),
+    ];
+    let common = [("all/A", "shared.phm_rule", SAME), ("b_dn", "adapter_down.0.b", ROW), ("b_up", "adapter_up.b", ROW)];
+    let params = [&common, matrices].concat();
+    Case { fixture, method: "compacter", role: Role::Mlp, settings: &settings, params: &params, constants: &[] }.holds();
+}
+
+#[test]
+fn compacter_is_theirs() {
+    let factors = [
+        ("s_dn", "adapter_down.0.W_left", SAME),
+        ("t_dn", "adapter_down.0.W_right", SAME),
+        ("s_up", "adapter_up.W_left", SAME),
+        ("t_up", "adapter_up.W_right", SAME),
+    ];
+    compacter("compacter", 1, &factors);
+}
+
+#[test]
+fn phm_layers_are_theirs() {
+    compacter("phm", 0, &[("B_dn", "adapter_down.0.W", SAME), ("B_up", "adapter_up.W", SAME)]);
 }
 
 /// Two small blocks, as `make_adapters.py` makes them.

@@ -144,7 +144,7 @@ impl Case<'_> {
         }
     }
 
-    fn plan(&self, file: &Named) -> Plan {
+    pub fn plan(&self, file: &Named) -> Plan {
         let (d_in, d_out) = self.sizes(file);
         let rows = if self.role == Role::Norm { 1 } else { d_in };
         let parts = match self.role {
@@ -158,7 +158,7 @@ impl Case<'_> {
         plan(anatomy, vec![placed(self.method, Place::sites(&[SITE]), settings)])
     }
 
-    fn weights(&self, file: &Named, device: &Device) -> Weights {
+    pub fn weights(&self, file: &Named, device: &Device) -> Weights {
         let stem = if self.role == Role::Mlp { "frozen" } else { SITE };
         let weight = if self.role == Role::Norm { ROW } else { TURNED };
         Weights::from([
@@ -193,15 +193,15 @@ pub fn plan(anatomy: Anatomy, methods: Vec<Placed>) -> Plan {
     plan
 }
 
-/// Puts the file's values into the bag: (our key, the file's name, how). Every matrix of the stack must get one, and every
-/// trained one of the file must be used.
+/// Puts the file's values into the bag: (our key, the file's name, how). Every trained matrix of the stack must get one, and every
+/// one of the file must be used; constants that get none stay as they start.
 pub fn fill(bag: &mut Bag, file: &Named, named: &[(String, String, How)], device: &Device) {
     let mut values = bag.data();
     let (ours, given): (BTreeSet<_>, BTreeSet<_>) = (
-        values.keys().filter(|key| !key.starts_with("head/")).map(String::as_str).collect(),
-        named.iter().map(|(key, ..)| key.as_str()).collect(),
+        bag.params.keys().filter(|key| !key.starts_with("head/")).map(String::as_str).collect(),
+        named.iter().map(|(key, ..)| key.as_str()).filter(|key| !bag.constants.contains_key(*key)).collect(),
     );
-    assert_eq!(ours, given, "our matrices, and those that the test gives values");
+    assert_eq!(ours, given, "our trained matrices, and those that the test gives values");
     let (theirs, used): (BTreeSet<_>, BTreeSet<_>) = (
         file.keys().filter(|name| name.starts_with("param/")).map(String::as_str).collect(),
         named.iter().map(|(_, name, _)| name.as_str()).filter(|name| name.starts_with("param/")).collect(),

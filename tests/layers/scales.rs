@@ -18,5 +18,7 @@ fn ia3_on_the_input_of_down_is_pefts_feedforward_form() {
 #[test]
 fn a_trained_norm_is_pefts_ln_tuning() {
     let params = [("weight", "ln_tuning_layers.weight", ROW), ("bias", "ln_tuning_layers.bias", ROW)];
-    Case { fixture: "norm", method: "full", role: Role::Norm, settings: &[], params: &params, constants: &[] }.holds();
+    for method in ["layernorm", "full"] {
+        Case { fixture: "norm", method, role: Role::Norm, settings: &[], params: &params, constants: &[] }.holds();
+    }
 }
