@@ -17,6 +17,7 @@ pub mod methods;
 pub mod operations;
 pub mod plan;
 pub mod session;
+pub mod suite;
 pub mod tasks;
 pub mod workbench;
 
