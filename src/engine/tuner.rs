@@ -67,7 +67,12 @@ impl<'a> Tuner<'a> {
         if !plan.stands_at(site) {
             return inner(self, x);
         }
-        let x = self.standing(site, Door::Before).fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        // What is taken off again at this very site joins last: it is taken off the end. (Deep prompts beside shallow ones.)
+        let mut x = x;
+        for passing in [false, true] {
+            let joining = self.standing(site, Door::Before).filter(|(member, _)| member.tidies(site) == passing);
+            x = joining.fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        }
         let mut y = inner(self, x.clone());
         for door in [Door::After, Door::Extend] {
             y = self.standing(site, door).fold(y, |y, (member, at)| member.card.method.after(&at, &x, y));
