@@ -2,7 +2,7 @@
 //! are written once, here and in `optimise`, instead of once a method. Lives on the autodiff device; the backbone never
 //! does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +29,8 @@ pub struct Bag {
     pub params: BTreeMap<String, Tensor<2>>,
     /// Kept as they started: masks, indices, random projections.
     pub constants: BTreeMap<String, Constant>,
+    /// Keys of one row that are matrices all the same, so that weight decay takes them: LoRA's B at rank 1.
+    pub matrices: BTreeSet<String>,
 }
 
 /// A matrix that is not trained, on the plain device and in host memory.
@@ -110,6 +112,9 @@ impl Bag {
         if values.len() != spec.size() {
             bail!("`{key}` starts with {} values where {} x {} are declared", values.len(), spec.rows, spec.cols);
         }
+        if spec.rows == 1 && !spec.vector {
+            self.matrices.insert(key.to_owned());
+        }
         if spec.trainable {
             let tensor = Tensor::from_data(TensorData::new(values, [spec.rows, spec.cols]), device);
             self.params.insert(key.to_owned(), trainable(tensor));
@@ -124,17 +129,22 @@ impl Bag {
         self.params.iter().filter_map(|(key, param)| Some((key.clone(), param.grad_remove(&mut gradients)?))).collect()
     }
 
+    /// All but the parameters.
+    fn beside(&self) -> Bag {
+        Bag { params: BTreeMap::new(), constants: self.constants.clone(), matrices: self.matrices.clone() }
+    }
+
     /// The same values outside the graph, for evaluation and export.
     pub fn frozen(&self) -> Bag {
         let params = self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner())).collect();
-        Bag { params, constants: self.constants.clone() }
+        Bag { params, ..self.beside() }
     }
 
     /// The same values as leaves of a graph of their own: shards on several threads that shared leaves would wait for each
     /// other, since Burn locks connected graphs as one.
     pub fn leaves(&self) -> Bag {
         let params = self.params.iter().map(|(k, v)| (k.clone(), trainable(v.clone()))).collect();
-        Bag { params, constants: self.constants.clone() }
+        Bag { params, ..self.beside() }
     }
 
     /// Replaces every value by those of `values`, which must have the same names and shapes.
@@ -167,6 +177,11 @@ impl Bag {
     pub fn data(&self) -> BTreeMap<String, TensorData> {
         let constants = self.constants.iter().map(|(k, v)| (k.clone(), v.tensor.to_data()));
         self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner().to_data())).chain(constants).collect()
+    }
+
+    /// Whether weight decay takes `key`: biases, norms and scales are left alone.
+    pub fn decays(&self, key: &str) -> bool {
+        self.params.get(key).is_some_and(|param| param.dims()[0] > 1) || self.matrices.contains(key)
     }
 
     /// Trainable parameters in it.
