@@ -224,6 +224,26 @@ fn two_runs_of_one_seed_are_the_same_and_another_seed_is_not() {
 }
 
 #[test]
+fn dropout_goes_by_the_sample_however_the_batch_is_cut() {
+    let samples = [40, 7, 12, 3, 25, 9];
+    for card in methods::CATALOG.iter().filter(|card| card.fields.iter().any(|f| f.name == "dropout")) {
+        let mut set = Settings::default();
+        set.set("dropout", Value::Real(0.5));
+        let mut model = toy(&session(vec![placed(card, set)]));
+        step(&mut model, &mut optimiser(1e-1), 1e-1); // away from zero, so that what is dropped is heard
+        let (bag, (pixels, _)) = (model.bag.frozen(), batch(&model.device));
+        let of = |from: usize, to: usize, seed| {
+            let pixels = pixels.clone().narrow(0, from, to - from);
+            petl_workbench::engine::model::host(model.logits_of(&samples[from..to], &bag, pixels, Some(seed))).expect("logits")
+        };
+        let whole = of(0, 6, 1);
+        let parts = [of(0, 2, 1), of(2, 3, 1), of(3, 6, 1)].concat();
+        assert!(apart(&whole, &parts) < 1e-5, "{}: {}", card.name, apart(&whole, &parts));
+        assert!(apart(&whole, &of(0, 6, 2)) > 1e-4, "{}: another step drops the same", card.name);
+    }
+}
+
+#[test]
 fn a_stack_of_everything_trains_together() {
     let stack = ["lora", "bottleneck", "prompt", "prefix", "ia3", "bitfit"];
     let stack = stack.iter().map(|name| placed(methods::find(name).expect("in the catalogue"), Settings::default())).collect();

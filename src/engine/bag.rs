@@ -202,6 +202,8 @@ pub struct At<'a> {
     pub heads: usize,
     /// While training: the seed of this step's dropout.
     pub(super) noise: Option<u64>,
+    /// The sample in each row of the batch.
+    pub(super) samples: &'a [usize],
     pub(super) bag: &'a Bag,
     /// `0.lora/blocks.0.attn.q/`
     pub(super) prefix: String,
@@ -249,9 +251,16 @@ impl At<'_> {
         format!("{stem}/{ALL}/{name}")
     }
 
-    /// While training: a seed for this placement at this step, so that dropout is the same on every device and thread.
+    /// While training: a seed for this placement at this step, the same on every device and for every part of the batch.
     pub fn noise(&self) -> Option<u64> {
         self.noise.map(|noise| random::stream(noise, &self.prefix))
+    }
+
+    /// The same for row `row` of the batch: it goes by the sample that stands there, so that it does not matter how a batch
+    /// is cut.
+    pub fn noise_of(&self, row: usize) -> Option<u64> {
+        let sample = self.samples.get(row).copied().unwrap_or(row) as u64;
+        self.noise().map(|noise| noise ^ (sample + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     /// Whether this placement declared `name`.

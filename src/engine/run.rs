@@ -208,7 +208,7 @@ impl Trainer {
                 }
                 None => {
                     let (pixels, labels) = batch::tensors(train, some, Some(augment), &model.device);
-                    (model.logits(&bag, pixels, Some(random::stream(noise, &format!("sample {}", some[0])))), labels)
+                    (model.logits_of(some, &bag, pixels, Some(noise)), labels)
                 }
             };
             let answers = logits.clone().inner();

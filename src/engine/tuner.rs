@@ -15,6 +15,8 @@ pub struct Tuner<'a> {
     bag: &'a Bag,
     /// While training: the seed of this step's dropout.
     noise: Option<u64>,
+    /// The sample in each row of the batch; empty where nobody asks.
+    samples: &'a [usize],
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
@@ -25,7 +27,13 @@ pub struct Tuner<'a> {
 
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
-        Tuner { plan, weights, bag, noise, positions: plan.anatomy.tokens, taps: Vec::new(), visited: Vec::new() }
+        let positions = plan.anatomy.tokens;
+        Tuner { plan, weights, bag, noise, samples: &[], positions, taps: Vec::new(), visited: Vec::new() }
+    }
+
+    /// Says which samples the batch holds: dropout goes by them.
+    pub fn on(self, samples: &'a [usize]) -> Tuner<'a> {
+        Tuner { samples, ..self }
     }
 
     pub fn anatomy(&self) -> &'a Anatomy {
@@ -124,6 +132,7 @@ impl<'a> Tuner<'a> {
             set: &member.settings,
             heads: self.plan.anatomy.heads,
             noise: self.noise,
+            samples: self.samples,
             bag: self.bag,
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }
