@@ -97,7 +97,7 @@ pub struct Step {
     pub learning_rate: f64,
     /// Global, before clipping.
     pub gradient_norm: f64,
-    /// By site, before clipping.
+    /// By placement (`0.lora/blocks.3.attn.q`, `0.vera/all` for what its places share, `head`), before clipping.
     pub gradients: BTreeMap<String, f64>,
     /// Milliseconds a step, over the steps since the last report.
     pub step_ms: f64,
@@ -108,6 +108,21 @@ pub struct Step {
     /// Measured bytes saved for the backward pass, of the last reported step.
     pub activation_bytes: usize,
     pub seconds_left: f64,
+}
+
+impl Step {
+    /// Gradient norms by site, whatever stands there taken together; what belongs to no single site is left out.
+    pub fn gradients_by_site(&self) -> BTreeMap<String, f64> {
+        let mut sites: BTreeMap<String, f64> = BTreeMap::new();
+        for (placement, norm) in &self.gradients {
+            let site = placement.split_once('/').map_or(placement.as_str(), |(_, site)| site);
+            if site != "head" && site != bag::ALL {
+                let sum = sites.entry(site.to_owned()).or_default();
+                *sum = sum.hypot(*norm);
+            }
+        }
+        sites
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -208,5 +223,19 @@ impl Drop for Engine {
             }
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_of_one_site_are_taken_together() {
+        let of = |entries: &[(&str, f64)]| entries.iter().map(|(key, norm)| ((*key).to_owned(), *norm)).collect();
+        let gradients =
+            of(&[("0.lora/blocks.0.attn.q", 3.0), ("1.ia3/blocks.0.attn.q", 4.0), ("2.vera/all", 9.0), ("head", 9.0)]);
+        let step = Step { gradients, ..Step::default() };
+        assert_eq!(step.gradients_by_site(), of(&[("blocks.0.attn.q", 5.0)]));
     }
 }

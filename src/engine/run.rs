@@ -269,12 +269,12 @@ impl Trainer {
                 self.steps
             );
         }
-        let mut by_site = BTreeMap::new();
+        let mut by_placement = BTreeMap::new();
         for (key, square) in keys.iter().zip(&norms) {
-            let site = key.split('/').rev().nth(1).unwrap_or_default();
-            *by_site.entry(site.to_owned()).or_insert(0.0) += f64::from(*square);
+            let placement = key.rsplit_once('/').map_or(key.as_str(), |(placement, _)| placement);
+            *by_placement.entry(placement.to_owned()).or_insert(0.0) += f64::from(*square);
         }
-        by_site.values_mut().for_each(|v: &mut f64| *v = v.sqrt());
+        by_placement.values_mut().for_each(|v: &mut f64| *v = v.sqrt());
         let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
         Ok(Some(Step {
             step: self.done,
@@ -282,7 +282,7 @@ impl Trainer {
             accuracy: classify::hits(&host(Tensor::cat(answers, 0))?, &labels) as f64 / labels.len() as f64,
             learning_rate: rate,
             gradient_norm: total,
-            gradients: by_site,
+            gradients: by_placement,
             bytes: memory.now(),
             peak_bytes: memory.peak(),
             activation_bytes: self.activation_bytes,
