@@ -1,10 +1,13 @@
 //! Memory, measured by the allocator on the embedded network. A program of its own, and one test at a time: other tests'
 //! memory would be counted too.
 
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use petl_workbench::board::Run;
 use petl_workbench::engine::measure::{Counting, in_use};
 use petl_workbench::engine::model::{self, Model};
+use petl_workbench::engine::run::{self, Surroundings};
 use petl_workbench::engine::{batch, optimise};
 use petl_workbench::session::file;
 use petl_workbench::tasks::classify;
@@ -63,4 +66,30 @@ fn one_cell_is_predicted_with_the_attention_that_follows_it() {
         let ratio = predicted / measured;
         assert!((0.6..1.67).contains(&ratio), "{role}: predicted {predicted}, measured {measured}, ratio {ratio:.2}");
     }
+}
+
+#[test]
+fn the_peak_of_training_is_apart_from_that_of_evaluation() {
+    let _alone = alone();
+    let peaks = |preset: &str| {
+        let set = ["recipe.epochs=1", "device=cpu", "backbone.settings.weights=random", "recipe.batch_size=16"];
+        let set =
+            set.into_iter().chain(["data.settings.train=48", "data.settings.test=200"]).map(str::to_owned).collect::<Vec<_>>();
+        let session = file::set(&file::find(preset).expect("a preset"), &set).expect("set");
+        let folder = tempfile::tempdir().expect("a folder");
+        let events = std::cell::RefCell::new(vec![]);
+        let send = |event| events.borrow_mut().push(event);
+        let around = Surroundings { run: "test", folder: folder.path(), send: &send, ask: &|| ControlFlow::Continue(()) };
+        run::train(&session, &around).expect("trained");
+        let mut run = Run::new("test", folder.path(), None);
+        events.take().iter().for_each(|event| run.fold(event));
+        (run.peak_bytes(), run.evaluation_peak_bytes(), run.steps.last().expect("a step").activation_bytes)
+    };
+    let (full, full_evaluation, saved) = peaks("digits-full");
+    let (ladder, ladder_evaluation, _) = peaks("digits-ladder");
+    // 200 pictures at once without a graph, against 16 with one.
+    assert!(ladder < full, "the ladder saves memory: {ladder} and {full}");
+    assert!(full - ladder > saved / 3, "as much of it as the activations say: {full} - {ladder}, saved {saved}");
+    assert!(ladder < ladder_evaluation, "evaluation is not in the peak of training: {ladder} and {ladder_evaluation}");
+    assert!(full_evaluation > 0);
 }

@@ -104,8 +104,9 @@ pub struct Step {
     pub samples_per_second: f64,
     /// Bytes the run holds beyond what the program held before it.
     pub bytes: usize,
+    /// The most that a training step held so far; evaluations are not in it.
     pub peak_bytes: usize,
-    /// Measured bytes saved for the backward pass, of the last reported step.
+    /// Measured bytes that the forward pass over one batch saves for the backward pass.
     pub activation_bytes: usize,
     pub seconds_left: f64,
 }
@@ -134,6 +135,9 @@ pub struct Evaluated {
     pub loss: f64,
     /// Accuracy by domain, where the data set has several.
     pub domains: BTreeMap<String, f64>,
+    /// The most that an evaluation held so far.
+    #[serde(default)]
+    pub peak_bytes: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -148,7 +152,11 @@ pub struct Finished {
     pub seconds: f64,
     pub step_ms: f64,
     pub samples_per_second: f64,
+    /// The most that a training step held.
     pub peak_bytes: usize,
+    /// The most that an evaluation held: its batches are larger than a training step's.
+    #[serde(default)]
+    pub evaluation_peak_bytes: usize,
     pub activation_bytes: usize,
     /// Predicted label of every test sample, for comparisons sample by sample.
     #[serde(default)]

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::bag::Bag;
+use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
 use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
@@ -69,9 +70,15 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
             }
             since.0 += asked.elapsed(); // a pause is not a slow step
             let clock = Instant::now();
-            let report = trainer.step(&mut model, &data.train, &picked, epoch, &memory)?;
+            let report = memory.during(Phase::Training, || trainer.step(&mut model, &data.train, &picked, epoch, &memory))?;
             training_seconds += clock.elapsed().as_secs_f64();
+            if trainer.done == 1 {
+                trainer.measure(&model, &data.train, &picked, epoch, &memory);
+            }
             if let Some(mut step) = report {
+                step.bytes = memory.now();
+                step.peak_bytes = memory.training_peak();
+                step.activation_bytes = trainer.activation_bytes;
                 let steps = trainer.done - since.1;
                 step.run = around.run.to_owned();
                 step.epoch = epoch + 1;
@@ -83,15 +90,17 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
             }
         }
         let clock = Instant::now();
-        last = trainer.evaluate(&model, &data, session, epoch + 1)?;
+        last = memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch + 1))?;
         last.run = around.run.to_owned();
+        last.peak_bytes = memory.evaluation_peak();
         (around.send)(Event::Evaluated(last.clone()));
         since.0 += clock.elapsed();
     }
     if stopped {
         let epoch = trainer.done / data.train.len().div_ceil(session.recipe.batch_size) + 1;
-        last = trainer.evaluate(&model, &data, session, epoch)?;
+        last = memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch))?;
         last.run = around.run.to_owned();
+        last.peak_bytes = memory.evaluation_peak();
         (around.send)(Event::Evaluated(last.clone()));
     }
 
@@ -108,7 +117,8 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
         step_ms,
         samples_per_second: session.recipe.batch_size.min(data.train.len()) as f64 / step_ms.max(1e-9) * 1e3,
-        peak_bytes: memory.peak(),
+        peak_bytes: memory.training_peak(),
+        evaluation_peak_bytes: memory.evaluation_peak(),
         activation_bytes: trainer.activation_bytes,
         predictions: trainer.predictions,
     };
@@ -118,33 +128,11 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     Ok(())
 }
 
-/// Memory of the run beyond what the program held before it.
-pub struct Memory {
-    before: usize,
-    device: Device,
-    highest: std::cell::Cell<usize>,
-}
-
-impl Memory {
-    fn start(before: usize, device: &Device) -> Memory {
-        measure::reset_peak();
-        Memory { before, device: device.clone(), highest: std::cell::Cell::new(0) }
-    }
-
-    fn pooled(&self) -> bool {
-        self.device.memory_pool_usage().is_some()
-    }
-
-    pub fn now(&self) -> usize {
-        let now = measure::on_device(&self.device);
-        let now = if self.pooled() { now } else { now.saturating_sub(self.before) };
-        self.highest.set(self.highest.get().max(now));
-        now
-    }
-
-    pub fn peak(&self) -> usize {
-        if self.pooled() { self.highest.get() } else { measure::peak().saturating_sub(self.before) }
-    }
+/// What a batch gives: loss `[1]`, logits of its parts in order, gradients by key; all plain.
+pub struct Gathered {
+    pub loss: Tensor<1>,
+    pub answers: Vec<Tensor<2>>,
+    pub gradients: BTreeMap<String, Tensor<2>>,
 }
 
 /// The state between two steps.
@@ -182,6 +170,73 @@ impl Trainer {
         })
     }
 
+    /// Logits `[batch, classes]` and labels `[batch]` of the samples `some` in the step to come.
+    fn answers(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<2>, Tensor<1, Int>) {
+        if let Some((features, _)) = &self.probe {
+            let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
+            let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
+            return (classify::logits(bag, features.clone().select(0, rows)), batch::labels(train, some, &model.device));
+        }
+        let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
+        let noise = random::stream(self.seed, &format!("step {}", self.done));
+        let (pixels, labels) = batch::tensors(train, some, Some(augment), &model.device);
+        (model.logits_of(some, bag, pixels, Some(noise)), labels)
+    }
+
+    /// Their loss `[1]`, what the methods add to it included, and their logits.
+    fn loss(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<1>, Tensor<2>) {
+        let (logits, labels) = self.answers(model, bag, train, some, epoch);
+        let answers = logits.clone().inner();
+        let loss = classify::loss(logits, labels, self.recipe.label_smoothing);
+        match model.penalty(bag) {
+            Some(more) => (loss + more, answers),
+            None => (loss, answers),
+        }
+    }
+
+    /// Loss, logits and gradients of the samples `picked`, worked out in `parts` parts side by side.
+    pub fn gradients(
+        &self,
+        model: &Model,
+        train: &Samples,
+        picked: &[usize],
+        epoch: usize,
+        parts: usize,
+        memory: &Memory,
+    ) -> Gathered {
+        let part = |some: &[usize]| {
+            let bag = model.bag.leaves();
+            let (loss, answers) = self.loss(model, &bag, train, some, epoch);
+            let loss = loss * (some.len() as f64 / picked.len() as f64);
+            memory.now(); // a GPU keeps no peak of its own, and what the backward pass needs is all there now
+            Gathered { loss: loss.clone().inner(), answers: vec![answers], gradients: bag.gradients(loss.backward()) }
+        };
+        let sum = |mut all: Gathered, more: Gathered| {
+            for (key, gradient) in more.gradients {
+                let sum = match all.gradients.remove(&key) {
+                    Some(first) => first + gradient,
+                    None => gradient,
+                };
+                all.gradients.insert(key, sum);
+            }
+            all.answers.extend(more.answers);
+            Gathered { loss: all.loss + more.loss, ..all }
+        };
+        let gathered = shards::each(picked, parts, part).into_iter().reduce(sum);
+        gathered.unwrap_or_else(|| part(picked))
+    }
+
+    /// Measures what the forward pass over the batch `picked`, not cut, holds for the backward pass. After the first step,
+    /// when nothing is set up any more; no step is part of it.
+    fn measure(&mut self, model: &Model, train: &Samples, picked: &[usize], epoch: usize, memory: &Memory) {
+        self.activation_bytes = memory.during(Phase::Aside, || {
+            let bag = model.bag.leaves();
+            let held = measure::on_device(&model.device);
+            let _kept = self.loss(model, &bag, train, picked, epoch);
+            measure::on_device(&model.device).saturating_sub(held)
+        });
+    }
+
     /// One step on the samples `picked`. Reads values back, and reports, every `report_every` steps only.
     pub fn step(
         &mut self,
@@ -193,53 +248,8 @@ impl Trainer {
     ) -> Result<Option<Step>> {
         let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
         let rate = learning_rate(&self.recipe, self.done, self.steps);
-        let noise = random::stream(self.seed, &format!("step {}", self.done));
-        let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
-        let (probe, smoothing) = (&self.probe, self.recipe.label_smoothing);
-        // One part of the batch: its share of the loss, its logits, its gradients, and what it held for the backward pass.
-        let part = |some: &[usize]| {
-            let bag = model.bag.leaves();
-            let held = measure::on_device(&model.device);
-            let (logits, labels) = match probe {
-                Some((features, _)) => {
-                    let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
-                    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
-                    (classify::logits(&bag, features.clone().select(0, rows)), batch::labels(train, some, &model.device))
-                }
-                None => {
-                    let (pixels, labels) = batch::tensors(train, some, Some(augment), &model.device);
-                    (model.logits_of(some, &bag, pixels, Some(noise)), labels)
-                }
-            };
-            let answers = logits.clone().inner();
-            let share = some.len() as f64 / picked.len() as f64;
-            let mut loss = classify::loss(logits, labels, smoothing);
-            if let Some(more) = model.penalty(&bag) {
-                loss = loss + more;
-            }
-            let loss = loss * share;
-            let activations = measure::on_device(&model.device).saturating_sub(held);
-            (loss.clone().inner(), answers, bag.gradients(loss.backward()), activations)
-        };
-        // The first step is not cut, so that what it holds for the backward pass can be measured.
-        let shards = if self.done == 0 { 1 } else { shards::count(&model.device) };
-        let mut parts = shards::each(picked, shards, part).into_iter();
-        let Some((mut value, answers, mut gradients, activations)) = parts.next() else { return Ok(None) };
-        let mut answers = vec![answers];
-        if self.done == 0 {
-            self.activation_bytes = activations;
-        }
-        for (loss, logits, more, _) in parts {
-            value = value + loss;
-            answers.push(logits);
-            for (key, gradient) in more {
-                let sum = match gradients.remove(&key) {
-                    Some(first) => first + gradient,
-                    None => gradient,
-                };
-                gradients.insert(key, sum);
-            }
-        }
+        let Gathered { loss: value, answers, gradients } =
+            self.gradients(model, train, picked, epoch, shards::count(&model.device), memory);
         memory.now();
         let acting = || model.plan.members.iter().filter(|m| m.card.method.acts_between());
         let kept = if acting().next().is_some() { gradients.clone() } else { BTreeMap::new() };
@@ -283,9 +293,6 @@ impl Trainer {
             learning_rate: rate,
             gradient_norm: total,
             gradients: by_placement,
-            bytes: memory.now(),
-            peak_bytes: memory.peak(),
-            activation_bytes: self.activation_bytes,
             ..Step::default()
         }))
     }
