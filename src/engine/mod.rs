@@ -3,6 +3,7 @@
 
 pub mod bag;
 pub mod batch;
+mod clock;
 pub mod devices;
 pub mod measure;
 pub mod model;
@@ -99,7 +100,7 @@ pub struct Step {
     pub gradient_norm: f64,
     /// By placement (`0.lora/blocks.3.attn.q`, `0.vera/all` for what its places share, `head`), before clipping.
     pub gradients: BTreeMap<String, f64>,
-    /// Milliseconds a step, over the steps since the last report.
+    /// Milliseconds a step and samples a second, over the steps since the last report.
     pub step_ms: f64,
     pub samples_per_second: f64,
     /// Bytes the run holds beyond what the program held before it.
@@ -108,6 +109,7 @@ pub struct Step {
     pub peak_bytes: usize,
     /// Measured bytes that the forward pass over one batch saves for the backward pass.
     pub activation_bytes: usize,
+    /// Steps and evaluations to come.
     pub seconds_left: f64,
 }
 
@@ -149,7 +151,9 @@ pub struct Finished {
     pub accuracy: f64,
     pub loss: f64,
     pub domains: BTreeMap<String, f64>,
+    /// Evaluations included, pauses not.
     pub seconds: f64,
+    /// Over all steps, evaluations left out.
     pub step_ms: f64,
     pub samples_per_second: f64,
     /// The most that a training step held.

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::bag::Bag;
+use super::clock::Clock;
 use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
@@ -56,57 +56,44 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     }));
 
     let memory = Memory::start(before, &device);
-    let started = Instant::now();
-    let mut training_seconds = 0.0;
+    let mut clock = Clock::default();
     let mut stopped = false;
     let mut last = Evaluated::default();
-    let mut since = (Instant::now(), 0); // last report: when, and at which step
-    'epochs: for epoch in 0..session.recipe.epochs {
+    for epoch in 0..session.recipe.epochs {
         for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
-            let asked = Instant::now();
-            if (around.ask)().is_break() {
+            if clock.wait(|| (around.ask)()).is_break() {
                 stopped = true;
-                break 'epochs;
+                break;
             }
-            since.0 += asked.elapsed(); // a pause is not a slow step
-            let clock = Instant::now();
-            let report = memory.during(Phase::Training, || trainer.step(&mut model, &data.train, &picked, epoch, &memory))?;
-            training_seconds += clock.elapsed().as_secs_f64();
+            let step = || memory.during(Phase::Training, || trainer.step(&mut model, &data.train, &picked, epoch, &memory));
+            let report = clock.step(picked.len(), step)?;
             if trainer.done == 1 {
                 trainer.measure(&model, &data.train, &picked, epoch, &memory);
             }
             if let Some(mut step) = report {
+                step.run = around.run.to_owned();
+                step.epoch = epoch + 1;
+                (step.step_ms, step.samples_per_second) = clock.lap();
+                step.seconds_left = clock.left(trainer.steps - trainer.done, session.recipe.epochs - epoch, data.test.len());
                 step.bytes = memory.now();
                 step.peak_bytes = memory.training_peak();
                 step.activation_bytes = trainer.activation_bytes;
-                let steps = trainer.done - since.1;
-                step.run = around.run.to_owned();
-                step.epoch = epoch + 1;
-                step.step_ms = since.0.elapsed().as_secs_f64() * 1e3 / steps as f64;
-                step.samples_per_second = picked.len() as f64 / step.step_ms * 1e3;
-                step.seconds_left = (trainer.steps - trainer.done) as f64 * training_seconds / trainer.done as f64;
-                since = (Instant::now(), trainer.done);
                 (around.send)(Event::Step(step));
             }
         }
-        let clock = Instant::now();
-        last = memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch + 1))?;
+        let test = || memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch + 1));
+        last = clock.evaluate(test)?;
         last.run = around.run.to_owned();
         last.peak_bytes = memory.evaluation_peak();
         (around.send)(Event::Evaluated(last.clone()));
-        since.0 += clock.elapsed();
-    }
-    if stopped {
-        let epoch = trainer.done / data.train.len().div_ceil(session.recipe.batch_size) + 1;
-        last = memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch))?;
-        last.run = around.run.to_owned();
-        last.peak_bytes = memory.evaluation_peak();
-        (around.send)(Event::Evaluated(last.clone()));
+        if stopped {
+            break;
+        }
     }
 
     exports::own::write(session, &model, around.folder)?;
     (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") });
-    let step_ms = training_seconds * 1e3 / trainer.done.max(1) as f64;
+    let (step_ms, samples_per_second) = clock.speed();
     let finished = Finished {
         run: around.run.to_owned(),
         stopped,
@@ -114,9 +101,9 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         accuracy: last.accuracy,
         loss: last.loss,
         domains: last.domains,
-        seconds: started.elapsed().as_secs_f64(),
+        seconds: clock.seconds(),
         step_ms,
-        samples_per_second: session.recipe.batch_size.min(data.train.len()) as f64 / step_ms.max(1e-9) * 1e3,
+        samples_per_second,
         peak_bytes: memory.training_peak(),
         evaluation_peak_bytes: memory.evaluation_peak(),
         activation_bytes: trainer.activation_bytes,
