@@ -12,6 +12,7 @@ pub mod random;
 pub mod run;
 pub mod shards;
 pub mod tuner;
+mod watch;
 mod worker;
 
 use std::collections::BTreeMap;

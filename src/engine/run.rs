@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
+use super::watch::{self, Watch};
 use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
@@ -91,6 +92,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         }
     }
 
+    watch::values(&model.bag, &model.plan, &session.recipe, trainer.done)?;
     exports::own::write(session, &model, around.folder)?;
     (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") });
     let (step_ms, samples_per_second) = clock.speed();
@@ -127,6 +129,7 @@ pub struct Trainer {
     recipe: crate::session::Recipe,
     seed: u64,
     optimiser: Optimiser,
+    watch: Watch,
     pub steps: usize,
     pub done: usize,
     pub activation_bytes: usize,
@@ -149,6 +152,7 @@ impl Trainer {
             recipe: session.recipe.clone(),
             seed: session.seed,
             optimiser,
+            watch: Watch::default(),
             steps: batches * session.recipe.epochs,
             done: 0,
             activation_bytes: 0,
@@ -235,7 +239,7 @@ impl Trainer {
     ) -> Result<Option<Step>> {
         let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
         let rate = learning_rate(&self.recipe, self.done, self.steps);
-        let Gathered { loss: value, answers, gradients } =
+        let Gathered { loss, answers, gradients } =
             self.gradients(model, train, picked, epoch, shards::count(&model.device), memory);
         memory.now();
         let acting = || model.plan.members.iter().filter(|m| m.card.method.acts_between());
@@ -246,46 +250,30 @@ impl Trainer {
         for member in acting() {
             member.card.method.between(moment, member, &kept, &mut model.bag);
         }
+        self.watch.keep(self.done, loss, squares);
         if !reports {
             return Ok(None);
         }
 
-        // One read-back for all norms.
-        let keys: Vec<&String> = squares.keys().collect();
-        let norms = match squares.is_empty() {
-            true => vec![],
-            false => host(Tensor::cat(squares.values().cloned().collect(), 0))?,
-        };
-        let value = host(value)?.first().copied().unwrap_or(f32::NAN);
-        let total = norms.iter().map(|v| f64::from(*v)).sum::<f64>().sqrt();
-        if !value.is_finite() || !total.is_finite() {
-            let worst = keys.iter().zip(&norms).find(|(_, v)| !v.is_finite()).map_or("the loss", |(k, _)| k.as_str());
-            bail!(
-                "the loss became {value} at step {} of {} (first seen in {worst}, learning rate {rate:.2e}). Lower the learning rate, or set recipe.clip_norm to 1",
-                self.done,
-                self.steps
-            );
-        }
-        let mut by_placement = BTreeMap::new();
-        for (key, square) in keys.iter().zip(&norms) {
-            let placement = key.rsplit_once('/').map_or(key.as_str(), |(placement, _)| placement);
-            *by_placement.entry(placement.to_owned()).or_insert(0.0) += f64::from(*square);
-        }
-        by_placement.values_mut().for_each(|v: &mut f64| *v = v.sqrt());
+        let Some(seen) = self.watch.read(&model.plan, &self.recipe, self.steps)? else { return Ok(None) };
         let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
         Ok(Some(Step {
             step: self.done,
-            loss: f64::from(value),
+            loss: seen.loss,
             accuracy: classify::hits(&host(Tensor::cat(answers, 0))?, &labels) as f64 / labels.len() as f64,
             learning_rate: rate,
-            gradient_norm: total,
-            gradients: by_placement,
+            gradient_norm: seen.norm,
+            gradients: seen.gradients.clone(),
             ..Step::default()
         }))
     }
 
     /// Accuracy and loss on the test set, and its predictions kept.
+    ///
+    /// # Errors
+    /// When a number of the steps before, or of the answers, is none.
     pub fn evaluate(&mut self, model: &Model, data: &Loaded, session: &Session, epoch: usize) -> Result<Evaluated> {
+        self.watch.read(&model.plan, &self.recipe, self.steps)?;
         let test = &data.test;
         let all: Vec<usize> = (0..test.len()).collect();
         let logits = match &self.probe {
@@ -293,6 +281,14 @@ impl Trainer {
             None => model.answers(&model.bag, test, &all)?,
         };
         let classes = logits.len() / test.len();
+        if let Some(at) = logits.iter().position(|v| !v.is_finite()) {
+            bail!(
+                "the answer to test sample {} is no number after step {}. {}",
+                at / classes,
+                self.done,
+                watch::remedies(&model.plan, &self.recipe)
+            );
+        }
         self.predictions = logits.chunks(classes).map(|row| classify::argmax(row) as u32).collect();
         let loss = logits.chunks(classes).zip(&test.labels).map(|(row, label)| cross_entropy(row, *label as usize)).sum::<f64>();
         let right = |n: &usize| self.predictions[*n] == test.labels[*n];
