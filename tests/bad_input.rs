@@ -289,6 +289,30 @@ fn a_full_disk_ends_with_words_and_nothing_half() {
     let output = limited(8, &format!("train digits-lora {sets} --out '{}'", text(&second)));
     says(&output, 1, &[text(&second), "disk"]);
     assert!(!second.join("adapter.safetensors").exists() && !second.join("summary.json").exists());
+
+    // The adapter (BitFit's is small) would fit, the log does not: first its steps, then only its last line, which carries the
+    // prediction of every test sample. That is a failure, not a run that was stopped and kept.
+    let sets = "--set data.settings.train=60 --set data.settings.test=500 --set recipe.batch_size=1 --set recipe.report_every=1 --set recipe.epochs=1 \
+                --set device=cpu --set backbone.settings.weights=random";
+    let whole = home.path().join("whole");
+    let output = limited(4096, &format!("train bitfit {sets} --out '{}'", text(&whole)));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = std::fs::read(whole.join("events.jsonl")).unwrap();
+    let size = |name: &str| std::fs::metadata(whole.join(name)).unwrap().len();
+    assert!(size("adapter.safetensors") + 40 * 1024 < log.len() as u64, "the log must be the larger one here");
+    let last = log[..log.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+    for (name, kib) in [("steps", log.len() / 2048), ("end", last / 1024 + 1)] {
+        assert!(kib * 1024 > size("adapter.safetensors") as usize && kib * 1024 < log.len());
+        let run = home.path().join(name);
+        let output = limited(kib, &format!("train bitfit {sets} --json --out '{}'", text(&run)));
+        says(&output, 1, &["events.jsonl", "disk full"]);
+        assert!(!run.join("summary.json").exists());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("\"failed\"") && !said.contains("\"finished\""), "{name}");
+        for line in std::fs::read_to_string(run.join("events.jsonl")).unwrap().lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{name}: half a line was left: {line}");
+        }
+    }
 }
 
 #[test]

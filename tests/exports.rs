@@ -28,7 +28,7 @@ fn tiny(preset: &str, more: &[&str]) -> Session {
 }
 
 fn train(session: &Session, folder: &Path) {
-    let around = Surroundings { run: "test", folder, send: &|_| {}, ask: &|| ControlFlow::Continue(()) };
+    let around = Surroundings { run: "test", folder, send: &|_| Ok(()), ask: &|| Ok(ControlFlow::Continue(())) };
     run::train(session, &around).unwrap();
 }
 

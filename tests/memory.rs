@@ -78,8 +78,11 @@ fn the_peak_of_training_is_apart_from_that_of_evaluation() {
         let session = file::set(&file::find(preset).expect("a preset"), &set).expect("set");
         let folder = tempfile::tempdir().expect("a folder");
         let events = std::cell::RefCell::new(vec![]);
-        let send = |event| events.borrow_mut().push(event);
-        let around = Surroundings { run: "test", folder: folder.path(), send: &send, ask: &|| ControlFlow::Continue(()) };
+        let send = |event| {
+            events.borrow_mut().push(event);
+            Ok(())
+        };
+        let around = Surroundings { run: "test", folder: folder.path(), send: &send, ask: &|| Ok(ControlFlow::Continue(())) };
         run::train(&session, &around).expect("trained");
         let mut run = Run::new("test", folder.path(), None);
         events.take().iter().for_each(|event| run.fold(event));

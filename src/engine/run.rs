@@ -25,9 +25,10 @@ use crate::tasks::classify;
 pub struct Surroundings<'a> {
     pub run: &'a str,
     pub folder: &'a Path,
-    pub send: &'a dyn Fn(Event),
+    /// Fails when the event cannot be kept in the run's log; the run ends with that.
+    pub send: &'a dyn Fn(Event) -> Result<()>,
     /// Asked between two steps: go on, or stop and keep. Waits while the run is paused.
-    pub ask: &'a dyn Fn() -> ControlFlow<()>,
+    pub ask: &'a dyn Fn() -> Result<ControlFlow<()>>,
 }
 
 /// Trains `session`; keeps session, adapter and summary in the folder.
@@ -54,7 +55,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         head: plan.head_count(),
         predicted_bytes: plan.cost.bytes.total(),
         predicted_activations: plan.cost.bytes.activations,
-    }));
+    }))?;
 
     let memory = Memory::start(before, &device);
     let mut clock = Clock::default();
@@ -62,7 +63,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let mut last = Evaluated::default();
     for epoch in 0..session.recipe.epochs {
         for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
-            if clock.wait(|| (around.ask)()).is_break() {
+            if clock.wait(|| (around.ask)())?.is_break() {
                 stopped = true;
                 break;
             }
@@ -79,14 +80,14 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
                 step.bytes = memory.now();
                 step.peak_bytes = memory.training_peak();
                 step.activation_bytes = trainer.activation_bytes;
-                (around.send)(Event::Step(step));
+                (around.send)(Event::Step(step))?;
             }
         }
         let test = || memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch + 1));
         last = clock.evaluate(test)?;
         last.run = around.run.to_owned();
         last.peak_bytes = memory.evaluation_peak();
-        (around.send)(Event::Evaluated(last.clone()));
+        (around.send)(Event::Evaluated(last.clone()))?;
         if stopped {
             break;
         }
@@ -94,7 +95,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
 
     watch::values(&model.bag, &model.plan, &session.recipe, trainer.done)?;
     exports::own::write(session, &model, around.folder)?;
-    (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") });
+    (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") })?;
     let (step_ms, samples_per_second) = clock.speed();
     let finished = Finished {
         run: around.run.to_owned(),
@@ -112,9 +113,10 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         predictions: trainer.predictions,
     };
     let summary = serde_json::to_vec_pretty(&finished).context("cannot write the summary as JSON")?;
-    file::write_whole(&around.folder.join("summary.json"), &summary)?;
-    (around.send)(Event::Finished(finished));
-    Ok(())
+    let path = around.folder.join("summary.json");
+    file::write_whole(&path, &summary)?;
+    // No summary of a run whose log could not say that it finished.
+    (around.send)(Event::Finished(finished)).inspect_err(|_| drop(std::fs::remove_file(&path)))
 }
 
 /// What a batch gives: loss `[1]`, logits of its parts in order, gradients by key; all plain.
