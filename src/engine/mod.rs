@@ -53,13 +53,34 @@ pub enum Event {
     Started(Started),
     Step(Step),
     Evaluated(Evaluated),
-    Paused { run: String },
-    Continued { run: String },
-    Saved { run: String, path: PathBuf },
+    Paused {
+        run: String,
+    },
+    Continued {
+        run: String,
+    },
+    Saved {
+        run: String,
+        path: PathBuf,
+    },
     Finished(Finished),
-    Failed { run: String, words: String },
-    Exported { run: String, path: PathBuf, kind: String, difference: f64, samples: usize },
-    Devices { names: Vec<Device> },
+    Failed {
+        run: String,
+        words: String,
+    },
+    Exported {
+        run: String,
+        path: PathBuf,
+        kind: String,
+        difference: f64,
+        samples: usize,
+    },
+    Devices {
+        names: Vec<Device>,
+        /// What is wrong with the graphics driver.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<String>,
+    },
 }
 
 /// A device that training can run on.
@@ -184,6 +205,13 @@ impl Event {
             Event::Devices { .. } => None,
         }
     }
+}
+
+/// The words of a panic.
+fn cause(panic: &(dyn std::any::Any + Send)) -> String {
+    (panic.downcast_ref::<String>().cloned())
+        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+        .unwrap_or_else(|| "no words were given".to_owned())
 }
 
 /// Wakes whoever waits for events: the window asks for a repaint.

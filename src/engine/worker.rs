@@ -33,7 +33,10 @@ pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
         };
         match order {
             Order::Quit => return,
-            Order::ListDevices => send(Event::Devices { names: devices::list() }),
+            Order::ListDevices => {
+                let (names, fault) = devices::look();
+                send(Event::Devices { names, fault });
+            }
             Order::Train { run, session, folder } => {
                 if guarded(&run, &send, || train(&run, &session, &folder, inbox, &mut waiting, &send)) {
                     return;
@@ -65,9 +68,7 @@ fn guarded(run: &str, send: &dyn Fn(Event), job: impl FnOnce() -> Result<bool>) 
         Ok(Ok(quit)) => return quit,
         Ok(Err(error)) => format!("{error:#}"),
         Err(panic) => {
-            let cause = (panic.downcast_ref::<String>().cloned())
-                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                .unwrap_or_else(|| "no words were given".to_owned());
+            let cause = super::cause(panic.as_ref());
             format!(
                 "the numerics stopped: {cause}. The session and the other runs are untouched; undo the last placement or choose device `cpu`, then train again"
             )
