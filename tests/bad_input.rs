@@ -212,6 +212,29 @@ fn a_damaged_run_is_found_before_anything_is_written() {
 }
 
 #[test]
+fn a_run_on_a_file_named_from_one_folder_is_read_from_every_other() {
+    let home = scratch();
+    let there = home.path().join("there");
+    std::fs::create_dir(&there).unwrap();
+    backbone(&there.join("weights.safetensors"), |_| ());
+    let run = home.path().join("run");
+    let sets = [
+        "data.settings.train=10",
+        "data.settings.test=10",
+        "recipe.epochs=1",
+        "device=cpu",
+        "backbone.settings.weights=weights.safetensors",
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_petl"));
+    command.args(["train", "digits-lora", "--out", text(&run)]).args(sets.iter().flat_map(|set| ["--set", set]));
+    says(&command.current_dir(&there).env("PETL_HOME", home.path()).output().unwrap(), 0, &[]);
+    let into = home.path().join("into");
+    says(&petl(home.path(), &["export", text(&run), "--as", "petl", text(&into)]), 0, &[]);
+    let kept = std::fs::read_to_string(into.join("adapter.toml")).unwrap();
+    assert!(kept.contains(text(&there.join("weights.safetensors"))), "{kept}");
+}
+
+#[test]
 fn faulty_inputs_of_a_prediction_are_named() {
     let home = scratch();
     let run = tiny_run(home.path());

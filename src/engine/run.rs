@@ -15,6 +15,7 @@ use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
 use super::watch::{self, Watch};
 use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
+use crate::backbones;
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
@@ -37,6 +38,11 @@ pub struct Surroundings<'a> {
 /// When something cannot be read or written, and when the loss is no longer a number.
 pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let before = measure::in_use();
+    let mut session = session.clone();
+    if let Some(card) = backbones::find(&session.backbone.name) {
+        card.backbone.settle(&mut session.backbone.settings);
+    }
+    let session = &session;
     let (device, device_name) = devices::open(&session.device)?;
     std::fs::create_dir_all(around.folder)
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", around.folder.display()))?;

@@ -54,6 +54,15 @@ pub fn read(path: &Path, remedy: &str) -> Result<Named> {
     Ok(found)
 }
 
+/// What the header of a safetensors file notes beside its tensors.
+pub fn notes(path: &Path, remedy: &str) -> Result<BTreeMap<String, String>> {
+    let place = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}. {remedy}"))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .with_context(|| format!("{place} is not a whole safetensors file ({} bytes). {remedy}", bytes.len()))?;
+    Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
+}
+
 /// Writes named tensors as PyTorch's readers expect them.
 pub fn write(path: &Path, tensors: &Named) -> Result<()> {
     weights::write(path, tensors, false, BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
