@@ -270,6 +270,46 @@ fn a_changed_file_is_found_when_read_back() {
 }
 
 #[test]
+fn a_configuration_that_does_not_describe_the_network_is_found_when_read_back() {
+    let (scratch, run) = trained("digits-lora", &[]);
+    let (session, model) = exports::load_run(&run).unwrap();
+    let wrong = |card: &str, file: &str, pointer: &str, value: serde_json::Value| {
+        let card = exports::find(card).unwrap();
+        let folder = scratch.path().join("bad");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        (card.write)(&session, &model, &folder).unwrap();
+        assert!(exports::verify(card, &session, &model, &folder).is_ok(), "{}", card.name);
+        let path = folder.join(file);
+        let mut config = tensors::read_json(&path).unwrap();
+        assert_ne!(*config.pointer(pointer).unwrap(), value, "{file}{pointer}");
+        *config.pointer_mut(pointer).unwrap() = value;
+        tensors::write_json(&path, &config).unwrap();
+        let words = exports::verify(card, &session, &model, &folder).map(|_| ()).unwrap_err();
+        let words = format!("{words:#}");
+        let key = pointer.split('/').nth(1).unwrap();
+        assert!(words.contains(path.to_str().unwrap()) && words.contains(key), "{pointer}: {words}");
+    };
+    // None of these changes a tensor, and all of them change what another program makes of it.
+    for (card, folder) in [("transformers", ""), ("peft", "base/")] {
+        let config = &format!("{folder}config.json");
+        wrong(card, config, "/num_attention_heads", 4.into());
+        wrong(card, config, "/layer_norm_eps", 1e-12.into());
+        wrong(card, config, "/patch_size", 8.into());
+        wrong(card, config, "/id2label/3", "4".into());
+        wrong(card, config, "/label2id/3", 4.into());
+        let pixels = &format!("{folder}preprocessor_config.json");
+        wrong(card, pixels, "/image_mean/1", 0.485.into());
+        wrong(card, pixels, "/rescale_factor", 1.0.into());
+        wrong(card, pixels, "/size/height", 224.into());
+    }
+    wrong("peft", "adapter_config.json", "/modules_to_save", serde_json::json!([]));
+    wrong("peft", "adapter_config.json", "/base_model_name_or_path", "somewhere/else".into());
+    wrong("merged", "config.json", "/heads", 4.into());
+    wrong("merged", "config.json", "/classes", serde_json::json!(["0"]));
+}
+
+#[test]
 fn merged_weights_can_be_the_backbone_of_another_session() {
     let (scratch, run) = trained("digits-lora", &[]);
     let into = scratch.path().join("merged");

@@ -80,3 +80,20 @@ pub fn read_json(path: &Path) -> Result<serde_json::Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}. Is the folder whole?", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
 }
+
+/// Fails unless the JSON read from `place` holds every one of `wanted` (pointer, value), as `/size/height`.
+pub fn agree(place: &Path, found: &serde_json::Value, wanted: &[(&str, serde_json::Value)]) -> Result<()> {
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs();
+    for (pointer, wanted) in wanted {
+        let value = found.pointer(pointer).unwrap_or(&serde_json::Value::Null);
+        let same = match (value.as_f64(), wanted.as_f64()) {
+            (Some(value), Some(wanted)) => near(value, wanted), // 8 and 8.0 are one number to other programs
+            _ => value == wanted,
+        };
+        if !same {
+            let name = pointer.trim_start_matches('/').replace('/', ".");
+            bail!("{}: `{name}` is {value}, but this network has {wanted}", place.display());
+        }
+    }
+    Ok(())
+}
