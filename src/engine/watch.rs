@@ -222,6 +222,20 @@ mod tests {
     }
 
     #[test]
+    fn a_trained_value_that_is_no_number_is_not_kept() {
+        let session = file::find("digits-lora").expect("a preset");
+        let plan = Plan::of(&session);
+        let with = |value: f32| {
+            let value = Tensor::<2>::from_data([[1.0, value]], &Device::flex());
+            let bag = Bag { params: [(Q2.to_owned(), value.autodiff().require_grad())].into(), ..Bag::default() };
+            values(&bag, &plan, &session.recipe, 7)
+        };
+        assert!(with(2.0).is_ok());
+        let words = with(f32::NEG_INFINITY).expect_err("no number").to_string();
+        assert!(words.contains("infinite after step 7, at `blocks.2.attn.q` (LoRA)"), "{words}");
+    }
+
+    #[test]
     fn the_remedy_fits_the_recipe() {
         let says = |set: &[&str]| read(set, &[(2.0, &[(Q0, 1.0)]), (f32::NAN, &[])]).expect_err("no number").to_string();
         let usual = says(&[]);
