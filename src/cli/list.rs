@@ -138,7 +138,13 @@ fn entries(kind: Kind) -> Vec<Json> {
                 Err(error) => json!({ "name": p.name, "title": "", "fault": format!("{error:#}") }),
             })
             .collect(),
-        Kind::Devices => devices::list().iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect(),
+        Kind::Devices => {
+            let (found, fault) = devices::look();
+            if let Some(words) = fault {
+                out::note(&format!("petl: note: {words}"));
+            }
+            found.iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect()
+        }
     }
 }
 

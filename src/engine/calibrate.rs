@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::bag::{self, Bag, Measured};
 use super::model::{Model, host};
-use super::run::{Memory, Trainer};
+use super::measure::Memory;
+use super::run::Trainer;
 use super::tuner::Tuner;
 use super::{batch, random};
 use crate::datasets::{Loaded, Samples};
@@ -28,7 +29,7 @@ const AT_ONCE: usize = 32;
 const TAU: f64 = 0.07;
 
 /// Gets words of progress before every batch, and answers whether to go on.
-pub type Tell<'a> = &'a dyn Fn(String) -> ControlFlow<()>;
+pub type Tell<'a> = &'a dyn Fn(String) -> Result<ControlFlow<()>>;
 
 /// What was measured at one member's sites; none when told to stop.
 type Found = Option<BTreeMap<String, Vec<f32>>>;
@@ -97,7 +98,7 @@ fn norms(session: &Session, model: &Model, member: &Member, train: &Samples, tel
     let mut squares: BTreeMap<(String, u32), Vec<f64>> = BTreeMap::new();
     for (n, some) in picked.chunks(AT_ONCE).enumerate() {
         let words = format!("measuring channels for {}: {} of {} samples", member.card.title, n * AT_ONCE, picked.len());
-        if tell(words).is_break() {
+        if tell(words)?.is_break() {
             return Ok(None);
         }
         let (pixels, _) = batch::tensors(train, some, None, &model.device);
@@ -134,7 +135,7 @@ fn gradients(session: &Session, model: &Model, member: &Member, train: &Samples,
     let batches = picked.len().div_ceil(AT_ONCE);
     for (n, some) in picked.chunks(AT_ONCE).enumerate() {
         let words = format!("measuring gradients for {}: {} of {} samples", member.card.title, n * AT_ONCE, picked.len());
-        if tell(words).is_break() {
+        if tell(words)?.is_break() {
             return Ok(None);
         }
         let labels: Vec<u32> = some.iter().map(|n| train.labels[*n]).collect();
@@ -202,7 +203,7 @@ fn changes(
                 break 'steps;
             }
             let reached = trainer.done - trainer.done % every;
-            if tell(format!("full fine-tuning for {}: step {reached} of {steps}", member.card.title)).is_break() {
+            if tell(format!("full fine-tuning for {}: step {reached} of {steps}", member.card.title))?.is_break() {
                 return Ok(None);
             }
             trainer.step(&mut model, &data.train, &picked, epoch, memory)?;

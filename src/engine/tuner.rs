@@ -18,6 +18,8 @@ pub struct Tuner<'a> {
     bag: &'a Bag,
     /// While training: the seed of this step's dropout.
     noise: Option<u64>,
+    /// The sample in each row of the batch; empty where nobody asks.
+    samples: &'a [usize],
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
@@ -33,7 +35,13 @@ pub struct Tuner<'a> {
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
         let (taps, visited, watched) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Tuner { plan, weights, bag, noise, positions: plan.anatomy.tokens, taps, quality: None, visited, watched }
+        let positions = plan.anatomy.tokens;
+        Tuner { plan, weights, bag, noise, samples: &[], positions, taps, quality: None, visited, watched }
+    }
+
+    /// Says which samples the batch holds: dropout goes by them.
+    pub fn on(self, samples: &'a [usize]) -> Tuner<'a> {
+        Tuner { samples, ..self }
     }
 
     /// Looks at the images of the batch `[batch, 3, side, side]` for methods that read their quality. Once a pass, and only
@@ -90,7 +98,12 @@ impl<'a> Tuner<'a> {
     }
 
     fn through_doors(&mut self, site: &str, x: Tensor<3>, inner: impl FnOnce(&mut Self, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
-        let x = self.standing(site, Door::Before).fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        // What is taken off again at this very site joins last: it is taken off the end. (Deep prompts beside shallow ones.)
+        let mut x = x;
+        for passing in [false, true] {
+            let joining = self.standing(site, Door::Before).filter(|(member, _)| member.tidies(site) == passing);
+            x = joining.fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        }
         let mut y = inner(self, x.clone());
         for door in [Door::After, Door::Extend] {
             y = self.standing(site, door).fold(y, |y, (member, at)| member.card.method.after(&at, &x, y));
@@ -142,6 +155,7 @@ impl<'a> Tuner<'a> {
             set: &member.settings,
             heads: self.plan.anatomy.heads,
             noise: self.noise,
+            samples: self.samples,
             bag: self.bag,
             weights: self.weights,
             quality: self.quality.clone(),

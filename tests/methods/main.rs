@@ -23,6 +23,7 @@ mod lst;
 mod ltsft;
 mod oft;
 mod prefix;
+mod prompt;
 mod repadapter;
 mod sct;
 mod sparse;
