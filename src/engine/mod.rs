@@ -4,6 +4,7 @@
 pub mod bag;
 pub mod batch;
 pub mod devices;
+pub mod kernels;
 pub mod measure;
 pub mod model;
 pub mod optimise;

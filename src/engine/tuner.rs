@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::module;
 
 use super::bag::{At, Bag, Weights};
+use super::kernels;
 use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Door, Site};
 
@@ -56,7 +57,7 @@ impl<'a> Tuner<'a> {
         self.around(site, x, |t, x| {
             let gamma = t.weight(site, "weight").squeeze_dim::<1>(0);
             let beta = t.weight(site, "bias").squeeze_dim::<1>(0);
-            module::layer_norm(x, gamma, Some(beta), epsilon)
+            kernels::layer_norm(x, gamma, beta, epsilon)
         })
     }
 
