@@ -1,11 +1,12 @@
 //! The vision transformer, pre-norm: Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021). The whole forward pass is
 //! below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
 
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
 
 use super::weights;
 use super::{Backbone, Card};
 use crate::engine::bag::Weights;
+use crate::engine::kernels;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::{Anatomy, Part, Role, Site};
 use crate::session::settings::{Field, Settings, Value};
@@ -160,7 +161,7 @@ impl Backbone for Vit {
                 let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
                 x + t.around(&at(".mlp"), h, |t, h| {
                     let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]
-                    let u = t.around(&at(".mlp.act"), u, |_, u| activation::gelu(u));
+                    let u = t.around(&at(".mlp.act"), u, |_, u| kernels::gelu(u));
                     t.linear(&at(".mlp.down"), u) // [batch, tokens, width]
                 })
             });
@@ -174,17 +175,10 @@ impl Backbone for Vit {
 impl Vit {
     /// Multi-head self-attention. Keys and values may be longer than queries (prefixes).
     fn attention(&self, t: &mut Tuner, site: &str, h: Tensor<3>) -> Tensor<3> {
-        let split = |x: Tensor<3>| {
-            let [batch, positions, width] = x.dims();
-            x.reshape([batch, positions, self.heads, width / self.heads]).swap_dims(1, 2) // [batch, heads, positions, d/heads]
-        };
-        let q = split(t.linear(&format!("{site}.q"), h.clone()));
-        let k = split(t.linear(&format!("{site}.k"), h.clone()));
-        let v = split(t.linear(&format!("{site}.v"), h));
-        let [batch, heads, positions, depth] = q.dims();
-        let scores = (q * (depth as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [batch, heads, positions, keys]
-        let y = activation::softmax(scores, 3).matmul(v); // [batch, heads, positions, d/heads]
-        let y = y.swap_dims(1, 2).reshape([batch, positions, heads * depth]); // [batch, positions, width]
+        let q = t.linear(&format!("{site}.q"), h.clone());
+        let k = t.linear(&format!("{site}.k"), h.clone());
+        let v = t.linear(&format!("{site}.v"), h);
+        let y = kernels::attention(q, k, v, self.heads); // [batch, tokens, width]
         t.linear(&format!("{site}.o"), y)
     }
 }

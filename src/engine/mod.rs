@@ -6,6 +6,7 @@ pub mod batch;
 pub mod calibrate;
 mod clock;
 pub mod devices;
+pub mod kernels;
 pub mod measure;
 pub mod model;
 pub mod optimise;

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::module;
 
 use super::bag::{At, Bag, Weights};
+use super::kernels;
 use super::quality;
 use crate::plan::anatomy::{Anatomy, Door, Site};
 use crate::plan::{Member, Plan};
@@ -80,7 +81,7 @@ impl<'a> Tuner<'a> {
         self.around(site, x, |t, x| {
             let gamma = t.weight(site, "weight").squeeze_dim::<1>(0);
             let beta = t.weight(site, "bias").squeeze_dim::<1>(0);
-            module::layer_norm(x, gamma, Some(beta), epsilon)
+            kernels::layer_norm(x, gamma, beta, epsilon)
         })
     }
 

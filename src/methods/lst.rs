@@ -2,11 +2,12 @@
 //! (2022). A small side transformer reads the frozen blocks' outputs; no gradient enters the backbone. Called through the
 //! catalogue.
 
-use burn::tensor::{Tensor, activation, module};
+use burn::tensor::{Tensor, activation};
 
 use super::parts::{dense, kaiming};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
+use crate::engine::kernels;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
@@ -102,7 +103,7 @@ impl Method for Ladder {
         let linear = |name: String, x| dense(x, at.param(&name), at.param(&format!("{name}_bias")));
         let norm = |name: String, x: Tensor<3>| {
             let bias = at.param(&format!("{name}_bias")).squeeze_dim::<1>(0);
-            module::layer_norm(x, at.param(&name).squeeze_dim::<1>(0), Some(bias), 1e-6)
+            kernels::layer_norm(x, at.param(&name).squeeze_dim::<1>(0), bias, 1e-6)
         };
         let temperature = at.set.real("temperature");
         let mut s = linear("D_0".into(), taps[0].clone()); // [batch, positions, d/r]
@@ -114,7 +115,7 @@ impl Method for Ladder {
             let h = norm(format!("norm1_{i}"), u.clone());
             let u = u + side_attention(at.heads, i, h, linear);
             let h = norm(format!("norm2_{i}"), u.clone());
-            let h = linear(format!("down_{i}"), activation::gelu(linear(format!("up_{i}"), h)));
+            let h = linear(format!("down_{i}"), kernels::gelu(linear(format!("up_{i}"), h)));
             s = u + h;
         }
         linear("U".into(), norm("norm".into(), s)) // [batch, positions, d]
@@ -123,11 +124,6 @@ impl Method for Ladder {
 
 /// Self-attention of side block `i`; `linear(name, x)` applies that block's layers.
 fn side_attention(heads: usize, i: usize, h: Tensor<3>, linear: impl Fn(String, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
-    let [batch, positions, width] = h.dims();
-    let split = |x: Tensor<3>| x.reshape([batch, positions, heads, width / heads]).swap_dims(1, 2);
-    let q = split(linear(format!("q_{i}"), h.clone())) * ((width / heads) as f64).powf(-0.5);
-    let k = split(linear(format!("k_{i}"), h.clone()));
-    let v = split(linear(format!("v_{i}"), h));
-    let y = activation::softmax(q.matmul(k.swap_dims(2, 3)), 3).matmul(v); // [batch, heads, positions, d/heads]
-    linear(format!("o_{i}"), y.swap_dims(1, 2).reshape([batch, positions, width]))
+    let [q, k, v] = ["q", "k", "v"].map(|name| linear(format!("{name}_{i}"), h.clone()));
+    linear(format!("o_{i}"), kernels::attention(q, k, v, heads)) // [batch, positions, d/r]
 }

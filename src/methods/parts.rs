@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Init;
 use crate::engine::bag::At;
+use crate::engine::kernels;
 use crate::session::settings::Field;
 
 /// Bound of PyTorch's default for a linear layer of `d_in` inputs: Kaiming-uniform with a = sqrt 5 (He et al. 2015).
@@ -61,7 +62,7 @@ pub const ACTIVATION: Field = Field::choice(
 
 pub fn bend(name: &str, x: Tensor<3>) -> Tensor<3> {
     match name {
-        "gelu" => activation::gelu(x),
+        "gelu" => kernels::gelu(x),
         "silu" => activation::silu(x),
         "identity" => x,
         _ => activation::relu(x),

@@ -6,6 +6,7 @@ use burn::tensor::{Tensor, activation};
 use super::parts::{self, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
+use crate::engine::kernels;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
@@ -139,7 +140,7 @@ impl Method for VlPet {
         let heads = 1..=at.set.whole("heads");
         let down = Tensor::cat(heads.clone().map(|i| at.param(&format!("D_{i}"))).collect(), 1); // [d, r]
         let bias = Tensor::cat(heads.map(|i| at.param(&format!("D_{i}_bias"))).collect(), 1); // [1, r]
-        let h = activation::gelu(parts::dense(y.clone(), down, bias)); // [batch, positions, r]
+        let h = kernels::gelu(parts::dense(y.clone(), down, bias)); // [batch, positions, r]
         let adapted = y + parts::dense(h, at.param("U"), at.param("U_bias")); // [batch, positions, d]
         let gate = match at.set.text("gate") {
             "middle x" => {
@@ -154,7 +155,7 @@ impl Method for VlPet {
                 activation::sigmoid(of_x + of_adapted).mean_dim(1) // [batch, 1, 1]
             }
             _ => {
-                let h = activation::gelu(parts::dense(x.clone(), at.param("W_d"), at.param("W_d_bias"))); // [batch, positions, r_g]
+                let h = kernels::gelu(parts::dense(x.clone(), at.param("W_d"), at.param("W_d_bias"))); // [batch, positions, r_g]
                 activation::sigmoid(parts::dense(h, at.param("W_u"), at.param("W_u_bias"))) // [batch, positions, d]
             }
         };

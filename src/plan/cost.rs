@@ -110,8 +110,8 @@ fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
 fn kept_by(anatomy: &Anatomy, role: Role) -> usize {
     let n = anatomy.tokens;
     match role {
-        Role::Norm => 2 * n * anatomy.width, // the centred input and the normed one
-        Role::Attn => 3 * n * anatomy.width + 2 * anatomy.heads * n * n, // q, k, v; exponentials and attention weights
+        Role::Norm => n * anatomy.width,                             // its input
+        Role::Attn => 3 * n * anatomy.width + anatomy.heads * n * n, // q, k, v and the attention weights
         Role::Act => n * anatomy.hidden,
         _ => 0,
     }

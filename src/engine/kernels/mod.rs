@@ -1,0 +1,91 @@
+//! Three operations that a transformer spends its time in, fused for the CPU: attention, layer normalisation, GELU. Burn's
+//! autodiff composes the first two of about a dozen passes over memory each, one core, with the system's scalar `exp` and
+//! `erf`; here each is one pass forward and one backward (`cpu`), with the gradient written by hand. On any other device
+//! `reference` runs: Burn's own operations, which the GPU backend fuses by itself. `tests/kernels.rs` holds the two to each
+//! other. Called by the backbones and methods; knows neither.
+
+mod autodiff;
+mod cpu;
+pub mod reference;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{DType, Device, Tensor};
+
+/// Softmax attention over heads that lie side by side in the channels: q `[batch, queries, width]`, k and v
+/// `[batch, keys, width]`, to `[batch, queries, width]`; scores are divided by √(width / heads). Keys may outnumber queries.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+    if !fused(&q) {
+        return reference::attention(q, k, v, heads);
+    }
+    let y = <Dispatch as Fused>::fused_attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), heads);
+    Tensor::from_dispatch(y)
+}
+
+/// `(x - mean) / √(variance + ε) · γ + β` over the channels of `[batch, positions, channels]`.
+pub fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<3> {
+    if !fused(&x) {
+        return reference::layer_norm(x, gamma, beta, epsilon);
+    }
+    let y = <Dispatch as Fused>::fused_layer_norm(x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch(), epsilon as f32);
+    Tensor::from_dispatch(y)
+}
+
+/// The exact GELU, `x · Φ(x)` (Hendrycks and Gimpel 2016).
+pub fn gelu(x: Tensor<3>) -> Tensor<3> {
+    if !fused(&x) {
+        return reference::gelu(x);
+    }
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_gelu(x.into_dispatch()))
+}
+
+/// Whether the CPU kernels serve this tensor.
+fn fused(x: &Tensor<3>) -> bool {
+    x.dtype() == DType::F32 && x.device().inner() == Device::flex()
+}
+
+/// The fused operations as Burn dispatches them.
+#[backend_extension(Flex, Autodiff)]
+pub trait Fused: Backend {
+    fn fused_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self>;
+    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// What a backend must compute so that `autodiff` can make `Fused` of it.
+pub trait Kernels: Backend {
+    /// The answer, and the attention weights `[batch, heads, queries, keys and some zeros]` for the backward pass.
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradients of q, k and v from that of the answer.
+    fn attention_backward(
+        inputs: [FloatTensor<Self>; 3],
+        weights: FloatTensor<Self>,
+        heads: usize,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3];
+
+    fn layer_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+
+    /// Gradients of x, γ and β. What a row's mean and variance were is found again: cheaper than keeping it.
+    fn layer_norm_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3];
+
+    fn gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+}

@@ -1,0 +1,26 @@
+//! The fused operations of `kernels` in Burn's own words: what runs on a GPU, and what the CPU kernels are held to.
+
+use burn::tensor::{Tensor, activation, module};
+
+/// See `kernels::attention`.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+    let split = |x: Tensor<3>| {
+        let [batch, positions, width] = x.dims();
+        x.reshape([batch, positions, heads, width / heads]).swap_dims(1, 2) // [batch, heads, positions, width/heads]
+    };
+    let (q, k, v) = (split(q), split(k), split(v));
+    let [batch, heads, queries, depth] = q.dims();
+    let scores = (q * (depth as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [batch, heads, queries, keys]
+    let y = activation::softmax(scores, 3).matmul(v); // [batch, heads, queries, width/heads]
+    y.swap_dims(1, 2).reshape([batch, queries, heads * depth]) // [batch, queries, width]
+}
+
+/// See `kernels::layer_norm`.
+pub fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<3> {
+    module::layer_norm(x, gamma, Some(beta), epsilon)
+}
+
+/// See `kernels::gelu`.
+pub fn gelu(x: Tensor<3>) -> Tensor<3> {
+    activation::gelu(x)
+}

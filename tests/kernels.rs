@@ -1,0 +1,81 @@
+//! The CPU's fused kernels against Burn's own operations: values and gradients.
+
+mod common;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use common::numbers;
+use petl_workbench::engine::kernels::{self, reference};
+
+type Operation<'a> = &'a dyn Fn(&[Tensor<3>]) -> Tensor<3>;
+
+fn tensor(dims: [usize; 3], phase: f32, device: &Device) -> Tensor<3> {
+    let values: Vec<f32> = numbers(dims.iter().product(), phase).iter().map(|v| v * 4.0).collect();
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+/// Values of `operation` and the gradient of each input under one upstream gradient.
+fn run(operation: Operation, inputs: &[[usize; 3]]) -> Vec<TensorData> {
+    let device = Device::flex();
+    let leaves: Vec<_> =
+        inputs.iter().enumerate().map(|(n, dims)| tensor(*dims, n as f32, &device).autodiff().require_grad()).collect();
+    let y = operation(&leaves);
+    let upstream = tensor(y.dims(), 9.0, &device);
+    let value = y.clone().inner().into_data();
+    let gradients = (y * upstream).sum().backward();
+    let mut all = vec![value];
+    all.extend(leaves.iter().map(|leaf| leaf.grad(&gradients).expect("a gradient").into_data()));
+    all
+}
+
+fn compare(what: &str, fused: Operation, reference: Operation, inputs: &[[usize; 3]]) {
+    for (n, (a, b)) in run(fused, inputs).iter().zip(run(reference, inputs)).enumerate() {
+        let (a, b) = (a.try_to_vec::<f32>().expect("f32"), b.try_to_vec::<f32>().expect("f32"));
+        let scale = b.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        let apart = common::apart(&a, &b) / scale;
+        assert!(scale > 1e-3 && apart < 1e-5, "{what}, {}: {apart:.1e} of {scale}", if n == 0 { "value" } else { "gradient" });
+    }
+}
+
+#[test]
+fn attention_is_burns_attention() {
+    for (queries, keys, heads, width) in [(5, 5, 3, 24), (65, 65, 3, 96), (7, 15, 2, 10), (1, 33, 1, 4)] {
+        compare(
+            "attention",
+            &|x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads),
+            &|x| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads),
+            &[[2, queries, width], [2, keys, width], [2, keys, width]],
+        );
+    }
+}
+
+#[test]
+fn layer_norm_is_burns_layer_norm() {
+    for width in [96, 24, 7] {
+        let vector = |x: &Tensor<3>| x.clone().reshape([width]);
+        compare(
+            "layer norm",
+            &|x| kernels::layer_norm(x[0].clone(), vector(&x[1]), vector(&x[2]), 1e-6),
+            &|x| reference::layer_norm(x[0].clone(), vector(&x[1]), vector(&x[2]), 1e-6),
+            &[[2, 5, width], [1, 1, width], [1, 1, width]],
+        );
+    }
+}
+
+#[test]
+fn gelu_is_burns_gelu() {
+    compare("gelu", &|x| kernels::gelu(x[0].clone()), &|x| reference::gelu(x[0].clone()), &[[2, 5, 37]]);
+    let far: Vec<f32> = vec![-100.0, -20.0, -6.0, -1e-8, 0.0, 1e-8, 6.0, 20.0, 100.0];
+    let x = Tensor::<3>::from_data(TensorData::new(far, [1, 1, 9]), &Device::flex());
+    let both = [kernels::gelu(x.clone()), reference::gelu(x)].map(|y| y.into_data().try_to_vec::<f32>().expect("f32"));
+    assert!(common::apart(&both[0], &both[1]) < 1e-6, "{both:?}");
+}
+
+#[test]
+fn a_frozen_input_gets_no_gradient_and_needs_none() {
+    let device = Device::flex();
+    let dims = [2, 5, 24];
+    let q = tensor(dims, 0.0, &device).autodiff().require_grad();
+    let (k, v) = (tensor(dims, 1.0, &device), tensor(dims, 2.0, &device)); // plain
+    let gradients = kernels::attention(q.clone(), k, v, 3).sum().backward();
+    assert_eq!(q.grad(&gradients).expect("a gradient").dims(), dims);
+}
