@@ -140,7 +140,7 @@ impl Method for Bottleneck {
             let mut params = vec![
                 ParamSpec::new("down", d_in, r, kaiming(d_in)),
                 ParamSpec::new("down_bias", 1, r, Init::Zeros),
-                ParamSpec::new("up", r, d_out, Init::Zeros), // zero, so that the first pass is the frozen network's
+                ParamSpec::new("up", r, d_out, Init::Zeros).matrix(), // zero, so that the first pass is the frozen network's
                 ParamSpec::new("up_bias", 1, d_out, Init::Zeros),
             ];
             if set.flag("learn_scale") {
