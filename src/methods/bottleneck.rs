@@ -17,7 +17,7 @@ pub const CARD: Card = Card {
     family: Family::Adapter,
     help: "A small down-bend-up network in line with, or parallel to, a branch or a linear layer.",
     formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x",
-    drawing: "x ─┬─█ attn or mlp █─┬───────────────────────⊕─ y\n   │     sequential └─▒ W_dn ▒─ σ ─▒ W_up ▒─ × s ─┘\n   └─ parallel: the same, fed by x",
+    drawing: "x ─┬─█ attn or mlp █─┬────────────────────────────⊕─ y\n   │     sequential └─▒ W_dn ▒─ σ ─▒ W_up ▒─ × s ─┘\n   └─ parallel: the same, fed by x",
     count: "2 · d · r + r + d a place (a matrix shared by all places counts once), and 1 for a learned s",
     published: &[
         Published {

@@ -15,7 +15,7 @@ pub const CARD: Card = Card {
     family: Family::Adapter,
     help: "A bottleneck adapter whose matrices are sums of n Kronecker products, with about 1/n of the parameters or far fewer.",
     formula: "y ← y + σ(y W_dn + b_dn) W_up + b_up,  W = Σ_i A_i ⊗ B_i,  B_i = s_i t_i",
-    drawing: "x ──█ attn or mlp █─┬─────────────────────────────⊕─ y\n                    └─▒ Σ A ⊗ s t ▒─ σ ─▒ Σ A ⊗ s t ▒─┘",
+    drawing: "x ──█ attn or mlp █─┬─────────────────────────────────⊕─ y\n                    └─▒ Σ A ⊗ s t ▒─ σ ─▒ Σ A ⊗ s t ▒─┘",
     count: "k · (2 d + 2 r) + r + d a place, and n³ for A; with B whole, 2 · d · r / n instead of the first term",
     published: &[
         Published {

@@ -17,7 +17,7 @@ pub const CARD: Card = Card {
     family: Family::Adapter,
     help: "An adapter that looks at neighbouring tokens: a gated bottleneck with a convolution of each channel along the sequence.",
     formula: "Ad(x) = PW_2 SiLU(Norm(DW(GLU(PW_1 x)))),  parallel: y ← y + Ad(x);  sequential: y ← y + Ad(y)",
-    drawing: "x ─┬─█ attn or mlp █──────────────────────────────────────────⊕─ y\n   └─▒ PW_1 ▒─ GLU ─▒ DW along tokens ▒─▒ norm ▒─ SiLU ─▒ PW_2 ▒─┘",
+    drawing: "x ─┬─█ attn or mlp █─────────────────────────────────────────────⊕─ y\n   └─▒ PW_1 ▒─ GLU ─▒ DW along tokens ▒─▒ norm ▒─ SiLU ─▒ PW_2 ▒─┘",
     count: "2 d r + 2 r + k r + r + 2 r + r d + d a place",
     published: &[Published {
         what: "reduction 96, beside the MLP",

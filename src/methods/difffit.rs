@@ -16,7 +16,7 @@ pub const CARD: Card = Card {
     family: Family::Scale,
     help: "Learns one factor for each channel of what a branch adds to the residual stream.",
     formula: "x ← x + γ_a ⊙ Attn(LN(x)),  x ← x + γ_f ⊙ FFN(LN(x))",
-    drawing: "x ─┬───────────────────────────────────⊕─ y\n   └─█ LN █──█ attn or mlp █── ⊙ ▒ γ ▒ ─┘",
+    drawing: "x ─┬────────────────────────────────────⊕─ y\n   └─█ LN █──█ attn or mlp █── ⊙ ▒ γ ▒ ─┘",
     count: "d a branch, d_out a linear layer",
     published: &[Published {
         what: "one scale a branch",

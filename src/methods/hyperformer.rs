@@ -15,7 +15,7 @@ pub const CARD: Card = Card {
     family: Family::Adapter,
     help: "Adapters whose weights a small shared network writes from what it knows of the task, the layer and the place.",
     formula: "I = LN(M_2 ReLU(M_1 [z; l_i; p_j])),  (W_dn, b_dn, W_up, b_up, γ, β) = G I,  y ← y + LN_γβ(σ(y W_dn + b_dn) W_up + b_up)",
-    drawing: "[▒ task ▒ layer ▒ place ▒]─▒ M ▒─ I ─▒ G ▒─┐ writes\nx ──█ attn or mlp █─┬───────────────────────────────⊕─ y\n                    └─ W_dn ─ σ ─ W_up ─ LN ─┘",
+    drawing: "[▒ task ▒ layer ▒ place ▒]─▒ M ▒─ I ─▒ G ▒─┐ writes\nx ──█ attn or mlp █─┬───────────────────────────────⊕─ y\n                    └─ W_dn ─ σ ─ W_up ─ LN ────────┘",
     count: "(p + 1)(2 d r + r + 3 d) for all places, 3 e h + h + h p + 3 p for the network, e for each task, layer and kind of place",
     published: &[
         Published {

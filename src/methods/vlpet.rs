@@ -23,7 +23,7 @@ pub const CARD: Card = Card {
     family: Family::Adapter,
     help: "Multiplies a branch and the adapter behind it by a learned gate: one for each number, token, channel or sample.",
     formula: "ΔH = gelu([H D_1 | … | H D_h]) U,  y ← s · G ⊙ (H + ΔH)",
-    drawing: "X ─┬─█ attn or mlp █─ H ─┬──────────────────────⊕─ ⊙ ── y\n   │                     └─▒ D_1…D_h ▒─ σ ─▒ U ▒─┘  │\n   └──────────────────────────────────▒ gate G ▒────┘",
+    drawing: "X ─┬─█ attn or mlp █─ H ─┬───────────────────────⊕── ⊙ ── y\n   │                     └─▒ D_1…D_h ▒─ σ ─▒ U ▒─┘   │\n   └──────────────────────────────────────▒ gate G ▒─┘",
     count: "2 · d · r + r + d a place; the gate: 2 · d · r_g + r_g + d large, d + 1 middle x, d middle y, 2 · d + 1 small",
     published: &[
         Published {

@@ -7,8 +7,8 @@ use petl_workbench::plan::anatomy::Role;
 use petl_workbench::session::settings::Settings;
 use petl_workbench::session::{Place, Placed, Recipe};
 
-use crate::common::{logits, placed, session, step, toy};
-use crate::through::{at, gap, list, on_b16, put, through, values};
+use crate::common::{apart, logits, placed, session, step, toy};
+use crate::through::{at, gap, list, on_b16, put, shake, through, values};
 
 /// BitFit off the norms, LayerNorm tuning and the scales, as in the preset.
 fn whole() -> Vec<Placed> {
@@ -73,4 +73,22 @@ fn no_matrix_moves() {
             assert_eq!(list(tuner.weight(&site.path, part.name)), list(frozen), "{}", site.path);
         }
     }
+}
+
+#[test]
+fn the_scales_fold_into_the_weights_and_biases_of_the_last_layers() {
+    // (h) 2: W diag(γ) and γ ⊙ b, and nothing is left.
+    let mut model = toy(&session(vec![placed(&difffit::CARD, Settings::default())]));
+    shake(&mut model, 0.5);
+    let bag = model.bag.frozen();
+    let tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
+    let mut plain = toy(&session(vec![]));
+    for site in &model.plan.anatomy.sites {
+        for part in &site.parts {
+            plain.weights.insert(format!("{}.{}", site.path, part.name), tuner.folded(site, part.name));
+        }
+    }
+    assert_eq!(plain.plan.trainable(), 0);
+    assert!(apart(&logits(&plain), &logits(&model)) < 1e-5);
+    assert!(apart(&logits(&model), &logits(&toy(&session(vec![])))) > 1e-2);
 }
