@@ -9,17 +9,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use anyhow::{Context, anyhow};
 use serde_json::json;
 
-use super::{Answer, Fault, asked, out, plan};
+use super::{Answer, Asked, Fault, asked, out, plan};
 use crate::datasets;
 use crate::engine::{Event, Finished, Started, Step};
 use crate::plan::Plan;
 use crate::session::command::Command;
-use crate::session::{Session, file};
+use crate::session::file;
 use crate::workbench::{self, Workbench, free_name};
 
-/// Trains `session` to its end and prints what happens.
-pub fn train(session: Session, into: Option<&Path>, json: bool) -> Answer {
-    plan::blocked(&Plan::of(&session))?;
+/// Trains the session that was asked for to its end and prints what happens.
+pub fn train(asked: Asked, into: Option<&Path>, json: bool) -> Answer {
+    plan::blocked(&Plan::of(&asked.session), &asked)?;
+    let session = asked.session;
     let home = workbench::home();
     let folder = match into {
         Some(folder) => new_folder(folder)?,
@@ -178,16 +179,16 @@ fn step_words(s: &Step) -> String {
 }
 
 /// Times `steps` steps of the session's own training loop, after `warm_up` that do not count. Keeps nothing.
-pub fn bench(session: &Session, steps: usize, warm_up: usize, json: bool) -> Answer {
+pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer {
+    plan::blocked(&Plan::of(&wanted.session), wanted)?;
     // Every step reports; the run is stopped when enough are in. The test set is not what is measured.
     let mut changes = vec!["recipe.report_every=1".to_owned(), "recipe.epochs=10000".to_owned()];
-    let fields = datasets::find(&session.data.name).map_or(&[][..], |card| card.fields);
+    let fields = datasets::find(&wanted.session.data.name).map_or(&[][..], |card| card.fields);
     if fields.iter().any(|f| f.name == "test") {
         changes.push("data.settings.test=10".to_owned());
     }
-    let session = asked(file::set(session, &changes))?;
+    let session = asked(file::set(&wanted.session, &changes))?;
     let plan = Plan::of(&session);
-    plan::blocked(&plan)?;
     let scratch = tempfile::tempdir().context("cannot make a scratch folder. Is there room in the temporary folder?")?;
     let mut bench = Workbench::new(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
     bench.start_run("bench", &scratch.path().join("bench"))?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use toml::de::{DeTable, DeValue};
 
 use super::{Session, VERSION, presets};
-use crate::plan::{Plan, Problem, Severity};
+use crate::plan::Plan;
 
 /// Reads a session file.
 pub fn open(path: &Path) -> Result<Session> {
@@ -26,7 +26,8 @@ pub fn find(what: &str) -> Result<Session> {
     }
 }
 
-/// Reads a session from text; `place` names it in errors.
+/// Reads a session from text; `place` names it in errors. Refused is only what a `Session` cannot hold: whatever can be saved
+/// can be opened again. A wrong name or setting is a problem of the plan, which keeps it from training until it is mended.
 pub fn parse(text: &str, place: &str) -> Result<Session> {
     // The version first: a newer file may hold anything.
     let version = toml::from_str::<toml::Table>(text)
@@ -42,14 +43,7 @@ pub fn parse(text: &str, place: &str) -> Result<Session> {
         Some(v) if v < 1 => bail!("{place}, line {}: format {v} never was", line_of(text, "petl").unwrap_or(1)),
         Some(_) => {}
     }
-    let session: Session = toml::from_str(text).map_err(|e| fault(text, place, e.span().map(|s| s.start), e.message()))?;
-    // Names and settings come from the catalogues, which serde does not know.
-    let in_file = |p: &Problem| p.severity == Severity::Blocks && !p.place.ends_with(".place");
-    if let Some(problem) = Plan::of(&session).problems.iter().find(|p| in_file(p)) {
-        let line = line_of(text, &problem.place).map_or(String::new(), |n| format!(", line {n}"));
-        bail!("{place}{line}: {} {}", problem.place, problem.words);
-    }
-    Ok(session)
+    toml::from_str(text).map_err(|e| fault(text, place, e.span().map(|s| s.start), e.message()))
 }
 
 fn fault(text: &str, place: &str, offset: Option<usize>, words: &str) -> anyhow::Error {
@@ -66,7 +60,7 @@ fn number(text: &str, offset: usize) -> usize {
 }
 
 /// Line of the value at `path` (`methods[0].settings.rank`), or of the nearest thing above it that is written.
-fn line_of(text: &str, path: &str) -> Option<usize> {
+pub fn line_of(text: &str, path: &str) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
     let mut table = root.get_ref();
     let mut offset = None;
