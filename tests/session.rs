@@ -222,6 +222,23 @@ fn overrides_reach_every_value_and_refuse_what_is_not_there() {
         let words = format!("{:#}", set(wrong).expect_err("refused"));
         assert!(words.contains(word), "{wrong}: {words}");
     }
+    for (fine, title) in [("title=2024", "2024"), ("title=nan", "nan"), ("title=a: b, line 3: c", "a: b, line 3: c"), ("title=\"q\"", "q")] {
+        assert_eq!(set(fine).expect("text is text").title, title);
+    }
+    assert_eq!(set("backbone.settings.weights=2024").expect("a path").backbone.settings.text("weights"), "2024");
+    for (wrong, word) in [
+        ("methods.0.settings.rank=[1]", "invalid type: sequence, expected a number, true or false, or text in quotes"),
+        ("seed=9223372036854775808", "up to 9223372036854775807"),
+        ("recipe.epochs=\"a: b, line 3: c\"", "\"a: b, line 3: c\""), // quoted whole
+        ("petl=2", "petl = 2"),
+    ] {
+        let words = format!("{:#}", set(wrong).expect_err("refused"));
+        assert!(words.contains(word) && !words.contains("untagged"), "{wrong}: {words}");
+    }
+    let anatomy = Plan::of(&session).anatomy;
+    let largest = apply(&session, &anatomy, &Edit::Seed(i64::MAX as u64)).expect("the largest seed");
+    assert_eq!(file::parse(&file::text(&largest).expect("text"), "itself").expect("its own text").seed, i64::MAX as u64);
+    assert!(apply(&session, &anatomy, &Edit::Seed(i64::MAX as u64 + 1)).expect_err("refused").contains("9223372036854775807"));
     // What a session can hold, but no plan trains, is shown with the plan.
     assert!(Plan::of(&set("methods.0.settings.rank=0").expect("held")).blocked().is_some_and(|p| p.words.contains("rank")));
 }

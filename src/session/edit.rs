@@ -14,7 +14,11 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
     let mut next = session.clone();
     match edit {
         Edit::Title(title) => next.title.clone_from(title),
-        Edit::Seed(seed) => next.seed = *seed,
+        Edit::Seed(seed) => {
+            // TOML's whole numbers end there: a larger seed could not be saved.
+            let most = i64::MAX as u64;
+            next.seed = if *seed <= most { *seed } else { return Err(format!("a seed goes from 0 to {most}")) };
+        }
         Edit::Device(device) => next.device.clone_from(device),
         Edit::Backbone(name) => {
             backbones::find(name).ok_or_else(|| format!("unknown backbone `{name}`"))?;

@@ -5,10 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
+use super::settings::Kind;
 use super::{Session, VERSION, presets};
 use crate::plan::Plan;
+use crate::{backbones, datasets, methods, tasks};
 
 /// Reads a session file.
 pub fn open(path: &Path) -> Result<Session> {
@@ -123,26 +126,60 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Applies `path=value` overrides, as in `recipe.epochs=3` or `methods.0.settings.rank=4`.
 pub fn set(session: &Session, overrides: &[String]) -> Result<Session> {
     let mut root = toml::Value::try_from(session).context("cannot read the session as TOML")?;
+    let mut refused = None;
     for entry in overrides {
         let (path, value) = entry.split_once('=').ok_or_else(|| anyhow!("--set takes path=value, not `{entry}`"))?;
-        let value = value.trim();
+        let (path, value) = (path.trim(), value.trim());
         // Numbers, booleans, quoted text and arrays as TOML reads them; anything else is text without its quotes.
-        let value = match toml::from_str::<toml::Table>(&format!("v = {value}")) {
-            Ok(mut table) => table.remove("v").unwrap_or(toml::Value::String(value.to_owned())),
-            Err(_) => toml::Value::String(value.to_owned()),
-        };
-        put(&mut root, path.trim(), value).with_context(|| format!("--set {entry}"))?;
+        let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
+        let text = toml::Value::String(value.to_owned());
+        let before = root.clone();
+        put(&mut root, path, read.clone().unwrap_or_else(|| text.clone())).with_context(|| format!("--set {entry}"))?;
+        let fault = fault_of(&root);
+        // A title may be 2024, and a file's name `true`: where text belongs, it is text.
+        if read.is_some_and(|read| !read.is_str()) && (fault.is_some() || takes_text(session, path)) {
+            let mut as_text = before;
+            put(&mut as_text, path, text)?;
+            if fault_of(&as_text).is_none() {
+                root = as_text;
+                continue;
+            }
+        }
+        refused = refused.or(fault.map(|words| format!("--set {entry}: {words}{}", too_large(value))));
     }
-    let text = toml::to_string(&root).context("cannot write the session as TOML")?;
-    parse(&text, "the session after --set").map_err(|e| anyhow!("{}", strip_line(&e.to_string())))
+    match (Session::deserialize(root), refused) {
+        (Ok(session), _) if session.petl != VERSION => bail!("petl = {}: this program writes format {VERSION}", session.petl),
+        (Ok(session), _) => Ok(session),
+        (Err(_), Some(words)) => Err(anyhow!("{words}")),
+        (Err(error), None) => Err(anyhow!("--set: {}", error.message())),
+    }
 }
 
-/// Line numbers of a text that nobody sees help nobody.
-fn strip_line(words: &str) -> String {
-    match (words.find(", line "), words.find(": ")) {
-        (Some(from), Some(to)) if from < to => format!("{}{}", &words[..from], &words[to..]),
-        _ => words.to_owned(),
-    }
+fn fault_of(root: &toml::Value) -> Option<String> {
+    Session::deserialize(root.clone()).err().map(|error| error.message().to_owned())
+}
+
+/// TOML's whole numbers end there, and so do a session's: a larger seed could not be saved.
+fn too_large(value: &str) -> &'static str {
+    let number = value.parse::<f64>().is_ok() && value.parse::<i64>().is_err() && !value.contains(['.', 'e', 'E', 'n']);
+    if number { ". Whole numbers go up to 9223372036854775807" } else { "" }
+}
+
+/// The catalogue's field at `path` (`backbone.settings.weights`) holds text.
+fn takes_text(session: &Session, path: &str) -> bool {
+    let pieces: Vec<_> = path.split('.').collect();
+    let (fields, name) = match pieces.as_slice() {
+        ["backbone", "settings", name] => (backbones::find(&session.backbone.name).map(|c| c.fields), name),
+        ["data", "settings", name] => (datasets::find(&session.data.name).map(|c| c.fields), name),
+        ["task", "settings", name] => (tasks::find(&session.task.name).map(|c| c.fields), name),
+        ["methods", index, "settings", name] => {
+            let placed = index.parse::<usize>().ok().and_then(|n| session.methods.get(n));
+            (placed.and_then(|placed| methods::find(&placed.name)).map(|c| c.fields), name)
+        }
+        _ => return false,
+    };
+    let field = fields.unwrap_or_default().iter().find(|f| f.name == *name);
+    field.is_some_and(|f| matches!(f.kind, Kind::Text(_) | Kind::Choice(_)))
 }
 
 fn put(root: &mut toml::Value, path: &str, value: toml::Value) -> Result<()> {
