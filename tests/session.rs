@@ -102,6 +102,43 @@ fn what_can_be_saved_can_be_opened_again_whatever_is_wrong_with_it() {
 }
 
 #[test]
+fn whatever_blocks_training_has_a_remedy_that_mends_it() {
+    let (lora, ladder) = (preset("digits-lora"), preset("digits-ladder"));
+    let recipe = ["epochs=0", "batch_size=0", "learning_rate=0", "warm_up=2", "momentum=1", "report_every=0", "crop=99"];
+    let recipe = recipe.map(|r| format!("recipe.{r}"));
+    let recipe = recipe.iter().map(|r| (&lora, r.as_str(), r.split('=').next().unwrap_or_default()));
+    let others = [
+        (&ladder, "methods.0.settings.reduction=5", "methods[0].settings"),
+        (&ladder, "methods.0.settings.reduction=9000", "methods[0].settings.reduction"),
+        (&lora, "methods.0.settings.ranc=8", "methods[0].settings.ranc"),
+        (&lora, "methods.0.place.blocks=7-9", "methods[0].place"),
+        (&lora, "methods.0.place.sites=[\"blocks.40.attn.q\"]", "methods[0].place"),
+        (&lora, "methods.0.place.roles=[\"block\"]", "methods[0].place"),
+        (&lora, "methods.0.place.roles=[]", "methods[0].place"),
+        (&lora, "methods.0.learning_rate_factor=-1", "methods[0].learning_rate_factor"),
+        (&lora, "methods.0.name=lroa", "methods[0].name"),
+        (&lora, "backbone.name=vit-giant", "backbone.name"),
+        (&lora, "backbone.settings.weihgts=random", "backbone.settings.weihgts"),
+        (&lora, "data.name=letters", "data.name"),
+        (&lora, "task.name=guess", "task.name"),
+    ];
+    for (session, wrong, place) in others.into_iter().chain(recipe) {
+        let mut session = file::set(session, &[wrong.to_owned()]).expect("a session can hold it");
+        let mut plan = Plan::of(&session);
+        let first = plan.blocked().unwrap_or_else(|| panic!("{wrong} does not block"));
+        assert_eq!(first.place, place, "{wrong}: {first:?}");
+        // One remedy after the other, as a person presses the buttons (another backbone may bring another problem).
+        for _ in 0..3 {
+            let Some(problem) = plan.blocked() else { break };
+            let remedy = problem.remedy.as_ref().unwrap_or_else(|| panic!("{wrong}: no remedy for {problem:?}"));
+            session = apply(&session, &plan.anatomy, &remedy.edit()).expect("a remedy is an edit that fits");
+            plan = Plan::of(&session);
+        }
+        assert_eq!(plan.blocked(), None, "{wrong}");
+    }
+}
+
+#[test]
 fn a_pattern_that_matches_nothing_blocks_and_says_so() {
     let mut session = preset("digits-lora");
     session.methods[0].place = Place { roles: vec![], ..Place::roles(&[Role::Q]) };

@@ -7,7 +7,7 @@ use super::settings::{Kind, Settings, Value};
 use super::{Choice, Place, Placed, Recipe, Session};
 use crate::methods::{self, Card};
 use crate::plan::anatomy::{Anatomy, Role};
-use crate::{backbones, datasets};
+use crate::{backbones, datasets, tasks};
 
 /// `session` after `edit`; `anatomy` is that of its backbone.
 pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Session, String> {
@@ -27,6 +27,10 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
         Edit::Data(name) => {
             datasets::find(name).ok_or_else(|| format!("unknown data set `{name}`"))?;
             next.data = Choice::named(name);
+        }
+        Edit::Task(name) => {
+            tasks::find(name).ok_or_else(|| format!("unknown task `{name}`"))?;
+            next.task = Choice::named(name);
         }
         Edit::Set { path, value } => set(&mut next, path, Some(value))?,
         Edit::Reset { path } => set(&mut next, path, None)?,
