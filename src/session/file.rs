@@ -107,8 +107,10 @@ pub fn save(session: &Session, path: &Path) -> Result<()> {
     write_whole(path, text(session)?.as_bytes())
 }
 
-/// Writes `bytes` beside `path`, then renames: a crash or a full disk leaves the old file as it was.
+/// Writes `bytes` beside `path`, then renames: a crash or a full disk leaves the old file as it was. A link stays a link, and
+/// the file keeps who may read it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let path = &behind_links(path);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail =
         || format!("cannot write {}. Is there room on the disk, and may you write to {}?", path.display(), folder.display());
@@ -118,9 +120,25 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // what the user's umask leaves of it, as for any file
     let mut file = file.tempfile_in(folder).with_context(fail)?;
     file.write_all(bytes).with_context(fail)?;
+    if let Ok(old) = std::fs::metadata(path) {
+        file.as_file().set_permissions(old.permissions()).with_context(fail)?;
+    }
     file.as_file().sync_all().with_context(fail)?;
     file.persist(path).map_err(|e| e.error).with_context(fail)?;
+    // The rename too must reach the disk; a file system that cannot sync a folder does it in its own time.
+    #[cfg(unix)]
+    let _ = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
+}
+
+/// The file that `path` leads to, also where a link's file does not exist yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..40 {
+        let Ok(to) = std::fs::read_link(&path) else { break };
+        path = path.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
+    }
+    path
 }
 
 /// Applies `path=value` overrides, as in `recipe.epochs=3` or `methods.0.settings.rank=4`.
