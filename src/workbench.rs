@@ -199,7 +199,12 @@ impl Workbench {
     fn take_in(&mut self, event: &Event) {
         self.board.fold(event);
         match event {
-            Event::Devices { names } => self.devices.clone_from(names),
+            Event::Devices { names, fault } => {
+                self.devices.clone_from(names);
+                if let Some(words) = fault {
+                    self.notice = Some(Notice { words: words.clone(), is_error: true });
+                }
+            }
             Event::Failed { words, .. } => self.notice = Some(Notice { words: words.clone(), is_error: true }),
             Event::Exported { path, difference, samples, .. } => {
                 let words = format!(

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -12,8 +13,8 @@ use super::{Event, Order, Wake, devices, run};
 use crate::exports;
 use crate::session::Session;
 
-/// Serves orders until `Quit` or until the handle is dropped.
-pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
+/// Serves orders until `Quit`, or until the handle is `closing` or gone.
+pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake, closing: &AtomicBool) {
     let send = |event: Event| {
         // Waits when 1024 events are unread: the plots lose nothing, and the worker cannot run away from the window.
         let _ = outbox.send(event);
@@ -28,9 +29,15 @@ pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
                 Err(_) => return,
             },
         };
+        if closing.load(Relaxed) {
+            return;
+        }
         match order {
             Order::Quit => return,
-            Order::ListDevices => send(Event::Devices { names: devices::list() }),
+            Order::ListDevices => {
+                let (names, fault) = devices::ask();
+                send(Event::Devices { names, fault });
+            }
             Order::Train { run, session, folder } => {
                 if guarded(&run, &send, || train(&run, &session, &folder, inbox, &mut waiting, &send)) {
                     return;
