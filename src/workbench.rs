@@ -1,13 +1,14 @@
 //! The workbench: the only place where session, history, board and engine meet. `carry_out` obeys commands, `poll` takes in
 //! events. The window, the command line and the tests drive it alike.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::board::{Board, Run};
-use crate::engine::{Device, Engine, Event, Order, Wake};
+use crate::engine::{Device, Engine, Event, Order, Wake, claim};
 use crate::figures;
 use crate::plan::Plan;
 use crate::session::command::{Command, Edit};
@@ -39,6 +40,8 @@ pub struct Workbench {
     engine: Engine,
     autosaved: Instant,
     stale: bool,
+    /// When runs of other programs were last looked at.
+    looked: Instant,
 }
 
 /// Where runs, autosaves and settings live: `$PETL_HOME`, else the user's data folder.
@@ -49,6 +52,8 @@ pub fn home() -> PathBuf {
 
 /// Seconds between two autosaves.
 const AUTOSAVE_SECONDS: u64 = 2;
+/// Seconds between two looks at what other programs train.
+const LOOK_SECONDS: u64 = 2;
 
 impl Workbench {
     /// A workbench with `session`, keeping its runs under `home`.
@@ -76,6 +81,7 @@ impl Workbench {
             engine,
             autosaved: Instant::now(),
             stale: false,
+            looked: Instant::now(),
         })
     }
 
@@ -154,9 +160,13 @@ impl Workbench {
             Command::DeleteRun(id) => {
                 let run = self.board.run(&id).with_context(|| format!("there is no run `{id}`"))?;
                 anyhow::ensure!(!run.status.is_live(), "it is training. Stop it first");
+                let ended = run.finished.is_some();
+                anyhow::ensure!(ended || !claim::is_taken(&run.folder), "another program is training it. Stop it there first");
                 let folder = run.folder.clone();
-                std::fs::remove_dir_all(&folder)
-                    .with_context(|| format!("cannot remove {}. May you write there?", folder.display()))?;
+                match std::fs::remove_dir_all(&folder) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {} // gone already, by somebody else's hand
+                    done => done.with_context(|| format!("cannot remove {}. May you write there?", folder.display()))?,
+                }
                 self.board.runs.retain(|run| run.id != id);
             }
             Command::Export { run, kind, folder } => {
@@ -185,6 +195,10 @@ impl Workbench {
         }
         if self.stale && self.autosaved.elapsed().as_secs() >= AUTOSAVE_SECONDS {
             self.autosave();
+        }
+        if self.looked.elapsed().as_secs() >= LOOK_SECONDS {
+            self.looked = Instant::now();
+            any |= self.board.look_elsewhere();
         }
         any
     }
@@ -243,8 +257,8 @@ impl Workbench {
             anyhow::bail!("{}", problem.words);
         }
         anyhow::ensure!(self.board.live().is_none(), "a run is training already. Stop it first, or wait");
-        let id = free_name(&self.home.join("runs"), &self.session.title);
-        let folder = self.home.join("runs").join(&id);
+        let folder = fresh_folder(&self.home.join("runs"), &self.session.title)?;
+        let id = folder.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
         self.start_run(&id, &folder)
     }
 
@@ -300,8 +314,28 @@ impl Workbench {
     }
 }
 
+/// A new folder under `runs`, named after `title`; making it takes the name, so that two programs never share one.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn fresh_folder(runs: &Path, title: &str) -> Result<PathBuf> {
+    let fail = || {
+        format!("cannot make a run's folder in {}. May you write there? PETL_HOME or --out chooses another place", runs.display())
+    };
+    std::fs::create_dir_all(runs).with_context(fail)?;
+    for _ in 0..100 {
+        let folder = runs.join(free_name(runs, title));
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(fail),
+        }
+    }
+    anyhow::bail!("{}", fail())
+}
+
 /// A folder name after `title` that is not taken yet: `digits-lora-003`.
-pub fn free_name(runs: &Path, title: &str) -> String {
+fn free_name(runs: &Path, title: &str) -> String {
     let mut stem: String = title.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     while stem.contains("--") {
         stem = stem.replace("--", "-");

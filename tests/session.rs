@@ -1,13 +1,14 @@
 //! Session files, placement patterns, edits and undo: triples of session, command, session.
 
 use petl_workbench::backbones::vit::TINY;
+use petl_workbench::engine::claim;
 use petl_workbench::plan::anatomy::Role;
 use petl_workbench::plan::{Plan, Severity};
 use petl_workbench::session::command::{Command, Edit};
 use petl_workbench::session::edit::{apply, condensed};
 use petl_workbench::session::presets::PRESETS;
 use petl_workbench::session::{Place, Session, Value, file};
-use petl_workbench::workbench::Workbench;
+use petl_workbench::workbench::{Workbench, fresh_folder};
 
 fn preset(name: &str) -> Session {
     file::find(name).expect("a preset")
@@ -242,6 +243,42 @@ fn an_autosave_is_offered_after_a_crash_and_never_touches_the_users_file() {
     next.carry_out(Command::Save);
     drop(next);
     assert!(bench(home.path()).unsaved.is_none(), "a saved session leaves no question");
+}
+
+#[test]
+fn a_run_that_was_removed_by_hand_leaves_the_table_and_one_that_another_program_trains_stays() {
+    let home = tempfile::tempdir().expect("a home");
+    for id in ["gone", "theirs"] {
+        let folder = home.path().join("runs").join(id);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("events.jsonl"), "").expect("a log");
+    }
+    let mut bench = bench(home.path());
+    assert_eq!(bench.board.runs.len(), 2);
+    let claim = claim::take(&home.path().join("runs/theirs")).expect("the other program's claim");
+    let words = bench.try_carry_out(Command::DeleteRun("theirs".into())).expect_err("refused").to_string();
+    assert!(words.contains("another program") && home.path().join("runs/theirs/events.jsonl").exists(), "{words}");
+    drop(claim);
+    bench.try_carry_out(Command::DeleteRun("theirs".into())).expect("removed");
+    std::fs::remove_dir_all(home.path().join("runs/gone")).expect("removed by hand");
+    bench.try_carry_out(Command::DeleteRun("gone".into())).expect("taken off the table");
+    assert!(bench.board.runs.is_empty());
+}
+
+#[test]
+fn two_runs_of_one_title_never_share_a_folder() {
+    let home = tempfile::tempdir().expect("a home");
+    let runs = home.path().join("runs");
+    let take = || fresh_folder(&runs, "Digits, LoRA").expect("a folder");
+    let folders: std::collections::BTreeSet<_> = std::thread::scope(|s| {
+        let all: Vec<_> = (0..8).map(|_| s.spawn(take)).collect();
+        all.into_iter().map(|t| t.join().expect("no panic")).collect()
+    });
+    assert_eq!(folders.len(), 8);
+    // The window's Train takes its folder at once, before the worker gets to it.
+    let mut bench = bench(home.path());
+    bench.try_carry_out(Command::Train).expect("training");
+    assert!(bench.board.runs.last().is_some_and(|run| run.folder.is_dir()));
 }
 
 #[test]

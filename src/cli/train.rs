@@ -15,7 +15,7 @@ use crate::engine::{Event, Finished, Started, Step};
 use crate::plan::Plan;
 use crate::session::command::Command;
 use crate::session::file;
-use crate::workbench::{self, Workbench, free_name};
+use crate::workbench::{self, Workbench, fresh_folder};
 
 /// Trains the session that was asked for to its end and prints what happens.
 pub fn train(asked: Asked, into: Option<&Path>, json: bool) -> Answer {
@@ -79,23 +79,6 @@ fn new_folder(folder: &Path) -> Answer<PathBuf> {
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
     // A name for the run also where the path is `.` or ends in `..`.
     Ok(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
-}
-
-/// A new folder under `runs`; making it takes the name, so that two programs never share one.
-fn fresh_folder(runs: &Path, title: &str) -> Answer<PathBuf> {
-    let fail = || {
-        format!("cannot make a run's folder in {}. May you write there? PETL_HOME or --out chooses another place", runs.display())
-    };
-    std::fs::create_dir_all(runs).with_context(fail)?;
-    for _ in 0..100 {
-        let folder = runs.join(free_name(runs, title));
-        match std::fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Fault::Failed(anyhow::Error::new(error).context(fail()))),
-        }
-    }
-    Err(Fault::Failed(anyhow!("{}", fail())))
 }
 
 /// How events reach the person: JSON lines, or words; a line that replaces itself where standard error is a terminal.

@@ -3,6 +3,7 @@
 
 pub mod bag;
 pub mod batch;
+pub mod claim;
 pub mod devices;
 pub mod measure;
 pub mod model;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-use super::{Event, Order, Wake, devices, run};
+use super::{Event, Order, Wake, claim, devices, run};
 use crate::exports;
 use crate::session::Session;
 
@@ -91,6 +91,7 @@ fn train(
 ) -> Result<bool> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
+    let _claim = claim::take(folder)?;
     let path = folder.join("events.jsonl");
     let log =
         std::fs::File::create(&path).with_context(|| format!("cannot write {}. Is there room on the disk?", path.display()))?;
