@@ -13,7 +13,7 @@ use crate::figures;
 use crate::plan::Plan;
 use crate::session::command::{Command, Edit};
 use crate::session::history::History;
-use crate::session::{Session, edit, file};
+use crate::session::{Session, edit, file, presets};
 
 /// Words for the person, shown until dismissed or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +32,14 @@ pub struct Workbench {
     pub notice: Option<Notice>,
     /// The file the session lives in.
     pub path: Option<PathBuf>,
-    /// Edits since the last save.
+    /// The session is not what its file holds.
     pub dirty: bool,
     /// An autosaved session from a program that ended without saving; waits for an answer.
     pub unsaved: Option<Session>,
     home: PathBuf,
     engine: Engine,
+    /// What each file that was opened or saved holds; without a file, the sessions as they were opened.
+    saved: Vec<(Option<PathBuf>, Session)>,
     autosaved: Instant,
     stale: bool,
     /// When runs of other programs were last looked at.
@@ -69,6 +71,7 @@ impl Workbench {
             .and_then(|text| file::parse(&text, "the autosaved session").ok());
         Ok(Workbench {
             plan: Plan::of(&session),
+            saved: vec![(None, session.clone())],
             session,
             history: History::default(),
             board,
@@ -105,28 +108,29 @@ impl Workbench {
         match command {
             Command::Edit(edit) => self.edit(&edit)?,
             Command::Undo => {
-                self.history.undo(&mut self.session);
-                self.changed();
+                if self.history.undo(&mut self.session, &mut self.path).is_some() {
+                    self.changed();
+                }
             }
             Command::Redo => {
-                self.history.redo(&mut self.session);
-                self.changed();
+                if self.history.redo(&mut self.session, &mut self.path).is_some() {
+                    self.changed();
+                }
             }
             Command::OpenPreset(name) => {
-                let session = file::find(&name)?;
-                self.edit(&Edit::Replace(Box::new(session)))?;
-                self.path = None;
+                let preset = presets::find(&name).with_context(|| format!("there is no preset `{name}`"))?;
+                let session = file::parse(preset.text, &format!("preset {name}"))?;
+                self.go_over(format!("Open {name}"), session.clone(), None);
+                self.is_saved(None, session);
             }
             Command::Open(path) => {
                 let session = file::open(&path)?;
-                self.history = History::default();
-                self.session = session;
-                self.changed();
-                self.dirty = false;
+                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                self.go_over(format!("Open {name}"), session.clone(), Some(path.clone()));
+                self.is_saved(Some(path.clone()), session);
                 let side = file::autosave_path(Some(&path), &self.home);
                 let left = std::fs::read_to_string(side).ok().and_then(|text| file::parse(&text, "the autosaved session").ok());
                 self.unsaved = left.filter(|left| *left != self.session);
-                self.path = Some(path);
             }
             Command::Save => {
                 let path = self.path.clone().context("this session has no file yet. Use Save as")?;
@@ -241,9 +245,28 @@ impl Workbench {
         Ok(())
     }
 
+    /// Goes over to another session, in another file or none. Undo comes back to this one, its file and its unsaved edits.
+    fn go_over(&mut self, label: String, session: Session, path: Option<PathBuf>) {
+        if self.dirty {
+            self.autosave();
+            let words = format!("The edits of \"{}\" were not saved. Undo brings them back", self.session.title);
+            self.notice = Some(Notice { words, is_error: false });
+        }
+        self.history.keep_with_file(label, &self.session, self.path.clone());
+        (self.session, self.path) = (session, path);
+        self.changed();
+    }
+
+    /// What a file holds now; a session without a file is as good as saved where it is a preset, as it was opened.
+    fn is_saved(&mut self, path: Option<PathBuf>, session: Session) {
+        self.saved.retain(|(known, _)| known.is_none() || *known != path);
+        self.saved.push((path, session));
+        self.changed();
+    }
+
     fn changed(&mut self) {
         self.plan = Plan::of(&self.session);
-        self.dirty = true;
+        self.dirty = !self.saved.iter().any(|(path, saved)| *path == self.path && saved.same_as(&self.session));
         self.stale = true;
     }
 
@@ -259,7 +282,7 @@ impl Workbench {
         anyhow::ensure!(self.board.live().is_none(), "a run is training already. Stop it first, or wait");
         let folder = fresh_folder(&self.home.join("runs"), &self.session.title)?;
         let id = folder.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
-        self.start_run(&id, &folder)
+        self.start_run(&id, &folder).inspect_err(|_| drop(std::fs::remove_dir(&folder)))
     }
 
     /// Trains the session as run `id` in `folder`.
@@ -285,7 +308,7 @@ impl Workbench {
         file::save(&self.session, path)?;
         self.forget_autosave();
         self.path = Some(path.to_owned());
-        self.dirty = false;
+        self.is_saved(self.path.clone(), self.session.clone());
         self.stale = false;
         Ok(())
     }

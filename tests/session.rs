@@ -222,6 +222,66 @@ fn undo_and_redo_walk_every_edit_and_a_slider_is_one_step() {
 }
 
 #[test]
+fn a_session_is_edited_only_where_it_differs_from_its_file() {
+    let home = tempfile::tempdir().expect("a home");
+    let mut bench = bench(home.path());
+    bench.carry_out(Command::Undo);
+    bench.carry_out(Command::Redo);
+    assert!(!bench.dirty, "nothing was undone or redone");
+    let title = |bench: &mut Workbench, title: &str| {
+        bench.end_gesture();
+        bench.carry_out(Command::Edit(Edit::Title(title.into())));
+    };
+    title(&mut bench, "One");
+    assert!(bench.dirty);
+    bench.carry_out(Command::Undo);
+    assert!(!bench.dirty, "back at the start");
+    bench.carry_out(Command::Redo);
+    assert!(bench.dirty);
+    bench.carry_out(Command::SaveAs(home.path().join("mine.petl.toml")));
+    assert!(!bench.dirty);
+    title(&mut bench, "Two");
+    assert!(bench.dirty);
+    bench.carry_out(Command::Undo);
+    assert!(!bench.dirty, "back at what was saved");
+    bench.carry_out(Command::Undo);
+    assert!(bench.dirty, "before what was saved");
+}
+
+#[test]
+fn opening_loses_no_edits_and_undo_brings_back_session_and_file() {
+    let home = tempfile::tempdir().expect("a home");
+    let (mine, theirs) = (home.path().join("mine.petl.toml"), home.path().join("theirs.petl.toml"));
+    file::save(&preset("houlsby"), &theirs).expect("saved");
+    let mut bench = bench(home.path());
+    bench.carry_out(Command::SaveAs(mine.clone()));
+    bench.carry_out(Command::Edit(Edit::Title("An hour of work".into())));
+    let edited = bench.session.clone();
+    bench.carry_out(Command::Open(theirs.clone()));
+    assert!(!bench.dirty && bench.session.methods[0].name == "bottleneck" && bench.path.as_ref() == Some(&theirs));
+    let words = bench.notice.clone().expect("a notice").words;
+    assert!(words.contains("An hour of work") && words.contains("Undo"), "{words}");
+    assert_eq!(bench.history.labels().0, Some("Open theirs.petl.toml"));
+    bench.carry_out(Command::Undo);
+    assert!(bench.dirty && bench.session == edited && bench.path.as_ref() == Some(&mine));
+    bench.carry_out(Command::Save);
+    assert_eq!(file::open(&mine).expect("mine").title, "An hour of work");
+    assert_ne!(file::open(&theirs).expect("theirs").title, "An hour of work");
+    bench.carry_out(Command::Redo);
+    assert!(!bench.dirty && bench.path.as_ref() == Some(&theirs));
+    // A preset has no file; undo comes back to the one before.
+    bench.carry_out(Command::OpenPreset("bitfit".into()));
+    assert!(!bench.dirty && bench.path.is_none());
+    bench.carry_out(Command::Undo);
+    assert!(!bench.dirty && bench.path.as_ref() == Some(&theirs));
+    // A path taken by Save as is not given back by undoing an older edit.
+    bench.carry_out(Command::Edit(Edit::Title("Later".into())));
+    bench.carry_out(Command::SaveAs(mine.clone()));
+    bench.carry_out(Command::Undo);
+    assert_eq!(bench.path.as_ref(), Some(&mine));
+}
+
+#[test]
 fn an_autosave_is_offered_after_a_crash_and_never_touches_the_users_file() {
     let home = tempfile::tempdir().expect("a home");
     {

@@ -41,6 +41,18 @@ pub struct Session {
     pub methods: Vec<Placed>,
 }
 
+impl Session {
+    /// The same wishes: what a pattern stood for when a file was last saved does not count.
+    pub fn same_as(&self, other: &Session) -> bool {
+        let bare = |session: &Session| {
+            let mut session = session.clone();
+            session.methods.iter_mut().for_each(|placed| placed.resolved.clear());
+            session
+        };
+        bare(self) == bare(other)
+    }
+}
+
 fn auto() -> String {
     "auto".to_owned()
 }
