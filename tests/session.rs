@@ -281,28 +281,186 @@ fn opening_loses_no_edits_and_undo_brings_back_session_and_file() {
     assert_eq!(bench.path.as_ref(), Some(&mine));
 }
 
+/// The title of the unsaved edits that are offered.
+fn offered(bench: &Workbench) -> Option<&str> {
+    bench.unsaved.as_ref().map(|left| left.session.title.as_str())
+}
+
+/// An edit, kept in the side file before this returns.
+fn edit(bench: &mut Workbench, home: &std::path::Path, title: &str) {
+    bench.end_gesture();
+    bench.carry_out(Command::Edit(Edit::Title(title.into())));
+    bench.autosave();
+    let kept = || walk(&home.join("autosaves")).iter().any(|f| std::fs::read_to_string(f).is_ok_and(|t| t.contains(title)));
+    let clock = std::time::Instant::now();
+    while !kept() {
+        assert!(clock.elapsed().as_secs() < 20, "`{title}` was not kept: {:?}", bench.notice);
+        bench.poll();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Files in `folder` and below.
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()));
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+fn open(path: &std::path::Path, home: &std::path::Path) -> Workbench {
+    let session = file::open(path).expect("a session");
+    Workbench::with_file(session, Some(path.to_owned()), home.to_owned(), Box::new(|| ())).expect("a workbench")
+}
+
 #[test]
 fn an_autosave_is_offered_after_a_crash_and_never_touches_the_users_file() {
     let home = tempfile::tempdir().expect("a home");
-    {
-        let mut bench = bench(home.path());
-        bench.carry_out(Command::Edit(Edit::Title("Edited".into())));
-        bench.autosave();
-        // The program dies here: no `close`.
-    }
+    edit(&mut bench(home.path()), home.path(), "Edited"); // the program dies here: no `close`
     let mut next = bench(home.path());
-    assert_eq!(next.unsaved.as_ref().map(|s| s.title.as_str()), Some("Edited"));
+    assert_eq!(offered(&next), Some("Edited"));
     next.carry_out(Command::RestoreAutosave);
-    assert_eq!(next.session.title, "Edited");
+    assert!(next.session.title == "Edited" && next.dirty);
+    assert_eq!(next.history.labels().0, Some("Restore"));
     let path = home.path().join("mine.petl.toml");
     next.carry_out(Command::SaveAs(path.clone()));
     let saved = std::fs::read(&path).expect("saved");
-    next.carry_out(Command::Edit(Edit::Title("Edited again".into())));
-    next.autosave();
+    edit(&mut next, home.path(), "Edited again");
     assert_eq!(std::fs::read(&path).expect("still there"), saved);
     next.carry_out(Command::Save);
     drop(next);
-    assert!(bench(home.path()).unsaved.is_none(), "a saved session leaves no question");
+    assert_eq!(offered(&bench(home.path())), None, "a saved session leaves no question");
+    assert_eq!(walk(&home.path().join("autosaves")).into_iter().filter(|f| f.extension().is_some()).count(), 0);
+}
+
+#[test]
+fn after_a_crash_a_file_gets_its_own_edits_back_and_no_others() {
+    let home = tempfile::tempdir().expect("a home");
+    let mine = home.path().join("mine.petl.toml");
+    file::save(&preset("bitfit"), &mine).expect("saved");
+    edit(&mut open(&mine, home.path()), home.path(), "Edits of mine");
+    edit(&mut bench(home.path()), home.path(), "Edits without a file");
+    let before = std::fs::read(&mine).expect("mine");
+    {
+        let mut bench = open(&mine, home.path());
+        assert_eq!(offered(&bench), Some("Edits of mine"));
+        bench.carry_out(Command::RestoreAutosave);
+        assert_eq!((bench.session.title.as_str(), bench.path.as_ref()), ("Edits of mine", Some(&mine.canonicalize().expect("mine"))));
+        assert_eq!(offered(&bench), None);
+        // Not saved, and the program dies again.
+    }
+    assert_eq!(std::fs::read(&mine).expect("mine"), before);
+    {
+        let mut bench = open(&mine, home.path());
+        assert_eq!(offered(&bench), Some("Edits of mine"));
+        bench.carry_out(Command::DiscardAutosave);
+    }
+    assert_eq!(offered(&open(&mine, home.path())), None);
+    // Without a file everything that was left is offered, each with its file.
+    edit(&mut open(&mine, home.path()), home.path(), "Mine once more");
+    let mut bench = bench(home.path());
+    let mut found = vec![];
+    while let Some(left) = bench.unsaved.clone() {
+        found.push((left.session.title.clone(), left.path.is_some()));
+        bench.carry_out(Command::RestoreAutosave);
+        assert_eq!((bench.session.title.clone(), bench.path.is_some()), found[found.len() - 1]);
+    }
+    found.sort();
+    assert_eq!(found, [("Edits without a file".to_owned(), false), ("Mine once more".to_owned(), true)]);
+    bench.carry_out(Command::Undo);
+    assert!(found.iter().any(|(title, has_file)| *title == bench.session.title && *has_file == bench.path.is_some()));
+}
+
+#[test]
+fn an_open_question_keeps_no_edits_from_being_saved_and_is_not_lost() {
+    let home = tempfile::tempdir().expect("a home");
+    let mine = home.path().join("mine.petl.toml");
+    file::save(&preset("bitfit"), &mine).expect("saved");
+    edit(&mut bench(home.path()), home.path(), "First crash");
+    {
+        let mut bench = bench(home.path());
+        assert_eq!(offered(&bench), Some("First crash"));
+        edit(&mut bench, home.path(), "Second crash"); // the question still waits
+        bench.carry_out(Command::Open(mine.clone()));
+        assert_eq!(offered(&bench), Some("First crash"), "opening dropped the question");
+    }
+    let mut bench = bench(home.path());
+    let mut found = vec![];
+    while let Some(left) = bench.unsaved.clone() {
+        found.push(left.session.title.clone());
+        bench.carry_out(Command::DiscardAutosave);
+    }
+    found.sort();
+    assert_eq!(found, ["First crash", "Second crash"]);
+}
+
+#[test]
+fn two_programs_keep_their_edits_apart_and_ask_nothing_of_each_other() {
+    let home = tempfile::tempdir().expect("a home");
+    let (mut one, mut other) = (bench(home.path()), bench(home.path()));
+    edit(&mut one, home.path(), "Of the one");
+    edit(&mut other, home.path(), "Of the other");
+    assert_eq!(offered(&bench(home.path())), None, "edits of a program that runs are offered");
+    one.close();
+    drop(one);
+    assert_eq!(offered(&bench(home.path())), None, "an orderly end leaves a question");
+    drop(other);
+    let asks = bench(home.path());
+    assert_eq!(offered(&asks), Some("Of the other"));
+    assert_eq!(offered(&bench(home.path())), None, "two programs ask the same question");
+}
+
+#[test]
+fn edits_that_were_undone_leave_no_question() {
+    let home = tempfile::tempdir().expect("a home");
+    let mut first = bench(home.path());
+    edit(&mut first, home.path(), "Undone");
+    first.carry_out(Command::Undo);
+    first.autosave();
+    drop(first);
+    assert_eq!(offered(&bench(home.path())), None);
+}
+
+#[test]
+fn an_autosave_that_cannot_be_read_is_said_and_kept() {
+    let home = tempfile::tempdir().expect("a home");
+    edit(&mut bench(home.path()), home.path(), "Edited");
+    let side = walk(&home.path().join("autosaves")).into_iter().find(|f| f.extension().is_some_and(|e| e == "toml")).expect("kept");
+    std::fs::write(&side, "petl = 99").expect("damaged");
+    let next = bench(home.path());
+    assert_eq!(offered(&next), None);
+    let words = next.notice.clone().expect("a notice").words;
+    let aside = walk(home.path()).into_iter().find(|f| f.to_string_lossy().contains("unreadable")).expect("put aside");
+    assert!(words.contains("newer program") && words.contains(aside.to_str().expect("a path")), "{words}");
+    assert_eq!(std::fs::read_to_string(aside).expect("kept"), "petl = 99");
+    assert!(bench(home.path()).notice.is_none(), "said twice");
+}
+
+#[test]
+fn a_file_in_a_folder_that_cannot_be_written_is_autosaved_all_the_same_and_a_fault_is_said_once() {
+    let home = tempfile::tempdir().expect("a home");
+    let mine = home.path().join("mine.petl.toml");
+    file::save(&preset("bitfit"), &mine).expect("saved");
+    let mut bench = open(&mine, home.path());
+    edit(&mut bench, home.path(), "Edited");
+    let beside: Vec<_> = std::fs::read_dir(home.path()).expect("home").filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    assert!(beside.iter().all(|name| ["mine.petl.toml", "autosaves", "runs"].contains(&name.as_str())), "{beside:?}");
+    // A home that is a file: nothing can be kept below it.
+    let file = home.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    let mut bench = Workbench::new(preset("bitfit"), file, Box::new(|| ())).expect("a workbench");
+    let mut said = |title: &str| {
+        bench.end_gesture();
+        bench.carry_out(Command::Edit(Edit::Title(title.into())));
+        bench.autosave();
+        for _ in 0..100 {
+            bench.poll();
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let words = bench.notice.clone().map(|notice| notice.words);
+        bench.carry_out(Command::DismissNotice);
+        words
+    };
+    assert!(said("One").is_some_and(|words| words.contains("Autosave") && words.contains("May you write there")));
+    assert_eq!(said("Two"), None, "the same fault again");
 }
 
 #[test]

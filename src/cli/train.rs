@@ -27,7 +27,7 @@ pub fn train(asked: Asked, into: Option<&Path>, json: bool) -> Answer {
         None => fresh_folder(&home.join("runs"), &session.title)?,
     };
     let id = folder.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
-    let mut bench = Workbench::new(session, home, Box::new(|| ()))?;
+    let mut bench = Workbench::headless(session, home, Box::new(|| ()))?;
     let asked_to_stop = interrupts()?;
     bench.start_run(&id, &folder)?;
     let show = Show::new(json);
@@ -173,7 +173,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
     let session = asked(file::set(&wanted.session, &changes))?;
     let plan = Plan::of(&session);
     let scratch = tempfile::tempdir().context("cannot make a scratch folder. Is there room in the temporary folder?")?;
-    let mut bench = Workbench::new(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
+    let mut bench = Workbench::headless(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
     bench.start_run("bench", &scratch.path().join("bench"))?;
     let (mut device, mut times, mut seen, mut activations) = (String::new(), Vec::new(), 0, 0);
     let peak = loop {

@@ -231,14 +231,3 @@ fn put(root: &mut toml::Value, path: &str, value: toml::Value) -> Result<()> {
         _ => bail!("`{last}` leads into a plain value"),
     }
 }
-
-/// The side file to which a session that lives at `path` is saved by itself; without a path, one in `home`.
-pub fn autosave_path(path: Option<&Path>, home: &Path) -> PathBuf {
-    match path {
-        Some(path) => {
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            path.with_file_name(format!(".{name}.autosave"))
-        }
-        None => home.join("untitled.petl.toml.autosave"),
-    }
-}

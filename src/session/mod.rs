@@ -1,5 +1,5 @@
 //! A session: what the person wants. Plain serde data, read from and written to `*.petl.toml`.
-//! Changed only by `edit`; undone by `history`; read and written by `file`. Knows no tensors, no window, no threads.
+//! Changed only by `edit`; undone by `history`; read and written by `file`, its unsaved edits by `side`. Knows no tensors, no window, no threads.
 
 pub mod command;
 pub mod edit;
@@ -8,6 +8,7 @@ pub mod history;
 pub mod place;
 pub mod presets;
 pub mod settings;
+pub mod side;
 
 use serde::{Deserialize, Serialize};
 
