@@ -15,14 +15,23 @@ use crate::session::side::{Left, Side};
 
 pub enum Errand {
     /// Keeps the unsaved edits of the session in the file `of`.
-    Keep { session: Box<Session>, of: Option<PathBuf> },
+    Keep {
+        session: Box<Session>,
+        of: Option<PathBuf>,
+    },
     /// There are none any more.
-    Forget { of: Option<PathBuf> },
+    Forget {
+        of: Option<PathBuf>,
+    },
     /// What a crash left was answered for.
     Remove(Box<Left>),
     /// The program ends in an orderly way.
     Close,
-    Figure { kind: String, runs: Vec<Run>, path: PathBuf },
+    Figure {
+        kind: String,
+        runs: Vec<Run>,
+        path: PathBuf,
+    },
 }
 
 /// How an errand ended, where that is of interest.

@@ -343,7 +343,10 @@ fn after_a_crash_a_file_gets_its_own_edits_back_and_no_others() {
         let mut bench = open(&mine, home.path());
         assert_eq!(offered(&bench), Some("Edits of mine"));
         bench.carry_out(Command::RestoreAutosave);
-        assert_eq!((bench.session.title.as_str(), bench.path.as_ref()), ("Edits of mine", Some(&mine.canonicalize().expect("mine"))));
+        assert_eq!(
+            (bench.session.title.as_str(), bench.path.as_ref()),
+            ("Edits of mine", Some(&mine.canonicalize().expect("mine")))
+        );
         assert_eq!(offered(&bench), None);
         // Not saved, and the program dies again.
     }
@@ -423,7 +426,8 @@ fn edits_that_were_undone_leave_no_question() {
 fn an_autosave_that_cannot_be_read_is_said_and_kept() {
     let home = tempfile::tempdir().expect("a home");
     edit(&mut bench(home.path()), home.path(), "Edited");
-    let side = walk(&home.path().join("autosaves")).into_iter().find(|f| f.extension().is_some_and(|e| e == "toml")).expect("kept");
+    let side =
+        walk(&home.path().join("autosaves")).into_iter().find(|f| f.extension().is_some_and(|e| e == "toml")).expect("kept");
     std::fs::write(&side, "petl = 99").expect("damaged");
     let next = bench(home.path());
     assert_eq!(offered(&next), None);
@@ -441,7 +445,8 @@ fn a_file_in_a_folder_that_cannot_be_written_is_autosaved_all_the_same_and_a_fau
     file::save(&preset("bitfit"), &mine).expect("saved");
     let mut bench = open(&mine, home.path());
     edit(&mut bench, home.path(), "Edited");
-    let beside: Vec<_> = std::fs::read_dir(home.path()).expect("home").filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    let beside: Vec<_> =
+        std::fs::read_dir(home.path()).expect("home").filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     assert!(beside.iter().all(|name| ["mine.petl.toml", "autosaves", "runs"].contains(&name.as_str())), "{beside:?}");
     // A home that is a file: nothing can be kept below it.
     let file = home.path().join("file");
@@ -506,15 +511,13 @@ fn overrides_reach_every_value_and_refuse_what_is_not_there() {
     assert_eq!(set("recipe.epochs=3").expect("set").recipe.epochs, 3);
     assert_eq!(set("methods.0.settings.rank=4").expect("set").methods[0].settings.whole("rank"), 4);
     assert_eq!(set("device=cpu").expect("set").device, "cpu");
-    for (wrong, word) in [
-        ("recipe.epoch=3", "epoch"),
-        ("methods.3.settings.rank=4", "no number 3"),
-        ("nonsense", "path=value"),
-    ] {
+    for (wrong, word) in [("recipe.epoch=3", "epoch"), ("methods.3.settings.rank=4", "no number 3"), ("nonsense", "path=value")] {
         let words = format!("{:#}", set(wrong).expect_err("refused"));
         assert!(words.contains(word), "{wrong}: {words}");
     }
-    for (fine, title) in [("title=2024", "2024"), ("title=nan", "nan"), ("title=a: b, line 3: c", "a: b, line 3: c"), ("title=\"q\"", "q")] {
+    for (fine, title) in
+        [("title=2024", "2024"), ("title=nan", "nan"), ("title=a: b, line 3: c", "a: b, line 3: c"), ("title=\"q\"", "q")]
+    {
         assert_eq!(set(fine).expect("text is text").title, title);
     }
     assert_eq!(set("backbone.settings.weights=2024").expect("a path").backbone.settings.text("weights"), "2024");

@@ -55,13 +55,33 @@ pub enum Event {
     Started(Started),
     Step(Step),
     Evaluated(Evaluated),
-    Paused { run: String },
-    Continued { run: String },
-    Saved { run: String, path: PathBuf },
+    Paused {
+        run: String,
+    },
+    Continued {
+        run: String,
+    },
+    Saved {
+        run: String,
+        path: PathBuf,
+    },
     Finished(Finished),
-    Failed { run: String, words: String },
-    Exported { run: String, path: PathBuf, kind: String, difference: f64, samples: usize },
-    Devices { names: Vec<Device>, #[serde(default, skip_serializing_if = "Option::is_none")] fault: Option<String> },
+    Failed {
+        run: String,
+        words: String,
+    },
+    Exported {
+        run: String,
+        path: PathBuf,
+        kind: String,
+        difference: f64,
+        samples: usize,
+    },
+    Devices {
+        names: Vec<Device>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<String>,
+    },
 }
 
 /// A device that training can run on.
@@ -249,6 +269,7 @@ mod tests {
         };
         let engine = Engine::start(Box::new(|| ())).unwrap();
         assert!(engine.send(train(0)));
+        while !matches!(engine.wait(), Some(Event::Started(_))) {}
         let waiting = (1..).take_while(|n| engine.send(train(*n))).count();
         assert!(waiting >= 64);
         let (gone, wait) = bounded(1);

@@ -20,19 +20,35 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Remedy {
     /// Put method `index` back at its card's own roles.
-    DefaultPlace { index: usize },
+    DefaultPlace {
+        index: usize,
+    },
     /// Take method `index` off the stack.
-    Remove { index: usize },
+    Remove {
+        index: usize,
+    },
     /// Give back the default of a setting: path as in `methods.0.settings.rank`.
-    Reset { path: String },
+    Reset {
+        path: String,
+    },
     /// Give back the defaults of all settings of method `index`.
-    ResetAll { index: usize },
+    ResetAll {
+        index: usize,
+    },
     /// Let method `index` learn at the recipe's own rate.
-    ResetFactor { index: usize },
+    ResetFactor {
+        index: usize,
+    },
     /// Another entry of a catalogue, where the one that is named does not exist.
-    Backbone { name: &'static str },
-    Data { name: &'static str },
-    Task { name: &'static str },
+    Backbone {
+        name: &'static str,
+    },
+    Data {
+        name: &'static str,
+    },
+    Task {
+        name: &'static str,
+    },
 }
 
 impl Remedy {
