@@ -45,7 +45,8 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
                 "runs": g.runs.iter().map(|r| &r.id).collect::<Vec<_>>(),
                 "accuracy_mean": g.mean,
                 "accuracy_sd": g.deviation,
-                "n": g.runs.len(),
+                "n": g.n,
+                "finished": g.finished,
             })
         };
         return out::json(&json!({
@@ -61,7 +62,7 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
         &rows,
         &[3, 4, 5, 7, 8],
     ))?;
-    let seeded: Vec<_> = groups.iter().filter(|g| g.runs.len() > 1).collect();
+    let seeded: Vec<_> = groups.iter().filter(|g| g.n > 1).collect();
     if !seeded.is_empty() {
         let rows: Vec<Vec<String>> = (seeded.iter())
             .map(|g| {
@@ -167,8 +168,8 @@ fn row(run: &Run, verdict: &Verdict) -> Vec<String> {
     let count = |n: Option<usize>| n.map_or("-".to_owned(), out::count);
     let finished = run.finished.as_ref();
     let accuracy = match (run.accuracy(), finished) {
-        (Some(accuracy), Some(_)) => format!("{:.1} %", accuracy * 100.0),
-        (Some(accuracy), None) => format!("{:.1} % ({})", accuracy * 100.0, run.status.words()),
+        (Some(accuracy), Some(end)) if !end.stopped => format!("{:.1} %", accuracy * 100.0),
+        (Some(accuracy), _) => format!("{:.1} % ({})", accuracy * 100.0, run.status.words()),
         (None, _) => run.status.words().to_owned(),
     };
     vec![

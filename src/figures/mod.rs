@@ -155,15 +155,16 @@ fn entries<'a>(runs: &[&'a Run]) -> Vec<Entry<'a>> {
         .map(|group| {
             let started = group.runs.first().and_then(|run| run.started.as_ref());
             let trainable = started.map_or(0, |s| s.trainable + s.head);
-            Entry { label: group.title(), trainable, on_front: false, group }
+            let mark = if group.finished { String::new() } else { format!(" ({})", group.runs[0].status.words()) };
+            Entry { label: group.title() + &mark, trainable, on_front: false, group }
         })
         .collect();
-    // On the front: no other has at most as many parameters and at least the accuracy, with one of the two strictly so.
+    // On the front: no other that finished has at most as many parameters and at least the accuracy, with one of the two strictly so.
     let beaten = |e: &Entry| {
         let (n, a) = (e.trainable, e.group.mean);
-        entries.iter().any(|o| o.trainable <= n && o.group.mean >= a && (o.trainable < n || o.group.mean > a))
+        entries.iter().any(|o| o.group.finished && o.trainable <= n && o.group.mean >= a && (o.trainable < n || o.group.mean > a))
     };
-    let front: Vec<bool> = entries.iter().map(|e| !beaten(e)).collect();
+    let front: Vec<bool> = entries.iter().map(|e| e.group.finished && !beaten(e)).collect();
     entries.iter_mut().zip(front).for_each(|(entry, on_front)| entry.on_front = on_front);
     entries
 }
@@ -203,7 +204,7 @@ fn entries_csv(entries: &[Entry]) -> String {
                 cell(&run.stack()),
                 cell(&run.id),
                 group.mean,
-                group.runs.len(),
+                group.n,
                 entry.on_front,
                 run.peak_bytes(),
                 run.step_ms()
