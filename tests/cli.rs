@@ -113,6 +113,15 @@ fn a_wrong_request_ends_with_two_and_says_the_way_out() {
     refused(home.path(), &["predict", "nothing", "--inputs", "a", "--out", "b"], &["there is no run"]);
     refused(home.path(), &["nonsense"], &["neither a command, nor a preset"]);
     refused(home.path(), &["export", ".", "--as", "zip", "x"], &["possible values", "petl"]);
+    // A folder that is no run is a bad request of every command.
+    let empty = home.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    let none = format!("{empty} is not a run");
+    refused(home.path(), &["compare", empty], &[&none]);
+    refused(home.path(), &["export", empty, "--as", "petl", "x"], &[&none]);
+    refused(home.path(), &["predict", empty, "--inputs", "a", "--out", "b"], &[&none]);
+    refused(home.path(), &["compare", empty, "--kind", "curves"], &["--figure"]);
     let taken = home.path().join("taken");
     std::fs::create_dir(&taken).unwrap();
     std::fs::write(taken.join("mine.txt"), "mine").unwrap();

@@ -127,11 +127,11 @@ enum Task {
         /// Also draws a figure: this file as SVG, and PNG and CSV beside it.
         #[arg(long, value_name = "FILE")]
         figure: Option<PathBuf>,
-        /// What the figure shows.
-        #[arg(long, default_value = "comparison", value_parser = PossibleValuesParser::new(figures::names()))]
-        kind: String,
+        /// What the figure shows; left out, a comparison.
+        #[arg(long, requires = "figure", value_parser = PossibleValuesParser::new(figures::names()))]
+        kind: Option<String>,
     },
-    /// Speed and memory of a session: a short training, every step timed, nothing kept.
+    /// Speed and memory of a session: a short training, timed as it reports (`recipe.report_every`), nothing kept.
     Bench {
         #[command(flatten)]
         session: Wanted,
@@ -222,20 +222,23 @@ fn obey(line: Line) -> Answer {
         Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
         Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
-        Some(Task::Compare { runs, json, figure, kind }) => compare::compare(&runs, json, figure.as_deref(), &kind),
-        Some(Task::Bench { session, steps, warm_up, json }) => {
-            train::bench(&session.open()?, steps.into(), warm_up.into(), json)
+        Some(Task::Compare { runs, json, figure, kind }) => {
+            compare::compare(&runs, json, figure.as_deref(), kind.as_deref().unwrap_or("comparison"))
         }
+        Some(Task::Bench { session, steps, warm_up, json }) => train::bench(&session.open()?, steps.into(), warm_up.into(), json),
     }
 }
 
-/// The folder of the run that `what` names.
+/// The folder of the run that `what` names: one with a log, or with an adapter that was exported as `petl`.
 pub fn run_folder(what: &str) -> Answer<PathBuf> {
     let runs = workbench::home().join("runs");
-    for folder in [PathBuf::from(what), runs.join(what)] {
-        if folder.is_dir() {
-            return Ok(folder);
-        }
+    let folders = || [PathBuf::from(what), runs.join(what)].into_iter().filter(|folder| folder.is_dir());
+    if let Some(run) = folders().find(|f| f.join("events.jsonl").exists() || f.join("adapter.toml").exists()) {
+        return Ok(run);
+    }
+    if let Some(folder) = folders().next() {
+        let words = format!("{} is not a run: it holds neither events.jsonl nor adapter.toml", folder.display());
+        return Err(Fault::Request(anyhow::anyhow!(words)));
     }
     let mut known: Vec<_> = std::fs::read_dir(&runs)
         .map(|list| list.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
