@@ -1,6 +1,7 @@
 //! `petl train` and `petl bench`: drive the workbench as the window does and print its events. Called by the command line;
 //! must not know tensors.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,18 +86,34 @@ fn new_folder(folder: &Path) -> Answer<PathBuf> {
 struct Show {
     json: bool,
     line: bool,
+    /// The reader of standard output has left (`petl train ... | head -1`). The run goes on, and is kept.
+    unread: Cell<bool>,
 }
 
 impl Show {
     fn new(json: bool) -> Show {
         let err = std::io::stderr().is_terminal();
         // JSON lines on the same terminal would run into the progress line.
-        Show { json, line: err && !(json && std::io::stdout().is_terminal()) }
+        Show { json, line: err && !(json && std::io::stdout().is_terminal()), unread: Cell::new(false) }
+    }
+
+    /// Writes to standard output while somebody reads it.
+    fn tell(&self, tell: impl FnOnce() -> Answer) -> Answer {
+        if self.unread.get() {
+            return Ok(());
+        }
+        match tell() {
+            Err(Fault::Unread) => {
+                self.unread.set(true);
+                Ok(())
+            }
+            told => told,
+        }
     }
 
     fn event(&self, event: &Event) -> Answer {
         if self.json {
-            out::json_line(event)?;
+            self.tell(|| out::json_line(event))?;
         }
         match event {
             Event::Started(started) => self.started(started),
@@ -134,15 +151,15 @@ impl Show {
         }
         let how = if f.stopped { "Stopped and kept" } else { "Finished" };
         let (accuracy, seconds, ms) = (f.accuracy * 100.0, f.seconds, f.step_ms);
-        out::say(&format!(
+        let mut words = format!(
             "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, peak {})",
             f.steps,
             out::bytes(f.peak_bytes)
-        ))?;
+        );
         for (domain, accuracy) in &f.domains {
-            out::say(&format!("  {domain}: {:.1} %", accuracy * 100.0))?;
+            words += &format!("\n  {domain}: {:.1} %", accuracy * 100.0);
         }
-        out::say(&format!("{}", folder.display()))
+        self.tell(|| out::say(&format!("{words}\n{}", folder.display())))
     }
 }
 
