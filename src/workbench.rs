@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -247,6 +247,16 @@ impl Workbench {
         let event = self.engine.wait()?;
         self.take_in(&event);
         Some(event)
+    }
+
+    /// As `wait`, for at most this long: `Ok(None)` when nothing came.
+    ///
+    /// # Errors
+    /// When the worker has gone.
+    pub fn wait_for(&mut self, longest: Duration) -> Result<Option<Event>> {
+        let event = self.engine.wait_for(longest)?;
+        event.iter().for_each(|event| self.take_in(event));
+        Ok(event)
     }
 
     fn take_in(&mut self, event: &Event) {

@@ -43,7 +43,7 @@ pub fn asked<T>(result: anyhow::Result<T>) -> Answer<T> {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 done, 1 failed, 2 bad request.
+Exit codes: 0 done, 1 failed, 2 bad request, 130 ended at once by a second Ctrl-C (the first one stops a training and keeps it: 0).
 PETL_HOME: the folder for runs and autosaves (default: the user's data folder).
 
 A first tour:

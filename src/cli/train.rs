@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
@@ -33,24 +34,30 @@ pub fn train(asked: Asked, into: Option<&Path>, json: bool) -> Answer {
     bench.start_run(&id, &folder)?;
     let show = Show::new(json);
     let mut told = false;
-    while let Some(event) = bench.wait() {
-        if event.run() != Some(&id) {
-            continue;
+    loop {
+        // Looked at between two events too: with few reports the next one may be minutes away.
+        if asked_to_stop.load(Relaxed) > 0 && !told {
+            told = true;
+            out::note("\nStopping after this step; what was learned is kept. Ctrl-C again ends at once");
+            bench.try_carry_out(Command::StopAndKeep)?;
         }
+        let event = bench.wait_for(BETWEEN_LOOKS);
+        let event = event.with_context(|| format!("the run in {} is cut off. Train it again", folder.display()))?;
+        let Some(event) = event.filter(|event| event.run() == Some(&id)) else { continue };
         show.event(&event)?;
         match event {
             Event::Finished(finished) => return show.finished(&finished, &folder),
             Event::Failed { words, .. } => return Err(Fault::Failed(anyhow!("{words}"))),
             _ => {}
         }
-        if asked_to_stop.load(Relaxed) > 0 && !told {
-            told = true;
-            out::note("\nStopping after this step; what was learned is kept. Ctrl-C again ends at once");
-            bench.try_carry_out(Command::StopAndKeep)?;
-        }
     }
-    Err(Fault::Failed(anyhow!("the worker ended without a word. The run in {} is cut off; train it again", folder.display())))
 }
+
+/// How long at most a Ctrl-C goes unnoticed.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// As a shell reports a program that Ctrl-C ended.
+const ENDED_BY_CTRL_C: i32 = 130;
 
 /// Counts Ctrl-C; the second one ends the program.
 fn interrupts() -> Answer<Arc<AtomicUsize>> {
@@ -58,7 +65,7 @@ fn interrupts() -> Answer<Arc<AtomicUsize>> {
     let counter = count.clone();
     let obey = move || {
         if counter.fetch_add(1, Relaxed) > 0 {
-            std::process::exit(130); // as a shell reports a program that Ctrl-C ended
+            std::process::exit(ENDED_BY_CTRL_C);
         }
     };
     ctrlc::set_handler(obey).context("cannot listen for Ctrl-C")?;
