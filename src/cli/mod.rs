@@ -135,7 +135,7 @@ enum Task {
     Bench {
         #[command(flatten)]
         session: Wanted,
-        /// Steps that are measured.
+        /// Steps that are measured, at least: up to the report in which they are reached.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
         steps: u16,
         /// Steps before that, which are not.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Answer, Asked, Fault, asked, out, plan};
 use crate::datasets;
-use crate::engine::{Event, Finished, Started, Step};
+use crate::engine::{Event, Finished, Started, Step, model};
 use crate::plan::Plan;
 use crate::session::command::Command;
 use crate::session::file;
@@ -185,11 +185,12 @@ fn step_words(s: &Step) -> String {
     )
 }
 
-/// Times `steps` steps of the session's own training loop, after `warm_up` that do not count. Keeps nothing.
+/// Times at least `steps` steps of the session's own training loop, after `warm_up` that do not count. Keeps nothing.
 pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer {
     plan::blocked(&Plan::of(&wanted.session), wanted)?;
-    // Every step reports; the run is stopped when enough are in. The test set is not what is measured.
-    let mut changes = vec!["recipe.report_every=1".to_owned(), "recipe.epochs=10000".to_owned()];
+    // The run is stopped when enough steps are in. The test set is not what is measured. The loss is read back as often as the
+    // session says, because that is a part of the loop.
+    let mut changes = vec!["recipe.epochs=10000".to_owned()];
     let fields = datasets::find(&wanted.session.data.name).map_or(&[][..], |card| card.fields);
     if fields.iter().any(|f| f.name == "test") {
         changes.push("data.settings.test=10".to_owned());
@@ -199,18 +200,23 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
     let scratch = tempfile::tempdir().context("cannot make a scratch folder. Is there room in the temporary folder?")?;
     let mut bench = Workbench::headless(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
     bench.start_run("bench", &scratch.path().join("bench"))?;
-    let (mut device, mut times, mut seen, mut activations) = (String::new(), Vec::new(), 0, 0);
+    // Mean milliseconds a step of each report, and how many steps it is about.
+    let mut times: Vec<(f64, usize)> = Vec::new();
+    let (mut device, mut seen, mut measured, mut activations, mut told) = (String::new(), 0, 0, 0, false);
     let peak = loop {
         match bench.wait() {
             None => return Err(Fault::Failed(anyhow!("the worker ended without a word"))),
             Some(Event::Started(started)) => device = started.device,
             Some(Event::Step(step)) => {
-                seen += 1;
-                if seen > warm_up && times.len() < steps {
-                    times.push(step.step_ms);
+                let since = step.step - seen;
+                if seen >= warm_up && measured < steps {
+                    times.push((step.step_ms, since));
+                    measured += since;
                     activations = activations.max(step.activation_bytes);
                 }
-                if seen == warm_up + steps {
+                seen = step.step;
+                if measured >= steps && !told {
+                    told = true;
                     bench.try_carry_out(Command::StopAndKeep)?;
                 }
             }
@@ -219,17 +225,21 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
             Some(_) => {}
         }
     };
-    times.sort_by(f64::total_cmp);
-    let quantile = |q: f64| times.get(((times.len().max(1) - 1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN);
+    times.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let each: Vec<f64> = times.iter().flat_map(|(ms, steps)| std::iter::repeat_n(*ms, *steps)).collect();
+    let quantile = |q: f64| each.get((each.len().saturating_sub(1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN);
     let (median, low, high) = (quantile(0.5), quantile(0.1), quantile(0.9));
-    let rate = session.recipe.batch_size as f64 / median * 1e3;
+    // The last batch of an epoch may be smaller.
+    let samples = model::data(&session)?.train.len();
+    let rate = samples as f64 / samples.div_ceil(session.recipe.batch_size) as f64 / median * 1e3;
     if json {
         return out::json(&json!({
             "title": session.title,
             "stack": plan.words(),
             "device": device,
             "batch_size": session.recipe.batch_size,
-            "steps": times.len(),
+            "steps": measured,
+            "reports": times.len(),
             "warm_up": warm_up,
             "step_ms": median,
             "step_ms_10_90": [low, high],
@@ -256,7 +266,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
         session.title,
         plan.words(),
         session.recipe.batch_size,
-        times.len()
+        measured
     ))?;
     out::say(&out::table(&["measured", ""], &rows, &[]))
 }
