@@ -76,6 +76,34 @@ fn every_catalogue_is_listed_in_words_and_as_json() {
 }
 
 #[test]
+fn a_method_is_listed_with_all_that_its_card_says() {
+    let home = tempfile::tempdir().unwrap();
+    let all = out(&petl(home.path(), &["list", "methods"]));
+    for card in petl_workbench::methods::CATALOG {
+        let one = out(&petl(home.path(), &["list", "methods", card.name]));
+        assert!(all.contains(&one), "{} reads otherwise alone", card.name);
+        let rate = format!("learning rate: {:e} (AdamW)", card.learning_rate);
+        let paper = format!("paper: {} ({})", card.paper, card.year);
+        let mut words = vec![card.help, card.formula, card.count, card.released, card.caution, card.licence, &paper, &rate];
+        words.extend(card.drawing.lines());
+        words.extend(card.fields.iter().map(|f| f.help));
+        words.extend(card.published.iter().map(|p| p.what));
+        for word in words {
+            assert!(one.contains(word), "{} does not print `{word}`:\n{one}", card.name);
+        }
+    }
+    let lora = json(home.path(), &["list", "methods", "lora", "--json"]);
+    assert_eq!(lora.as_array().unwrap().len(), 1);
+    assert_eq!(lora[0]["published"][0]["trainable"], 294_912);
+    assert_eq!(lora[0]["learning_rate"], 2e-4);
+    for key in ["drawing", "paper", "released", "caution"] {
+        assert!(lora[0][key].as_str().unwrap().len() > 10, "{key}");
+    }
+    assert!(out(&petl(home.path(), &["list", "methods", "lora"])).contains("294,912"));
+    refused(home.path(), &["list", "methods", "lroa"], &["`lroa`", "lora"]);
+}
+
+#[test]
 fn the_cpu_is_always_among_the_devices() {
     let home = tempfile::tempdir().unwrap();
     assert_eq!(json(home.path(), &["list", "devices", "--json"])[0]["id"], "cpu");

@@ -69,6 +69,8 @@ enum Task {
     List {
         #[arg(value_enum)]
         kind: list::Kind,
+        /// One entry alone.
+        name: Option<String>,
         /// One JSON array instead of text.
         #[arg(long)]
         json: bool,
@@ -217,7 +219,7 @@ pub fn main() -> ExitCode {
 fn obey(line: Line) -> Answer {
     match line.command {
         None => window(line.session.as_deref()),
-        Some(Task::List { kind, json }) => list::list(kind, json),
+        Some(Task::List { kind, name, json }) => list::list(kind, name.as_deref(), json),
         Some(Task::Plan { session, json }) => plan::plan(&session.open()?, json),
         Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
         Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
