@@ -50,8 +50,9 @@ A first tour:
   petl list presets
   petl plan digits-lora
   petl train digits-lora --set recipe.epochs=3 --out /tmp/digits
+  petl train digits-probe --out /tmp/probe
   petl export /tmp/digits --as peft /tmp/digits-peft
-  petl compare /tmp/digits digits-probe-001 --figure /tmp/runs.svg";
+  petl compare /tmp/digits /tmp/probe --figure /tmp/runs.svg";
 
 /// A workbench for parameter-efficient transfer learning. Without a command: the window.
 #[derive(Parser)]
