@@ -208,6 +208,10 @@ impl Workbench {
             Command::Export { run, kind, folder } => {
                 let from = self.board.run(&run).with_context(|| format!("there is no run `{run}`"))?.folder.clone();
                 self.order(Order::Export { run, folder: from, kind, into: folder })?;
+                if let Some(live) = self.board.live() {
+                    let words = format!("The export begins when {} has ended", live.id);
+                    self.notice = Some(Notice { words, is_error: false });
+                }
             }
             Command::Figure { kind, path } => {
                 let runs = self.board.shown().cloned().collect();
