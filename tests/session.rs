@@ -1,6 +1,7 @@
 //! Session files, placement patterns, edits and undo: triples of session, command, session.
 
 use petl_workbench::backbones::vit::TINY;
+use petl_workbench::board::{Run, Status};
 use petl_workbench::engine::claim;
 use petl_workbench::plan::anatomy::Role;
 use petl_workbench::plan::{Plan, Severity};
@@ -493,6 +494,22 @@ fn a_run_that_was_removed_by_hand_leaves_the_table_and_one_that_another_program_
     std::fs::remove_dir_all(home.path().join("runs/gone")).expect("removed by hand");
     bench.try_carry_out(Command::DeleteRun("gone".into())).expect("taken off the table");
     assert!(bench.board.runs.is_empty());
+}
+
+#[test]
+fn an_export_that_must_wait_says_so() {
+    let home = tempfile::tempdir().expect("a home");
+    let mut bench = bench(home.path());
+    let mut done = Run::new("done", &home.path().join("runs/done"), None);
+    done.status = Status::Finished;
+    bench.board.runs.push(done);
+    let export = Command::Export { run: "done".into(), kind: "petl".into(), folder: home.path().join("out") };
+    bench.carry_out(export.clone());
+    assert_eq!(bench.notice, None, "nothing trains: it begins at once");
+    bench.carry_out(Command::Train);
+    bench.carry_out(export);
+    let words = bench.notice.clone().expect("a notice").words;
+    assert!(words.contains("begins when digits-lora-001 has ended"), "{words}");
 }
 
 #[test]
