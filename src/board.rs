@@ -133,8 +133,15 @@ impl Run {
         self.started.as_ref().map_or_else(String::new, |s| s.stack.clone())
     }
 
+    /// The most that a training step held.
     pub fn peak_bytes(&self) -> usize {
         self.finished.as_ref().map(|f| f.peak_bytes).or_else(|| self.steps.last().map(|s| s.peak_bytes)).unwrap_or(0)
+    }
+
+    /// The most that an evaluation held.
+    pub fn evaluation_peak_bytes(&self) -> usize {
+        let last = || self.evaluations.last().map(|e| e.peak_bytes);
+        self.finished.as_ref().map(|f| f.evaluation_peak_bytes).or_else(last).unwrap_or(0)
     }
 
     pub fn step_ms(&self) -> f64 {

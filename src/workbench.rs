@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::board::{Board, Run};
+use crate::board::{Board, Run, Status};
 use crate::engine::{Device, Engine, Event, Order, Wake, claim};
 use crate::errands::{Done, Errand, Errands};
 use crate::plan::Plan;
@@ -82,13 +82,11 @@ impl Workbench {
         bench.saved = vec![(path.clone(), bench.session.clone())];
         bench.path = path;
         bench.board = Board::open(&bench.home.join("runs"));
-        bench.engine.send(Order::ListDevices);
         bench.look_for_unsaved();
         Ok(bench)
     }
 
-    /// A workbench that trains one session and asks nothing: for the command line. It reads no other runs, and asks no graphics
-    /// driver for devices that the session does not name.
+    /// A workbench that trains one session and asks nothing: for the command line. It reads no other runs.
     ///
     /// # Errors
     /// As `new`.
@@ -246,6 +244,11 @@ impl Workbench {
         any
     }
 
+    /// `poll` has something to do soon, though no event may come: an autosave, a run that another program trains.
+    pub fn wants_polls(&self) -> bool {
+        self.dirty || self.stale || self.board.runs.iter().any(|run| run.status == Status::Elsewhere)
+    }
+
     /// Waits for the next event and takes it in; none when the worker has gone. For the command line.
     pub fn wait(&mut self) -> Option<Event> {
         let event = self.engine.wait()?;
@@ -268,9 +271,7 @@ impl Workbench {
         match event {
             Event::Devices { names, fault } => {
                 self.devices.clone_from(names);
-                if let Some(words) = fault {
-                    self.notice = Some(Notice { words: words.clone(), is_error: true });
-                }
+                self.notice = fault.clone().map(|words| Notice { words, is_error: true }).or(self.notice.take());
             }
             Event::Failed { words, .. } => self.notice = Some(Notice { words: words.clone(), is_error: true }),
             Event::Exported { path, difference, samples, .. } => {
@@ -390,6 +391,11 @@ impl Workbench {
         self.board.runs.retain(|run| run.id != id);
         self.board.runs.push(Run::new(id, folder, Some(self.session.clone())));
         Ok(())
+    }
+
+    /// Asks the worker for the devices of this machine. Who needs no list never wakes a graphics driver.
+    pub fn list_devices(&self) {
+        self.engine.send(Order::ListDevices);
     }
 
     fn order(&self, order: Order) -> Result<()> {

@@ -13,7 +13,7 @@ const TINY: [&str; 10] = [
     "--set",
     "data.settings.train=40",
     "--set",
-    "data.settings.test=40",
+    "data.settings.test=64",
     "--set",
     "recipe.epochs=1",
     "--set",

@@ -64,6 +64,7 @@ impl App {
     pub fn new(ctx: &egui::Context, workbench: Workbench) -> App {
         theme::install(ctx);
         ctx.set_theme(egui::Theme::Dark);
+        workbench.list_devices();
         App { view: View::new(&workbench), workbench }
     }
 
@@ -107,8 +108,8 @@ impl eframe::App for App {
         if idle {
             self.workbench.end_gesture();
         }
-        if self.workbench.dirty {
-            ctx.request_repaint_after(Duration::from_millis(2500)); // for the autosave
+        if self.workbench.wants_polls() {
+            ctx.request_repaint_after(Duration::from_millis(2500));
         }
         self.closing(ctx);
     }

@@ -8,7 +8,7 @@ use super::{Backbone, Card};
 use crate::engine::bag::Weights;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::{Anatomy, Part, Role, Site};
-use crate::session::settings::{Field, Settings};
+use crate::session::settings::{Field, Settings, Value};
 
 /// The sizes of one vision transformer.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +114,16 @@ impl Vit {
 impl Backbone for Vit {
     fn anatomy(&self, _set: &Settings) -> Result<Anatomy, String> {
         Ok(self.declare())
+    }
+
+    fn settle(&self, set: &mut Settings) {
+        let path = match set.text("weights") {
+            "" | "pretrained" | "random" => return,
+            path => std::path::absolute(path).ok().and_then(|path| Some(path.to_str()?.to_owned())),
+        };
+        if let Some(path) = path {
+            set.set("weights", Value::Text(path));
+        }
     }
 
     fn weights(&self, set: &Settings, seed: u64, device: &Device) -> anyhow::Result<Weights> {

@@ -58,9 +58,9 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
     }
     let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict)).collect();
     out::say(&out::table(
-        &["run", "stack", "places", "trainable", "head", "accuracy", "against the first", "peak", "ms a step"],
+        &["run", "stack", "places", "trainable", "head", "accuracy", "against the first", "peak", "in evaluation", "ms a step"],
         &rows,
-        &[3, 4, 5, 7, 8],
+        &[3, 4, 5, 7, 8, 9],
     ))?;
     let seeded: Vec<_> = groups.iter().filter(|g| g.n > 1).collect();
     if !seeded.is_empty() {
@@ -181,6 +181,7 @@ fn row(run: &Run, verdict: &Verdict) -> Vec<String> {
         accuracy,
         verdict.words(),
         out::bytes(run.peak_bytes()),
+        out::bytes(run.evaluation_peak_bytes()),
         format!("{:.1}", run.step_ms()),
     ]
 }
@@ -211,6 +212,7 @@ fn as_json(run: &Run, verdict: &Verdict) -> Json {
         "head": run.started.as_ref().map(|s| s.head),
         "accuracy": run.accuracy(),
         "peak_bytes": run.peak_bytes(),
+        "evaluation_peak_bytes": run.evaluation_peak_bytes(),
         "step_ms": run.step_ms(),
         "against_first": against,
     })

@@ -149,11 +149,11 @@ fn entries(kind: Kind) -> Vec<Json> {
             })
             .collect(),
         Kind::Devices => {
-            let (devices, fault) = devices::ask();
+            let (found, fault) = devices::look();
             if let Some(words) = fault {
-                out::complain(&words);
+                out::note(&format!("petl: note: {words}"));
             }
-            devices.iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect()
+            found.iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect()
         }
     }
 }

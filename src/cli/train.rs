@@ -159,9 +159,10 @@ impl Show {
         let how = if f.stopped { "Stopped and kept" } else { "Finished" };
         let (accuracy, seconds, ms) = (f.accuracy * 100.0, f.seconds, f.step_ms);
         let mut words = format!(
-            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, peak {})",
+            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step; peak {}, in evaluation {})",
             f.steps,
-            out::bytes(f.peak_bytes)
+            out::bytes(f.peak_bytes),
+            out::bytes(f.evaluation_peak_bytes)
         );
         for (domain, accuracy) in &f.domains {
             words += &format!("\n  {domain}: {:.1} %", accuracy * 100.0);

@@ -15,6 +15,8 @@ pub struct Tuner<'a> {
     bag: &'a Bag,
     /// While training: the seed of this step's dropout.
     noise: Option<u64>,
+    /// The sample in each row of the batch; empty where nobody asks.
+    samples: &'a [usize],
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
@@ -25,7 +27,13 @@ pub struct Tuner<'a> {
 
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
-        Tuner { plan, weights, bag, noise, positions: plan.anatomy.tokens, taps: Vec::new(), visited: Vec::new() }
+        let positions = plan.anatomy.tokens;
+        Tuner { plan, weights, bag, noise, samples: &[], positions, taps: Vec::new(), visited: Vec::new() }
+    }
+
+    /// Says which samples the batch holds: dropout goes by them.
+    pub fn on(self, samples: &'a [usize]) -> Tuner<'a> {
+        Tuner { samples, ..self }
     }
 
     pub fn anatomy(&self) -> &'a Anatomy {
@@ -67,7 +75,12 @@ impl<'a> Tuner<'a> {
         if !plan.stands_at(site) {
             return inner(self, x);
         }
-        let x = self.standing(site, Door::Before).fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        // What is taken off again at this very site joins last: it is taken off the end. (Deep prompts beside shallow ones.)
+        let mut x = x;
+        for passing in [false, true] {
+            let joining = self.standing(site, Door::Before).filter(|(member, _)| member.tidies(site) == passing);
+            x = joining.fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        }
         let mut y = inner(self, x.clone());
         for door in [Door::After, Door::Extend] {
             y = self.standing(site, door).fold(y, |y, (member, at)| member.card.method.after(&at, &x, y));
@@ -119,6 +132,7 @@ impl<'a> Tuner<'a> {
             set: &member.settings,
             heads: self.plan.anatomy.heads,
             noise: self.noise,
+            samples: self.samples,
             bag: self.bag,
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }

@@ -27,6 +27,8 @@ pub const CARD: Card = Card {
     tolerance: 1e-4,
 };
 
+const CONFIG: &str = "config.json";
+const FORMAT: &str = "petl-merged 1";
 const MODEL: &str = "model.safetensors";
 const HEAD: &str = "head.safetensors";
 
@@ -67,7 +69,7 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
         "classes": model.plan.classes,
         "data": session.data.name,
         "folded": model.plan.words(),
-        "format": "petl-merged 1",
+        "format": FORMAT,
         "heads": anatomy.heads,
         "hidden": anatomy.hidden,
         "image": anatomy.image,
@@ -76,7 +78,7 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
         "pixels": "RGB, byte / 127.5 - 1",
         "width": anatomy.width,
     });
-    tensors::write_json(&folder.join("config.json"), &config)
+    tensors::write_json(&folder.join(CONFIG), &config)
 }
 
 fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
@@ -84,6 +86,20 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     session.methods.clear();
     session.backbone.settings.set("weights", Value::Text(folder.join(MODEL).display().to_string()));
     let mut model = Model::make(&session, device)?;
+    // Who rebuilds the network from these files has nothing but the configuration to go by.
+    let (place, anatomy) = (folder.join(CONFIG), &model.plan.anatomy);
+    let wanted = [
+        ("/format", json!(FORMAT)),
+        ("/backbone", json!(session.backbone.name)),
+        ("/blocks", json!(anatomy.blocks)),
+        ("/classes", json!(model.plan.classes)),
+        ("/heads", json!(anatomy.heads)),
+        ("/hidden", json!(anatomy.hidden)),
+        ("/image", json!(anatomy.image)),
+        ("/patch", json!(anatomy.patch)),
+        ("/width", json!(anatomy.width)),
+    ];
+    tensors::agree(&place, &tensors::read_json(&place)?, &wanted)?;
     let head = tensors::read(&folder.join(HEAD), "Export the folder again")?;
     let head = head.into_iter().map(|(name, data)| (format!("head/{name}"), data)).collect();
     model.bag.load(&head, device).with_context(|| format!("{} does not fit this backbone", folder.join(HEAD).display()))?;

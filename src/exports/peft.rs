@@ -215,6 +215,10 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     let entries = list(&config["target_modules"])
         .with_context(|| format!("{}: target_modules must be a list of names", place.display()))?;
     let inputs = list(&config["feedforward_modules"]).unwrap_or_default();
+    let saved = list(&config["modules_to_save"]).unwrap_or_default();
+    if read.keys().any(|key| key.contains(".classifier.")) && !names_it(&saved, "classifier") {
+        bail!("{}: modules_to_save does not name the classifier, so PEFT would leave the trained one out", place.display());
+    }
 
     let mut found: BTreeMap<String, BTreeMap<&str, burn::tensor::TensorData>> = BTreeMap::new(); // by site, by our name
     let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
@@ -342,6 +346,13 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut session = session.clone();
     session.methods = adapter.methods;
     let mut model = Model::make(&session, device)?;
+    let place = folder.join(CONFIG);
+    tensors::agree(
+        &place,
+        &tensors::read_json(&place)?,
+        &[("/base_model_name_or_path", json!(BASE)), ("/inference_mode", json!(true))],
+    )?;
+    transformers::check(&session, &model.plan, &folder.join(BASE))?;
     model.weights = transformers::read_base(&folder.join(BASE), &model.plan.anatomy, device)?.0;
     model
         .bag

@@ -29,7 +29,7 @@ pub fn names() -> [&'static str; 3] {
 
 /// Headings of the numbers beside a figure.
 const CURVES: &str = "run,title,seed,step,epoch,train_loss,train_accuracy,test_loss,test_accuracy";
-const ENTRIES: &str = "title,stack,run,seed,accuracy,mean,sd,n,trainable,head,on_front,peak_bytes,step_ms";
+const ENTRIES: &str = "title,stack,run,seed,accuracy,mean,sd,n,trainable,head,on_front,peak_bytes,evaluation_peak_bytes,step_ms";
 
 /// Width and height in points; the PNG has twice as many pixels each way.
 const SIZE: (u32, u32) = (900, 480);
@@ -199,7 +199,7 @@ fn entries_csv(entries: &[Entry]) -> String {
             let (trainable, head) = run.started.as_ref().map_or((0, 0), |s| (s.trainable, s.head));
             let accuracy = run.accuracy().map_or(String::new(), |a| a.to_string());
             csv += &format!(
-                "{},{},{},{seed},{accuracy},{},{sd},{},{trainable},{head},{},{},{}\n",
+                "{},{},{},{seed},{accuracy},{},{sd},{},{trainable},{head},{},{},{},{}\n",
                 cell(&entry.label),
                 cell(&run.stack()),
                 cell(&run.id),
@@ -207,6 +207,7 @@ fn entries_csv(entries: &[Entry]) -> String {
                 group.n,
                 entry.on_front,
                 run.peak_bytes(),
+                run.evaluation_peak_bytes(),
                 run.step_ms()
             );
         }

@@ -89,7 +89,7 @@ impl Method for Bottleneck {
             let params = vec![
                 ParamSpec::new("down", d, r, kaiming(d)),
                 ParamSpec::new("down_bias", 1, r, Init::Zeros),
-                ParamSpec::new("up", r, d, Init::Zeros), // zero, so that the first pass is the frozen network's
+                ParamSpec::new("up", r, d, Init::Zeros).matrix(), // zero, so that the first pass is the frozen network's
                 ParamSpec::new("up_bias", 1, d, Init::Zeros),
             ];
             let n = anatomy.tokens;

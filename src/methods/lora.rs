@@ -72,7 +72,7 @@ impl Method for Lora {
         let r = set.whole("rank");
         let place = |site: &&Site| {
             let a = ParamSpec::new("A", site.d_in, r, kaiming(site.d_in));
-            let b = ParamSpec::new("B", r, site.d_out, Init::Zeros);
+            let b = ParamSpec::new("B", r, site.d_out, Init::Zeros).matrix();
             let n = anatomy.tokens;
             Placement::new(site, Door::After, vec![a, b]).costs(n * r * (site.d_in + site.d_out), n * (site.d_in + r))
         };

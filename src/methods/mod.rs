@@ -131,11 +131,19 @@ pub struct ParamSpec {
     pub trainable: bool,
     /// Multiplies the learning rate (LoRA+).
     pub rate: f64,
+    /// A bias, a norm, a scale: weight decay leaves it alone.
+    pub vector: bool,
 }
 
 impl ParamSpec {
+    /// One row is taken for a vector, more for a matrix.
     pub fn new(name: impl Into<String>, rows: usize, cols: usize, init: Init) -> ParamSpec {
-        ParamSpec { name: name.into(), rows, cols, init, scope: Scope::Site, trainable: true, rate: 1.0 }
+        ParamSpec { name: name.into(), rows, cols, init, scope: Scope::Site, trainable: true, rate: 1.0, vector: rows == 1 }
+    }
+
+    /// A matrix also where it has one row (a rank of 1, one prompt token): weight decay takes it like any other.
+    pub fn matrix(self) -> ParamSpec {
+        ParamSpec { vector: false, ..self }
     }
 
     /// Shared by all places of the method.

@@ -15,13 +15,20 @@ pub fn kaiming(d_in: usize) -> Init {
 
 pub const DROPOUT: Field = Field::real("dropout", 0.0, 0.9, 0.0, "Part of the method's inputs set to zero while training.");
 
-/// Sets a part of `x` to zero while training and scales the rest up, so that the mean stays.
+/// Sets a part of `x` `[batch, positions, channels]` to zero while training and scales the rest up, so that the mean stays.
+/// Every sample draws from a stream of its own: a batch that is cut drops the same.
 pub fn dropout(at: &At, x: Tensor<3>) -> Tensor<3> {
     let rate = at.set.real("dropout");
-    let Some(noise) = at.noise().filter(|_| rate > 0.0) else { return x };
-    let mut rng = ChaCha8Rng::seed_from_u64(noise);
+    if rate <= 0.0 || at.noise().is_none() {
+        return x;
+    }
+    let [batch, positions, channels] = x.dims();
     let kept = (1.0 / (1.0 - rate)) as f32;
-    let mask: Vec<f32> = (0..x.dims().iter().product()).map(|_| if rng.random_bool(rate) { 0.0 } else { kept }).collect();
+    let mut mask = Vec::with_capacity(batch * positions * channels);
+    for row in 0..batch {
+        let mut rng = ChaCha8Rng::seed_from_u64(at.noise_of(row).unwrap_or_default());
+        mask.extend((0..positions * channels).map(|_| if rng.random_bool(rate) { 0.0 } else { kept }));
+    }
     let mask = Tensor::<3>::from_data(TensorData::new(mask, x.dims()), &x.device().inner());
     x * mask
 }

@@ -7,3 +7,4 @@ mod common;
 mod bottleneck;
 mod lst;
 mod prefix;
+mod prompt;
