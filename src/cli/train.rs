@@ -54,13 +54,13 @@ pub fn train(asked: Asked, into: Option<&Path>, json: bool) -> Answer {
 }
 
 /// How long at most a Ctrl-C goes unnoticed.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+pub const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// As a shell reports a program that Ctrl-C ended.
 const ENDED_BY_CTRL_C: i32 = 130;
 
 /// Counts Ctrl-C; the second one ends the program.
-fn interrupts() -> Answer<Arc<AtomicUsize>> {
+pub fn interrupts() -> Answer<Arc<AtomicUsize>> {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
     let obey = move || {
@@ -124,6 +124,7 @@ impl Show {
         }
         match event {
             Event::Started(started) => self.started(started),
+            Event::Preparing { words, .. } if self.line => out::progress(words),
             Event::Step(step) if self.line => out::progress(&step_words(step)),
             Event::Evaluated(e) => {
                 let words =
@@ -171,7 +172,7 @@ impl Show {
     }
 }
 
-fn step_words(s: &Step) -> String {
+pub fn step_words(s: &Step) -> String {
     let left = s.seconds_left.round() as u64;
     format!(
         "step {}  epoch {}  loss {:.3}  accuracy {:.0} %  {:.1} ms a step  {}  {}:{:02} left",

@@ -3,12 +3,14 @@
 
 pub mod bag;
 pub mod batch;
+pub mod calibrate;
 pub mod claim;
 mod clock;
 pub mod devices;
 pub mod measure;
 pub mod model;
 pub mod optimise;
+pub mod quality;
 pub mod random;
 pub mod run;
 pub mod shards;
@@ -55,6 +57,11 @@ pub enum Order {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     Started(Started),
+    /// Before the first step: a method wants something measured.
+    Preparing {
+        run: String,
+        words: String,
+    },
     Step(Step),
     Evaluated(Evaluated),
     Paused {
@@ -201,6 +208,7 @@ impl Event {
             | Event::Step(Step { run, .. })
             | Event::Evaluated(Evaluated { run, .. })
             | Event::Finished(Finished { run, .. })
+            | Event::Preparing { run, .. }
             | Event::Paused { run }
             | Event::Continued { run }
             | Event::Saved { run, .. }
