@@ -231,7 +231,22 @@ fn a_run_goes_from_training_to_a_comparison() {
     // Composition: two runs of one backbone, either head.
     let composed = json(
         home.path(),
-        &["compose", &run, &lora, "--out", &at("sum"), "--factor", "1", "--factor", "-0.5", "--head", &lora, "--json"],
+        &[
+            "compose",
+            &run,
+            &lora,
+            "--out",
+            &at("sum"),
+            "--factor",
+            "1",
+            "--factor",
+            "-0.5",
+            "--head",
+            &lora,
+            "--base",
+            &run,
+            "--json",
+        ],
     );
     assert_eq!((composed["samples"].as_u64(), composed["composed"][1]["factor"].as_f64()), (Some(64), Some(-0.5)));
     assert!(home.path().join("sum/model.safetensors").is_file() && (0.0..=1.0).contains(&composed["accuracy"].as_f64().unwrap()));
@@ -386,7 +401,7 @@ fn tour(home: &Path, text: &str) -> Vec<Vec<String>> {
     let one = |line: &str| {
         let line = line.split(" #").next().unwrap_or(line);
         let mut words: Vec<String> = line.split_whitespace().map(below).collect();
-        if ["train", "bench"].contains(&words[0].as_str()) {
+        if ["train", "bench", "suite"].contains(&words[0].as_str()) {
             words.extend(TINY.map(str::to_owned));
         }
         words
