@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::board::Run;
+use crate::board::{Run, Status};
 use crate::datasets::Samples;
 use crate::session::Session;
 
@@ -107,23 +107,29 @@ pub fn fingerprint(test: &Samples) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs whose sessions differ in nothing but seed, title and device, the first one first.
+/// Finished runs whose sessions differ in nothing but seed, title and device, the first one first. A run that did not end in
+/// order stands alone: what it had reached is no sample of what its stack reaches.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
     pub runs: Vec<&'a Run>,
-    /// Of the accuracies.
+    /// Seeds among them. One seed run twice is one value: it says nothing about the spread over seeds.
+    pub n: usize,
+    /// Of the accuracies, seed by seed.
     pub mean: f64,
-    /// Sample standard deviation; none for one run.
+    /// Sample standard deviation over the seeds; none for one seed.
     pub deviation: Option<f64>,
+    /// Every step was done.
+    pub finished: bool,
 }
 
 impl Group<'_> {
-    /// "91.2 ± 0.4, n 3" in per cent, or the one accuracy.
+    /// "91.2 ± 0.4, n 3" in per cent, or the one accuracy; marked where the run did not finish.
     pub fn words(&self) -> String {
-        let n = self.runs.len();
-        match self.deviation {
-            Some(sd) => format!("{:.1} ± {:.1}, n {n}", self.mean * 100.0, sd * 100.0),
-            None => format!("{:.1}", self.mean * 100.0),
+        let mean = self.mean * 100.0;
+        match (self.deviation, self.runs.first()) {
+            (Some(sd), _) => format!("{mean:.1} ± {:.1}, n {}", sd * 100.0, self.n),
+            (None, Some(run)) if !self.finished => format!("{mean:.1} ({})", run.status.words()),
+            (None, _) => format!("{mean:.1}"),
         }
     }
 
@@ -150,26 +156,31 @@ pub fn alike(session: &Session) -> Session {
     session
 }
 
-/// Groups runs that have an accuracy; a run that lost its session stands alone.
+/// Groups runs that have an accuracy; a run that lost its session or did not finish stands alone.
 pub fn groups<'a>(runs: &[&'a Run]) -> Vec<Group<'a>> {
     let mut groups: Vec<(Option<Session>, Vec<&'a Run>)> = Vec::new();
     for run in runs.iter().filter(|run| run.accuracy().is_some()) {
-        let key = run.session.as_ref().map(alike);
+        let key = run.session.as_ref().filter(|_| run.status == Status::Finished).map(alike);
         match groups.iter_mut().find(|(known, _)| key.is_some() && *known == key) {
             Some((_, members)) => members.push(run),
             None => groups.push((key, vec![run])),
         }
     }
-    let group = |(_, runs): (Option<Session>, Vec<&'a Run>)| {
-        // One seed run twice says nothing about the spread over seeds.
-        let by_seed: BTreeMap<_, f64> =
-            runs.iter().map(|r| (r.session.as_ref().map(|s| s.seed), r.accuracy().unwrap_or(0.0))).collect();
-        let (n, mean) = (runs.len() as f64, runs.iter().filter_map(|r| r.accuracy()).sum::<f64>() / runs.len() as f64);
-        let square = |r: &&Run| (r.accuracy().unwrap_or(mean) - mean).powi(2);
-        let deviation = (by_seed.len() > 1).then(|| (runs.iter().map(square).sum::<f64>() / (n - 1.0)).sqrt());
-        Group { runs, mean, deviation }
-    };
-    groups.into_iter().map(group).collect()
+    groups.into_iter().map(|(_, runs)| group(runs)).collect()
+}
+
+fn group(runs: Vec<&Run>) -> Group<'_> {
+    let mut by_seed: BTreeMap<Option<u64>, Vec<f64>> = BTreeMap::new();
+    for run in &runs {
+        by_seed.entry(run.session.as_ref().map(|s| s.seed)).or_default().extend(run.accuracy());
+    }
+    let mean_of = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let values: Vec<f64> = by_seed.values().map(|same| mean_of(same)).collect();
+    let (n, mean) = (values.len(), mean_of(&values));
+    let square = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    let deviation = (n > 1).then(|| (square / (n - 1) as f64).sqrt());
+    let finished = runs.iter().all(|run| run.status == Status::Finished);
+    Group { runs, n, mean, deviation, finished }
 }
 
 #[cfg(test)]
@@ -212,6 +223,44 @@ mod tests {
         for (got, want) in corrected.iter().zip([0.03, 0.06, 0.06]) {
             assert!((got - want).abs() < 1e-12);
         }
+    }
+
+    /// A run of `preset` with this seed that ended so, at this accuracy.
+    fn run(seed: u64, accuracy: f64, ended: Option<bool>) -> Run {
+        use crate::engine::{Evaluated, Event, Finished};
+        let mut session = crate::session::file::find("digits-lora").unwrap();
+        session.seed = seed;
+        let mut run = Run::new("run", std::path::Path::new("/nowhere"), Some(session));
+        run.fold(&Event::Evaluated(Evaluated { accuracy, ..Evaluated::default() }));
+        match ended {
+            Some(stopped) => run.fold(&Event::Finished(Finished { accuracy, stopped, ..Finished::default() })),
+            None => run.status = Status::Cut,
+        }
+        run
+    }
+
+    #[test]
+    fn means_over_seeds_take_finished_runs_and_one_value_a_seed() {
+        let runs = [
+            run(1, 0.80, Some(false)),
+            run(2, 0.90, Some(false)),
+            run(2, 0.90, Some(false)),
+            run(2, 0.90, Some(false)),
+            run(3, 0.10, Some(true)),
+            run(4, 0.20, None),
+        ];
+        let refs: Vec<&Run> = runs.iter().collect();
+        let groups = groups(&refs);
+        assert_eq!(
+            groups.iter().map(|g| (g.runs.len(), g.n, g.finished)).collect::<Vec<_>>(),
+            [(4, 2, true), (1, 1, false), (1, 1, false)]
+        );
+        assert!((groups[0].mean - 0.85).abs() < 1e-12);
+        assert!(groups[0].deviation.is_some_and(|sd| (sd - 0.005_f64.sqrt()).abs() < 1e-12)); // of 0.8 and 0.9
+        assert_eq!(
+            groups.iter().map(Group::words).collect::<Vec<_>>(),
+            ["85.0 ± 7.1, n 2", "10.0 (stopped, kept)", "20.0 (cut off)"]
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 
 use half::f16;
 use petl_workbench::backbones::{vit, weights};
-use petl_workbench::exports;
+use petl_workbench::engine::Event;
+use petl_workbench::engine::run::{self, Surroundings};
 use petl_workbench::plan::Plan;
 use petl_workbench::session::file;
 use safetensors::Dtype;
@@ -368,12 +369,57 @@ fn saving_over_a_session_is_whole_or_not_at_all() {
 }
 
 #[test]
+#[cfg(unix)]
+fn saving_keeps_a_link_a_link_and_who_may_read_the_file() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = scratch();
+    let at = |name: &str| folder.path().join(name);
+    let session = file::find("digits-lora").unwrap();
+    std::fs::create_dir(at("shared")).unwrap();
+    std::fs::write(at("shared/true.petl.toml"), "old").unwrap();
+    std::fs::set_permissions(at("shared/true.petl.toml"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("shared/true.petl.toml", at("link.petl.toml")).unwrap();
+    symlink("shared/new.petl.toml", at("dangling.petl.toml")).unwrap();
+    for (link, target) in [("link.petl.toml", "shared/true.petl.toml"), ("dangling.petl.toml", "shared/new.petl.toml")] {
+        file::save(&session, &at(link)).unwrap();
+        assert!(at(link).is_symlink(), "{link} was replaced by a file");
+        assert!(std::fs::read_to_string(at(target)).unwrap().contains("petl = 1"));
+    }
+    assert_eq!(std::fs::metadata(at("shared/true.petl.toml")).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
 fn a_blocked_plan_is_never_trained_or_exported() {
+    let home = scratch();
     let mut session = file::find("digits-lora").unwrap();
     session.methods[0].place.roles.clear();
-    let plan = Plan::of(&session);
-    assert!(plan.blocked().is_some());
-    let empty = scratch();
-    let words = format!("{:#}", exports::export(empty.path(), "petl", &empty.path().join("x")).unwrap_err());
-    assert!(words.contains("adapter.toml") && words.contains("Train it again"), "{words}");
+    assert!(Plan::of(&session).blocked().is_some());
+    // Not by the loop itself, whoever calls it.
+    let folder = home.path().join("called");
+    let started = std::cell::Cell::new(false);
+    let send = |event: Event| {
+        started.set(started.get() || matches!(event, Event::Started(_)));
+        Ok(())
+    };
+    let around = Surroundings { run: "called", folder: &folder, send: &send, ask: &|| panic!("a blocked session takes steps") };
+    let words = format!("{:#}", run::train(&session, &around).unwrap_err());
+    assert!(words.contains("matches no site") && !started.get(), "{words}");
+    assert!(!folder.join("adapter.safetensors").exists());
+    // Not by the program, which leaves nothing behind.
+    let path = home.path().join("blocked.petl.toml");
+    file::save(&session, &path).unwrap();
+    for command in ["train", "bench"] {
+        says(&petl(home.path(), &[command, text(&path)]), 2, &[text(&path), "line", "cannot train", "matches no site", "Remedy"]);
+    }
+    assert!(!home.path().join("runs").exists());
+    // And a run whose session was changed so is not exported.
+    let run = tiny_run(home.path());
+    let adapter = run.join("adapter.toml");
+    let whole = std::fs::read_to_string(&adapter).unwrap();
+    let blocked = whole.replace("\"q\",", "").replace("\"v\",", "");
+    assert_ne!(blocked, whole);
+    std::fs::write(&adapter, blocked).unwrap();
+    let into = home.path().join("into");
+    says(&petl(home.path(), &["export", text(&run), "--as", "petl", text(&into)]), 1, &["matches no site"]);
+    assert!(!into.exists());
 }

@@ -169,6 +169,9 @@ fn open_a_preset_place_lora_train_and_see_it_learn_save_reopen_export() {
     let opened = &bench(&harness).session;
     assert_eq!((opened.seed, &opened.title), (saved.seed, &saved.title));
     assert_eq!(opened.methods[0].place, saved.methods[0].place);
+    // The edit that opening left behind is not lost without a word.
+    assert!(bench(&harness).notice.as_ref().is_some_and(|notice| notice.words.contains("Undo brings them back")));
+    click(&mut harness, "Dismiss");
 
     let folder = home.path().join("adapter");
     harness.state_mut().carry_out(Command::Export { run: id.clone(), kind: "petl".into(), folder: folder.clone() });

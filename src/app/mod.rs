@@ -51,8 +51,7 @@ pub fn run_with(session: Session, path: Option<PathBuf>, home: PathBuf) -> Resul
     };
     let create: eframe::AppCreator = Box::new(move |cc| {
         let ctx = cc.egui_ctx.clone();
-        let mut workbench = Workbench::new(session, home, Box::new(move || ctx.request_repaint()))?;
-        workbench.path = path;
+        let workbench = Workbench::with_file(session, path, home, Box::new(move || ctx.request_repaint()))?;
         Ok(Box::new(App::new(&cc.egui_ctx, workbench)))
     });
     eframe::run_native("petl", options, create)
@@ -109,8 +108,8 @@ impl eframe::App for App {
         if idle {
             self.workbench.end_gesture();
         }
-        if self.workbench.dirty {
-            ctx.request_repaint_after(Duration::from_millis(2500)); // for the autosave
+        if self.workbench.wants_polls() {
+            ctx.request_repaint_after(Duration::from_millis(2500));
         }
         self.closing(ctx);
     }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde_json::{Value as Json, json};
 
 use super::{Answer, asked, out, run_folder};
@@ -18,6 +17,7 @@ const CAVEAT: &str = "The test (McNemar, exact, two-sided) is about these traine
                       train several seeds to learn about those.";
 
 /// The test items of a run.
+#[derive(Clone)]
 struct Items {
     fingerprint: String,
     labels: Vec<u32>,
@@ -31,7 +31,7 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, 
         runs.push(asked(Run::open(&folder))?);
     }
     let refs: Vec<&Run> = runs.iter().collect();
-    let items = items(&refs)?;
+    let items = items(&refs);
     let verdicts = verdicts(&refs, &items);
     let groups = compare::groups(&refs);
     let drawn = match figure {
@@ -45,7 +45,8 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, 
                 "runs": g.runs.iter().map(|r| &r.id).collect::<Vec<_>>(),
                 "accuracy_mean": g.mean,
                 "accuracy_sd": g.deviation,
-                "n": g.runs.len(),
+                "n": g.n,
+                "finished": g.finished,
                 "ppt": g.ppt(ppt_c),
             })
         };
@@ -75,7 +76,7 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, 
         &rows,
         &[3, 4, 5, 6, 8, 9, 10],
     ))?;
-    let seeded: Vec<_> = groups.iter().filter(|g| g.runs.len() > 1).collect();
+    let seeded: Vec<_> = groups.iter().filter(|g| g.n > 1).collect();
     if !seeded.is_empty() {
         let rows: Vec<Vec<String>> = (seeded.iter())
             .map(|g| {
@@ -111,23 +112,23 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, 
     Ok(())
 }
 
-/// The test items of every run, each data set read once.
-fn items(runs: &[&Run]) -> Result<Vec<Option<Items>>> {
-    let mut read: BTreeMap<String, (String, Vec<u32>)> = BTreeMap::new();
-    let mut all = Vec::new();
-    for run in runs {
-        let Some(session) = &run.session else {
-            all.push(None);
-            continue;
-        };
-        let key = serde_json::to_string(&(&session.data, session.seed)).context("cannot write the data set's name")?;
-        if !read.contains_key(&key) {
-            let data = model::data(session)?;
-            read.insert(key.clone(), (compare::fingerprint(&data.test), data.test.labels));
-        }
-        all.push(read.get(&key).map(|(fingerprint, labels)| Items { fingerprint: fingerprint.clone(), labels: labels.clone() }));
-    }
-    Ok(all)
+/// The test items of every run, each data set read once; where there are none, why. One data set that cannot be read says
+/// nothing of the others.
+fn items(runs: &[&Run]) -> Vec<Result<Items, &'static str>> {
+    let mut read: BTreeMap<String, Option<Items>> = BTreeMap::new();
+    let mut of = |run: &Run| {
+        let session = run.session.as_ref().ok_or("one of the two has lost its session")?;
+        let key = format!("{:?} {}", session.data, session.seed);
+        let items = read.entry(key).or_insert_with(|| match model::data(session) {
+            Ok(data) => Some(Items { fingerprint: compare::fingerprint(&data.test), labels: data.test.labels }),
+            Err(error) => {
+                out::note(&format!("petl: note: the data of {} cannot be read: {error:#}", run.id));
+                None
+            }
+        });
+        items.clone().ok_or("the data of one of the two cannot be read")
+    };
+    runs.iter().map(|run| of(run)).collect()
 }
 
 /// What can be said of a run against the first.
@@ -147,11 +148,11 @@ impl Verdict {
     }
 }
 
-fn verdicts(runs: &[&Run], items: &[Option<Items>]) -> Vec<Verdict> {
+fn verdicts(runs: &[&Run], items: &[Result<Items, &'static str>]) -> Vec<Verdict> {
     let predictions = |n: usize| runs[n].finished.as_ref().map(|f| f.predictions.as_slice());
     let against_first = |n: usize| -> Result<Paired, &'static str> {
         let (Some(first), Some(this)) = (predictions(0), predictions(n)) else { return Err("one of the two has not finished") };
-        let (Some(a), Some(b)) = (&items[0], &items[n]) else { return Err("one of the two has lost its session") };
+        let (a, b) = (items[0].as_ref().map_err(|why| *why)?, items[n].as_ref().map_err(|why| *why)?);
         if a.fingerprint != b.fingerprint {
             return Err("other test items");
         }
@@ -195,8 +196,8 @@ fn row(run: &Run, verdict: &Verdict, ppt_c: f64) -> Vec<String> {
     let count = |n: Option<usize>| n.map_or("-".to_owned(), out::count);
     let finished = run.finished.as_ref();
     let accuracy = match (run.accuracy(), finished) {
-        (Some(accuracy), Some(_)) => format!("{:.1} %", accuracy * 100.0),
-        (Some(accuracy), None) => format!("{:.1} % ({})", accuracy * 100.0, run.status.words()),
+        (Some(accuracy), Some(end)) if !end.stopped => format!("{:.1} %", accuracy * 100.0),
+        (Some(accuracy), _) => format!("{:.1} % ({})", accuracy * 100.0, run.status.words()),
         (None, _) => run.status.words().to_owned(),
     };
     vec![

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::plan::{Plan, Problem};
 use crate::session::{Session, file, presets};
 use crate::suite::{METHODS, Request};
 use crate::{compare as statistics, datasets, exports, figures, workbench};
@@ -44,15 +45,16 @@ pub fn asked<T>(result: anyhow::Result<T>) -> Answer<T> {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 done, 1 failed, 2 bad request.
+Exit codes: 0 done, 1 failed, 2 bad request, 130 ended at once by a second Ctrl-C (the first one stops a training and keeps it: 0).
 PETL_HOME: the folder for runs and autosaves (default: the user's data folder).
 
 A first tour:
   petl list presets
   petl plan digits-lora
   petl train digits-lora --set recipe.epochs=3 --out /tmp/digits
+  petl train digits-probe --out /tmp/probe
   petl export /tmp/digits --as peft /tmp/digits-peft
-  petl compare /tmp/digits digits-probe-001 --figure /tmp/runs.svg
+  petl compare /tmp/digits /tmp/probe --figure /tmp/runs.svg
   petl suite /tmp/suite --methods probe,lora --data digits --seeds 2";
 
 /// A workbench for parameter-efficient transfer learning. Without a command: the window.
@@ -71,6 +73,8 @@ enum Task {
     List {
         #[arg(value_enum)]
         kind: list::Kind,
+        /// One entry alone.
+        name: Option<String>,
         /// One JSON array instead of text.
         #[arg(long)]
         json: bool,
@@ -130,9 +134,9 @@ enum Task {
         /// Also draws a figure: this file as SVG, and PNG and CSV beside it.
         #[arg(long, value_name = "FILE")]
         figure: Option<PathBuf>,
-        /// What the figure shows.
-        #[arg(long, default_value = "comparison", value_parser = PossibleValuesParser::new(figures::names()))]
-        kind: String,
+        /// What the figure shows; left out, a comparison.
+        #[arg(long, requires = "figure", value_parser = PossibleValuesParser::new(figures::names()))]
+        kind: Option<String>,
         /// C of the score PPT = accuracy · exp(-log10(trainable / C + 1)); a smaller C punishes parameters more.
         #[arg(long, value_name = "C", default_value_t = statistics::PPT_C, value_parser = positive)]
         ppt_c: f64,
@@ -180,11 +184,11 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Speed and memory of a session: a short training, every step timed, nothing kept.
+    /// Speed and memory of a session: a short training, timed as it reports (`recipe.report_every`), nothing kept.
     Bench {
         #[command(flatten)]
         session: Wanted,
-        /// Steps that are measured.
+        /// Steps that are measured, at least: up to the report in which they are reached.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
         steps: u16,
         /// Steps before that, which are not.
@@ -209,12 +213,34 @@ pub struct Wanted {
 
 impl Wanted {
     /// The session that was asked for.
-    pub fn session(&self) -> Answer<Session> {
-        let session = asked(file::find(&self.session))?;
-        match self.set.as_slice() {
-            [] => Ok(session),
-            changes => asked(file::set(&session, changes)),
-        }
+    fn open(&self) -> Answer<Asked> {
+        let written = asked(file::find(&self.session))?;
+        let session = match self.set.as_slice() {
+            [] => written.clone(),
+            changes => asked(file::set(&written, changes))?,
+        };
+        let file = presets::find(&self.session).is_none().then(|| PathBuf::from(&self.session));
+        Ok(Asked { session, written, file })
+    }
+}
+
+/// A session as it shall be used, and the file that it comes from.
+pub struct Asked {
+    pub session: Session,
+    /// As the file has it, before `--set`.
+    written: Session,
+    file: Option<PathBuf>,
+}
+
+impl Asked {
+    /// "mine.petl.toml, line 12: " where `problem` stands in the file; nothing where `--set` brought it, or a preset has it.
+    pub fn line(&self, problem: &Problem) -> String {
+        let Some(file) = self.file.as_ref().filter(|_| Plan::of(&self.written).problems.contains(problem)) else {
+            return String::new();
+        };
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = file::line_of(&text, &problem.place).map_or(String::new(), |n| format!(", line {n}"));
+        format!("{}{line}: ", file.display())
     }
 }
 
@@ -244,21 +270,21 @@ pub fn main() -> ExitCode {
 fn obey(line: Line) -> Answer {
     match line.command {
         None => window(line.session.as_deref()),
-        Some(Task::List { kind, json }) => list::list(kind, json),
-        Some(Task::Plan { session, json }) => plan::plan(&session.session()?, json),
-        Some(Task::Train { session, out, json }) => train::train(session.session()?, out.as_deref(), json),
+        Some(Task::List { kind, name, json }) => list::list(kind, name.as_deref(), json),
+        Some(Task::Plan { session, json }) => plan::plan(&session.open()?, json),
+        Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
         Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
-        Some(Task::Compare { runs, json, figure, kind, ppt_c }) => compare::compare(&runs, json, figure.as_deref(), &kind, ppt_c),
+        Some(Task::Compare { runs, json, figure, kind, ppt_c }) => {
+            compare::compare(&runs, json, figure.as_deref(), kind.as_deref().unwrap_or("comparison"), ppt_c)
+        }
         Some(Task::Suite { folder, methods, data, seeds, set, ppt_c, json }) => {
             suite::suite(&folder, &Request { methods, data, seeds, set }, ppt_c, json)
         }
         Some(Task::Compose { runs, out, factors, head, base, json }) => {
             runs::compose(&runs, &out, &factors, head.as_deref(), base.as_deref(), json)
         }
-        Some(Task::Bench { session, steps, warm_up, json }) => {
-            train::bench(&session.session()?, steps.into(), warm_up.into(), json)
-        }
+        Some(Task::Bench { session, steps, warm_up, json }) => train::bench(&session.open()?, steps.into(), warm_up.into(), json),
     }
 }
 
@@ -270,13 +296,16 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The folder of the run that `what` names.
+/// The folder of the run that `what` names: one with a log, or with an adapter that was exported as `petl`.
 pub fn run_folder(what: &str) -> Answer<PathBuf> {
     let runs = workbench::home().join("runs");
-    for folder in [PathBuf::from(what), runs.join(what)] {
-        if folder.is_dir() {
-            return Ok(folder);
-        }
+    let folders = || [PathBuf::from(what), runs.join(what)].into_iter().filter(|folder| folder.is_dir());
+    if let Some(run) = folders().find(|f| f.join("events.jsonl").exists() || f.join("adapter.toml").exists()) {
+        return Ok(run);
+    }
+    if let Some(folder) = folders().next() {
+        let words = format!("{} is not a run: it holds neither events.jsonl nor adapter.toml", folder.display());
+        return Err(Fault::Request(anyhow::anyhow!(words)));
     }
     let mut known: Vec<_> = std::fs::read_dir(&runs)
         .map(|list| list.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())

@@ -23,6 +23,10 @@ const INPUT: &str = "pixel_values";
 /// Writes the run's logits for the pixels in `inputs` to `out`.
 pub fn predict(run: &str, inputs: &Path, to: &Path) -> Answer {
     let folder = run_folder(run)?;
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if same(inputs, to) {
+        return Err(Fault::Request(anyhow!("--out would write over the inputs, {}. Choose another file", inputs.display())));
+    }
     let (_, model) = exports::load_run(&folder)?;
     let side = model.plan.anatomy.image;
     let (pixels, batch) = asked(pixels(inputs, side))?;

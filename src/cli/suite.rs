@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context, anyhow};
 
-use super::train::{interrupts, step_words};
+use super::train::{BETWEEN_LOOKS, interrupts, step_words};
 use super::{Answer, Fault, asked, out};
 use crate::board::Run;
 use crate::engine::Event;
@@ -32,7 +32,7 @@ pub fn suite(folder: &Path, request: &Request, ppt_c: f64, json: bool) -> Answer
         }
     }
     let Some(first) = jobs.first() else { return Err(Fault::Request(anyhow!("there is nothing to train"))) };
-    let mut bench = Workbench::new(first.session.clone(), folder.to_owned(), Box::new(|| ()))?;
+    let mut bench = Workbench::headless(first.session.clone(), folder.to_owned(), Box::new(|| ()))?;
     let stop = interrupts()?;
     let mut outcomes: Vec<Outcome> = jobs.into_iter().map(|job| Outcome { job, run: None, fault: None }).collect();
     let (mut failed, count) = (0, outcomes.len());
@@ -108,10 +108,14 @@ fn train(bench: &mut Workbench, folder: &Path, job: &Job, stop: &AtomicUsize) ->
     bench.session = job.session.clone();
     bench.start_run(&id, &place)?;
     let mut told = false;
-    while let Some(event) = bench.wait() {
-        if event.run() != Some(&id) {
-            continue;
+    loop {
+        if stop.load(Relaxed) > 0 && !told {
+            told = true;
+            out::note("\nStopping after this step; finished runs are kept. Ctrl-C again ends at once");
+            bench.try_carry_out(Command::StopAndKeep)?;
         }
+        let event = bench.wait_for(BETWEEN_LOOKS).context("The same command goes on from here")?;
+        let Some(event) = event.filter(|event| event.run() == Some(&id)) else { continue };
         match event {
             Event::Step(step) if line => out::progress(&format!("{}  {}", job.words(), step_words(&step))),
             Event::Finished(finished) => {
@@ -124,13 +128,7 @@ fn train(bench: &mut Workbench, folder: &Path, job: &Job, stop: &AtomicUsize) ->
             Event::Failed { words, .. } => return Ok(Ended::Failed(words)),
             _ => {}
         }
-        if stop.load(Relaxed) > 0 && !told {
-            told = true;
-            out::note("\nStopping after this step; finished runs are kept. Ctrl-C again ends at once");
-            bench.try_carry_out(Command::StopAndKeep)?;
-        }
     }
-    Err(Fault::Failed(anyhow!("the worker ended without a word. The same command goes on from here")))
 }
 
 fn write(folder: &Path, report: &Report) -> Answer {

@@ -7,16 +7,17 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-use super::{Event, Order, Wake, devices, run};
+use super::{Event, Order, Wake, claim, devices, run};
 use crate::exports;
 use crate::session::Session;
 
-/// Serves orders until `Quit` or until the handle is dropped.
-pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
+/// Serves orders until `Quit`, or until the handle is `closing` or gone.
+pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake, closing: &AtomicBool) {
     let send = |event: Event| {
         // Waits when 1024 events are unread: the plots lose nothing, and the worker cannot run away from the window.
         let _ = outbox.send(event);
@@ -31,6 +32,9 @@ pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
                 Err(_) => return,
             },
         };
+        if closing.load(Relaxed) {
+            return;
+        }
         match order {
             Order::Quit => return,
             Order::ListDevices => {
@@ -87,8 +91,6 @@ struct Log {
 
 impl Log {
     fn create(folder: &Path) -> Result<Log> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
         let path = folder.join("events.jsonl");
         let file = File::create(&path).with_context(|| format!("cannot write {}. Is there room on the disk?", path.display()))?;
         Ok(Log { path, file, length: 0 })
@@ -119,6 +121,9 @@ fn train(
     waiting: &mut VecDeque<Order>,
     send: &dyn Fn(Event),
 ) -> Result<bool> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
+    let _claim = claim::take(folder)?;
     let log = RefCell::new(Log::create(folder)?);
     // What the log cannot keep has not happened: the run ends with the words of that.
     let logged = |event: Event| -> Result<()> {

@@ -52,6 +52,7 @@ pub enum Edit {
     Device(String),
     Backbone(String),
     Data(String),
+    Task(String),
     /// Value at a path as in `backbone.settings.weights` or `methods.0.settings.rank`.
     Set {
         path: String,
@@ -178,6 +179,7 @@ impl Edit {
             Edit::Device(_) => "Change device".into(),
             Edit::Backbone(_) => "Change backbone".into(),
             Edit::Data(_) => "Change data set".into(),
+            Edit::Task(_) => "Change task".into(),
             Edit::Set { path, .. } => format!("Set {}", path.rsplit('.').next().unwrap_or(path)),
             Edit::Reset { path } => format!("Reset {}", path.rsplit('.').next().unwrap_or(path)),
             Edit::ResetAll { .. } => "Default settings".into(),

@@ -178,6 +178,9 @@ pub fn standing(folder: &Path, job: &Job) -> Standing {
     let Ok(run) = Run::open(&place) else {
         return Standing::Taken(format!("{} is not a run. Move it away, or choose another folder", place.display()));
     };
+    if run.status == Status::Elsewhere {
+        return Standing::Taken(format!("another program is training {}. Wait until it is done", place.display()));
+    }
     // A run that was cut off before it wrote its session has nothing worth keeping.
     let Some(session) = &run.session else { return Standing::Begun };
     if session.seed != job.session.seed || compare::alike(session) != compare::alike(&job.session) {

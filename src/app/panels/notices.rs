@@ -18,7 +18,9 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     }
     if let Some(left) = &workbench.unsaved {
         bar(ui, "restore", theme.warn_ground, |ui| {
-            words(ui, theme.text, &format!("The program ended with unsaved edits of \"{}\". Restore them?", left.title), 200.0);
+            let file = left.path.as_ref().map_or_else(String::new, |path| format!(" in {}", path.display()));
+            let question = format!("A program ended with unsaved edits of \"{}\"{file}. Restore them?", left.session.title);
+            words(ui, theme.text, &question, 200.0);
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 button(ui, "Discard", Command::DiscardAutosave, None, asked);
                 button(ui, "Restore", Command::RestoreAutosave, None, asked);
