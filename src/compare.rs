@@ -1,4 +1,5 @@
-//! Comparing runs: which were tested on the same items, an exact paired test between two of them, and the spread over seeds.
+//! Comparing runs: which were tested on the same items, an exact paired test between two of them, the spread over seeds, and one
+//! score for accuracy and parameters together.
 //! Plain numbers and words; called by the command line and the figures. Knows no tensors and no window.
 
 use std::collections::BTreeMap;
@@ -9,6 +10,15 @@ use crate::session::Session;
 
 /// Below this a difference is named; it is the usual line, and the words always carry p itself.
 const SIGNIFICANT: f64 = 0.05;
+
+/// C of `ppt` in V-PETL Bench: as many trained parameters cost about a quarter of the score.
+pub const PPT_C: f64 = 1e7;
+
+/// Performance-parameter trade-off of V-PETL Bench (Xin et al. 2024): M · exp(-log10(P / C + 1)), where M is the accuracy from 0 to
+/// 1 and P the trained parameters without the head. A method without parameters has its accuracy.
+pub fn ppt(accuracy: f64, parameters: usize, c: f64) -> f64 {
+    accuracy * (-(parameters as f64 / c + 1.0).log10()).exp()
+}
 
 /// How one run did on the items on which the first one was tested.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,13 +127,20 @@ impl Group<'_> {
         }
     }
 
+    /// Of the mean accuracy; all runs of a group train the same parameters.
+    pub fn ppt(&self, c: f64) -> Option<f64> {
+        let started = self.runs.iter().find_map(|run| run.started.as_ref())?;
+        Some(ppt(self.mean, started.trainable, c))
+    }
+
     /// The name of the stack, with the session's title where there is one.
     pub fn title(&self) -> String {
         self.runs.first().map_or_else(String::new, |run| run.title())
     }
 }
 
-fn alike(session: &Session) -> Session {
+/// The session without what makes no difference to a result's meaning: seed, title, device. Equal for runs of one group.
+pub fn alike(session: &Session) -> Session {
     let mut session = session.clone();
     session.seed = 0;
     session.title = String::new();
@@ -167,6 +184,18 @@ mod tests {
         assert_eq!(mcnemar(0, 0), 1.0);
         assert_eq!(mcnemar(5, 5), 1.0);
         assert!(mcnemar(4000, 0) < 1e-300);
+    }
+
+    #[test]
+    fn ppt_gives_the_published_values() {
+        let near = |got: f64, want: f64| assert!((got - want).abs() < 0.005, "{got} is not {want}");
+        near(ppt(0.717, 2_380_000, PPT_C), 0.65); // LST on ViT-B/16
+        near(ppt(0.492, 12_600_000, PPT_C), 0.35); // Partial-1 on Swin-B
+        assert_eq!(ppt(0.5294, 0, PPT_C), 0.5294, "without parameters it is the accuracy");
+        assert_eq!(ppt(0.5294, 0, 1.0), 0.5294, "whatever C is");
+        assert!(ppt(0.7, 1000, PPT_C) > ppt(0.7, 2000, PPT_C), "more parameters score less");
+        assert!(ppt(0.7, 1000, 1e6) < ppt(0.7, 1000, 1e7), "a smaller C punishes more");
+        assert!((ppt(1.0, 90_000_000, PPT_C) - (-1.0_f64).exp()).abs() < 1e-12, "P = 9 C costs one e");
     }
 
     #[test]

@@ -14,8 +14,10 @@ pub mod engine;
 pub mod exports;
 pub mod figures;
 pub mod methods;
+pub mod operations;
 pub mod plan;
 pub mod session;
+pub mod suite;
 pub mod tasks;
 pub mod workbench;
 

@@ -59,7 +59,7 @@ fn refused(home: &Path, arguments: &[&str], words: &[&str]) {
 #[test]
 fn every_catalogue_is_listed_in_words_and_as_json() {
     let home = tempfile::tempdir().unwrap();
-    for kind in ["backbones", "datasets", "tasks", "methods", "exports", "presets"] {
+    for kind in ["backbones", "datasets", "tasks", "methods", "exports", "operations", "presets"] {
         let listed = json(home.path(), &["list", kind, "--json"]);
         let entries = listed.as_array().unwrap();
         assert!(!entries.is_empty(), "{kind}");
@@ -125,7 +125,7 @@ fn help_and_version_are_there() {
     let home = tempfile::tempdir().unwrap();
     let help = petl(home.path(), &["help"]);
     assert!(help.status.success());
-    for word in ["list", "plan", "train", "predict", "export", "compare", "bench", "Exit codes"] {
+    for word in ["list", "plan", "train", "predict", "export", "compare", "suite", "compose", "bench", "Exit codes"] {
         assert!(out(&help).contains(word), "help leaves out {word}");
     }
     let version = petl(home.path(), &["--version"]);
@@ -191,6 +191,17 @@ fn a_run_goes_from_training_to_a_comparison() {
     refused(home.path(), &["export", &probe, "--as", "peft", &at("no")], &["linear probe", "`merged`"]);
     assert_eq!(json(home.path(), &["export", &run, "--as", "merged", &at("merged"), "--json"])["samples"], 64);
 
+    // Composition: two runs of one backbone, either head.
+    let composed = json(
+        home.path(),
+        &["compose", &run, &lora, "--out", &at("sum"), "--factor", "1", "--factor", "-0.5", "--head", &lora, "--json"],
+    );
+    assert_eq!((composed["samples"].as_u64(), composed["composed"][1]["factor"].as_f64()), (Some(64), Some(-0.5)));
+    assert!(home.path().join("sum/model.safetensors").is_file() && (0.0..=1.0).contains(&composed["accuracy"].as_f64().unwrap()));
+    refused(home.path(), &["compose", &run, &lora, "--out", &at("sum")], &["is not empty"]);
+    refused(home.path(), &["compose", &run, &lora, "--out", &at("no"), "--factor", "2"], &["1 factors for 2 runs"]);
+    refused(home.path(), &["compose", &run, "--out", &at("no"), "--head", &lora], &["not among the runs"]);
+
     // Comparison: against the first, in words that claim no more than the test; seeds together.
     let compared = json(home.path(), &["compare", &run, &lora, &probe, "--json"]);
     assert_eq!(compared["runs"].as_array().unwrap().len(), 3);
@@ -198,6 +209,17 @@ fn a_run_goes_from_training_to_a_comparison() {
     assert_eq!(against["comparable"], true);
     assert!((0.0..=1.0).contains(&against["p"].as_f64().unwrap()));
     assert_eq!(compared["groups"][0]["n"], 2);
+    let ppt = |run: &Json, c: f64| {
+        let (accuracy, trainable) = (run["accuracy"].as_f64().unwrap(), run["trainable"].as_u64().unwrap());
+        petl_workbench::compare::ppt(accuracy, trainable as usize, c)
+    };
+    let run_ppt = |compared: &Json| compared["runs"][0]["ppt"].as_f64().unwrap();
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} and {b}"); // JSON is read back to the last digit but one
+    near(run_ppt(&compared), ppt(&compared["runs"][0], 1e7));
+    let strict = json(home.path(), &["compare", &run, &lora, &probe, "--ppt-c", "1000", "--json"]);
+    near(run_ppt(&strict), ppt(&strict["runs"][0], 1000.0));
+    assert_eq!(strict["ppt_c"], 1000.0);
+    refused(home.path(), &["compare", &run, "--ppt-c", "0"], &["a number above 0"]);
     let figure = at("figure.svg");
     let output = petl(home.path(), &["compare", &run, &lora, &probe, "--figure", &figure, "--kind", "pareto"]);
     let text = out(&output);

@@ -65,8 +65,9 @@ fn leave(scratch: &Path, run: &Path) -> (Vec<&'static str>, BTreeMap<&'static st
 }
 
 #[test]
-fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
-    for (preset, peft) in [("digits-lora", true), ("ia3", true), ("bitfit", false), ("digits-probe", false)] {
+fn changes_of_weights_leave_in_every_form_that_holds_them() {
+    let without = ["bitfit", "dora", "vera", "adalora", "digits-probe"].map(|preset| (preset, false));
+    for (preset, peft) in [("digits-lora", true), ("ia3", true)].into_iter().chain(without) {
         let (scratch, run) = trained(preset, &[]);
         let (held, refused) = leave(scratch.path(), &run);
         let expected: &[&str] =
@@ -80,11 +81,13 @@ fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
 
 #[test]
 fn what_cannot_fold_leaves_as_our_own_folder_only() {
-    let (scratch, run) = trained("pfeiffer", &[]);
-    let (held, refused) = leave(scratch.path(), &run);
-    assert_eq!(held, ["petl"]);
-    for (kind, words) in refused {
-        assert!(words.contains("`petl`"), "{kind}: {words}");
+    for preset in ["pfeiffer", "twin"] {
+        let (scratch, run) = trained(preset, &[]);
+        let (held, refused) = leave(scratch.path(), &run);
+        assert_eq!(held, ["petl"]);
+        for (kind, words) in refused {
+            assert!(words.contains("`petl`"), "{preset}, {kind}: {words}");
+        }
     }
 }
 
@@ -231,6 +234,74 @@ fn ranks_and_strengths_by_place_survive_the_way_through_peft() {
     assert_eq!(config["alpha_pattern"]["vit.layers.2.mlp.fc1"], 48);
     let targets: Vec<_> = config["target_modules"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
     assert!(!targets.contains(&"output.dense"), "would also mean attention.output.dense: {targets:?}");
+}
+
+#[test]
+fn pissa_leaves_for_peft_as_one_change_of_twice_the_rank() {
+    let (scratch, run) = trained("pissa", &["methods.0.settings.rank=4", "methods.0.settings.alpha=6"]);
+    let (held, refused) = leave(scratch.path(), &run);
+    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}");
+    let config = tensors::read_json(&scratch.path().join("peft/adapter_config.json")).unwrap();
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&8.into(), &12.into()), "α / r stays 6 / 4");
+    let theirs = tensors::read(&scratch.path().join("peft/adapter_model.safetensors"), "").unwrap();
+    let (_, model) = exports::load_run(&run).unwrap();
+    let of = |name: &str| {
+        let key = format!("0.lora/blocks.2.attn.q/{name}");
+        let constant = || model.bag.constants.get(&key).map(|c| &c.tensor);
+        model.bag.params.get(&key).or_else(constant).unwrap().clone().inner()
+    };
+    let read = |name: &str, shape: [usize; 2]| {
+        let data = theirs[&format!("base_model.model.vit.layers.2.attention.q_proj.{name}.weight")].clone();
+        assert_eq!(data.shape().as_slice(), shape, "{name}");
+        Tensor::<2>::from_data(data, &Device::flex())
+    };
+    // What PEFT will add to the original weight: B A, turned over, is A B - A0 B0.
+    let change = read("lora_B", [96, 8]).matmul(read("lora_A", [8, 96])).transpose();
+    let ours = of("A").matmul(of("B")) - of("A0").matmul(of("B0"));
+    assert!(apart(&host(change.clone()).unwrap(), &host(ours).unwrap()) < 1e-5);
+    assert!(change.abs().max().into_scalar::<f32>() > 1e-3, "training changed nothing");
+}
+
+#[test]
+fn pissa_beside_plain_lora_keeps_each_scale_under_rslora() {
+    let mut session = patchwork();
+    session.methods.truncate(2);
+    for member in &mut session.methods {
+        member.settings.set("scaling", Value::Text("alpha / sqrt r".into()));
+    }
+    session.methods[0].settings.set("start", Value::Text("pissa".into()));
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    train(&session, &run);
+    let (held, refused) = leave(scratch.path(), &run);
+    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}");
+    let config = tensors::read_json(&scratch.path().join("peft/adapter_config.json")).unwrap();
+    assert_eq!((&config["r"], &config["use_rslora"]), (&8.into(), &true.into()));
+    let alpha = config["lora_alpha"].as_f64().unwrap();
+    assert!((alpha / 8f64.sqrt() - 4.0 / 4f64.sqrt()).abs() < 1e-12, "{alpha}");
+    assert_eq!(config["rank_pattern"]["vit.layers.2.mlp.fc1"], 9);
+    assert_eq!(config["alpha_pattern"]["vit.layers.2.mlp.fc1"], 16);
+}
+
+#[test]
+fn the_mixed_presets_ranks_by_block_are_written_as_patterns() {
+    let mut session = tiny("mixed", &[]);
+    session.methods.retain(|m| m.name == "lora");
+    let plan = Plan::of(&session);
+    (exports::find("peft").unwrap().fits)(&plan).unwrap();
+    let config = peft::config(&plan);
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&4.into(), &8.into()));
+    for (block, rank, alpha) in [(3, 8, 16), (5, 8, 16)] {
+        for module in ["q_proj", "v_proj"] {
+            let name = format!("vit.layers.{block}.attention.{module}");
+            assert_eq!(
+                (&config["rank_pattern"][&name], &config["alpha_pattern"][&name]),
+                (&rank.into(), &alpha.into()),
+                "{name}"
+            );
+        }
+    }
+    assert_eq!(config["rank_pattern"].as_object().unwrap().len(), 3 * 2 * 2, "three blocks, q and v, two dialects");
 }
 
 #[test]
@@ -446,6 +517,7 @@ fn a_peft_folder_that_means_something_else_is_not_read_as_if_it_did() {
     assert!(copy(&|c| c["target_modules"].as_array_mut().unwrap().push("key".into())).contains("holds nothing for it"));
     assert!(copy(&|c| c["peft_type"] = "VERA".into()).contains("LORA and IA3 can be read"));
     assert!(copy(&|c| c["use_dora"] = true.into()).contains("use_dora"));
+    assert!(copy(&|c| c["init_lora_weights"] = "pissa_niter_16".into()).contains("changes the base model"));
     assert!(
         copy(&|c| c["rank_pattern"] = serde_json::json!({"layers.0.attention.q_proj": 2}))
             .contains("differs between its two names")

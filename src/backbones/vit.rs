@@ -88,6 +88,7 @@ impl Vit {
             site(".attn.k", Role::K, "k", d, d, dense(d, d));
             site(".attn.v", Role::V, "v", d, d, dense(d, d));
             site(".attn.o", Role::O, "o", d, d, dense(d, d));
+            site(".mid", Role::Mid, "between", d, d, vec![]);
             site(".norm2", Role::Norm, "norm 2", d, d, norm());
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
             site(".mlp.up", Role::Up, "up", d, h, dense(d, h));
@@ -155,6 +156,7 @@ impl Backbone for Vit {
             x = t.around(&at(""), x, |t, x| {
                 let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
                 let x = x + t.around(&at(".attn"), h, |t, h| self.attention(t, &at(".attn"), h));
+                let x = t.around(&at(".mid"), x, |_, x| x);
                 let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
                 x + t.around(&at(".mlp"), h, |t, h| {
                     let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]

@@ -24,7 +24,7 @@ struct Items {
 }
 
 /// Prints the runs as a table or as JSON, and draws the figure that was asked for.
-pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) -> Answer {
+pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, ppt_c: f64) -> Answer {
     let mut runs = Vec::new();
     for name in names {
         let folder = run_folder(name)?;
@@ -39,27 +39,29 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
         None => vec![],
     };
     if json {
-        let rows: Vec<_> = refs.iter().zip(&verdicts).map(|(run, verdict)| as_json(run, verdict)).collect();
+        let rows: Vec<_> = refs.iter().zip(&verdicts).map(|(run, verdict)| as_json(run, verdict, ppt_c)).collect();
         let group = |g: &compare::Group| {
             json!({
                 "runs": g.runs.iter().map(|r| &r.id).collect::<Vec<_>>(),
                 "accuracy_mean": g.mean,
                 "accuracy_sd": g.deviation,
                 "n": g.runs.len(),
+                "ppt": g.ppt(ppt_c),
             })
         };
         return out::json(&json!({
             "runs": rows,
             "groups": groups.iter().map(group).collect::<Vec<_>>(),
             "figures": drawn,
+            "ppt_c": ppt_c,
             "test": CAVEAT,
         }));
     }
-    let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict)).collect();
+    let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict, ppt_c)).collect();
     out::say(&out::table(
-        &["run", "stack", "places", "trainable", "head", "accuracy", "against the first", "peak", "in evaluation", "ms a step"],
+        &["run", "stack", "places", "trainable", "head", "accuracy", "PPT", "against the first", "peak", "in evaluation", "ms a step"],
         &rows,
-        &[3, 4, 5, 7, 8, 9],
+        &[3, 4, 5, 6, 8, 9, 10],
     ))?;
     let seeded: Vec<_> = groups.iter().filter(|g| g.runs.len() > 1).collect();
     if !seeded.is_empty() {
@@ -69,18 +71,23 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
                     g.title(),
                     g.runs.first().map_or(String::new(), |r| r.stack()),
                     g.words(),
+                    score(g.ppt(ppt_c)),
                     g.runs.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "),
                 ]
             })
             .collect();
         out::say("")?;
-        out::say(&out::table(&["same but for the seed", "stack", "accuracy %", "runs"], &rows, &[2]))?;
+        out::say(&out::table(&["same but for the seed", "stack", "accuracy %", "PPT", "runs"], &rows, &[2, 3]))?;
     }
     if refs.len() > 1 {
         out::say("")?;
         let holm = if refs.len() > 2 { " p is corrected for several comparisons (Holm)." } else { "" };
         out::say(&format!("{CAVEAT}{holm}"))?;
     }
+    out::say("")?;
+    out::say(&format!(
+        "PPT is accuracy · exp(-log10(trainable / C + 1)) with C = {ppt_c:e}, trainable without head (V-PETL Bench); --ppt-c sets C."
+    ))?;
     for run in &refs {
         if let Some(damage) = &run.damage {
             out::note(&format!("petl: note: {damage}"));
@@ -163,7 +170,16 @@ fn places(run: &Run) -> String {
     }
 }
 
-fn row(run: &Run, verdict: &Verdict) -> Vec<String> {
+/// A score as the benchmark prints it.
+fn score(ppt: Option<f64>) -> String {
+    ppt.map_or("-".to_owned(), |ppt| format!("{ppt:.3}"))
+}
+
+fn ppt(run: &Run, c: f64) -> Option<f64> {
+    Some(compare::ppt(run.accuracy()?, run.started.as_ref()?.trainable, c))
+}
+
+fn row(run: &Run, verdict: &Verdict, ppt_c: f64) -> Vec<String> {
     let count = |n: Option<usize>| n.map_or("-".to_owned(), out::count);
     let finished = run.finished.as_ref();
     let accuracy = match (run.accuracy(), finished) {
@@ -178,6 +194,7 @@ fn row(run: &Run, verdict: &Verdict) -> Vec<String> {
         count(run.started.as_ref().map(|s| s.trainable)),
         count(run.started.as_ref().map(|s| s.head)),
         accuracy,
+        score(ppt(run, ppt_c)),
         verdict.words(),
         out::bytes(run.peak_bytes()),
         out::bytes(run.evaluation_peak_bytes()),
@@ -185,7 +202,7 @@ fn row(run: &Run, verdict: &Verdict) -> Vec<String> {
     ]
 }
 
-fn as_json(run: &Run, verdict: &Verdict) -> Json {
+fn as_json(run: &Run, verdict: &Verdict, ppt_c: f64) -> Json {
     let against = match verdict {
         Verdict::First => Json::Null,
         Verdict::Not(why) => json!({ "comparable": false, "words": verdict.words(), "why": why }),
@@ -210,6 +227,7 @@ fn as_json(run: &Run, verdict: &Verdict) -> Json {
         "trainable": run.started.as_ref().map(|s| s.trainable),
         "head": run.started.as_ref().map(|s| s.head),
         "accuracy": run.accuracy(),
+        "ppt": ppt(run, ppt_c),
         "peak_bytes": run.peak_bytes(),
         "evaluation_peak_bytes": run.evaluation_peak_bytes(),
         "step_ms": run.step_ms(),

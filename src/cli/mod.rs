@@ -6,6 +6,7 @@ mod list;
 mod out;
 mod plan;
 mod runs;
+mod suite;
 mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +17,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::session::{Session, file, presets};
-use crate::{exports, figures, workbench};
+use crate::suite::{METHODS, Request};
+use crate::{compare as statistics, datasets, exports, figures, workbench};
 
 /// How a command ends when it is not done.
 pub enum Fault {
@@ -50,7 +52,8 @@ A first tour:
   petl plan digits-lora
   petl train digits-lora --set recipe.epochs=3 --out /tmp/digits
   petl export /tmp/digits --as peft /tmp/digits-peft
-  petl compare /tmp/digits digits-probe-001 --figure /tmp/runs.svg";
+  petl compare /tmp/digits digits-probe-001 --figure /tmp/runs.svg
+  petl suite /tmp/suite --methods probe,lora --data digits --seeds 2";
 
 /// A workbench for parameter-efficient transfer learning. Without a command: the window.
 #[derive(Parser)]
@@ -87,7 +90,8 @@ enum Task {
         /// New folder for the run; left out, one under PETL_HOME/runs.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// One JSON object a line: started, step, evaluated, saved, finished, failed.
+        /// One JSON object a line: started, preparing (where a method measures before it trains), step, evaluated, saved,
+        /// finished, failed.
         #[arg(long)]
         json: bool,
     },
@@ -129,6 +133,52 @@ enum Task {
         /// What the figure shows.
         #[arg(long, default_value = "comparison", value_parser = PossibleValuesParser::new(figures::names()))]
         kind: String,
+        /// C of the score PPT = accuracy · exp(-log10(trainable / C + 1)); a smaller C punishes parameters more.
+        #[arg(long, value_name = "C", default_value_t = statistics::PPT_C, value_parser = positive)]
+        ppt_c: f64,
+    },
+    /// V-PETL suite: methods on data sets with one recipe, several seeds, and the published table beside. Goes on where it was stopped.
+    Suite {
+        /// Keeps the runs, the table as suite.md and suite.json. The same command on the same folder trains what is missing.
+        folder: PathBuf,
+        /// Presets (their stack, not their recipe), methods of the catalogue, or `probe`; a preset comes before a method of its name.
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values = METHODS)]
+        methods: Vec<String>,
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = datasets::CATALOG.iter().map(|c| c.name.to_owned()))]
+        data: Vec<String>,
+        /// Seeds 1 to this.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// Changes one value in every run alike, as in recipe.epochs=3; can be repeated.
+        #[arg(long = "set", value_name = "PATH=VALUE")]
+        set: Vec<String>,
+        /// C of the score PPT.
+        #[arg(long, value_name = "C", default_value_t = statistics::PPT_C, value_parser = positive)]
+        ppt_c: f64,
+        /// One JSON object instead of Markdown.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adds what several runs changed in one backbone, and writes the sum as merged weights with the head of one of them.
+    Compose {
+        /// Folders of runs, or their names under PETL_HOME/runs; all of methods that fold. Their order makes no difference.
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// New or empty folder.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Strength of each run's change, once for each run in their order; left out, all are 1. -1 takes a change back.
+        #[arg(long = "factor", value_name = "FACTOR", allow_negative_numbers = true)]
+        factors: Vec<f64>,
+        /// The run whose head is kept; left out, the first.
+        #[arg(long, value_name = "RUN")]
+        head: Option<String>,
+        /// The run whose start the changes are added to, where the runs started from different weights.
+        #[arg(long, value_name = "RUN")]
+        base: Option<String>,
+        /// One JSON object instead of words.
+        #[arg(long)]
+        json: bool,
     },
     /// Speed and memory of a session: a short training, every step timed, nothing kept.
     Bench {
@@ -199,10 +249,24 @@ fn obey(line: Line) -> Answer {
         Some(Task::Train { session, out, json }) => train::train(session.session()?, out.as_deref(), json),
         Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
-        Some(Task::Compare { runs, json, figure, kind }) => compare::compare(&runs, json, figure.as_deref(), &kind),
+        Some(Task::Compare { runs, json, figure, kind, ppt_c }) => compare::compare(&runs, json, figure.as_deref(), &kind, ppt_c),
+        Some(Task::Suite { folder, methods, data, seeds, set, ppt_c, json }) => {
+            suite::suite(&folder, &Request { methods, data, seeds, set }, ppt_c, json)
+        }
+        Some(Task::Compose { runs, out, factors, head, base, json }) => {
+            runs::compose(&runs, &out, &factors, head.as_deref(), base.as_deref(), json)
+        }
         Some(Task::Bench { session, steps, warm_up, json }) => {
             train::bench(&session.session()?, steps.into(), warm_up.into(), json)
         }
+    }
+}
+
+/// A number above zero.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
+        _ => Err("a number above 0, as in 1e7".to_owned()),
     }
 }
 

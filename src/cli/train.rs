@@ -51,7 +51,7 @@ pub fn train(session: Session, into: Option<&Path>, json: bool) -> Answer {
 }
 
 /// Counts Ctrl-C; the second one ends the program.
-fn interrupts() -> Answer<Arc<AtomicUsize>> {
+pub fn interrupts() -> Answer<Arc<AtomicUsize>> {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
     let obey = move || {
@@ -116,6 +116,7 @@ impl Show {
         }
         match event {
             Event::Started(started) => self.started(started),
+            Event::Preparing { words, .. } if self.line => out::progress(words),
             Event::Step(step) if self.line => out::progress(&step_words(step)),
             Event::Evaluated(e) => {
                 let words =
@@ -163,7 +164,7 @@ impl Show {
     }
 }
 
-fn step_words(s: &Step) -> String {
+pub fn step_words(s: &Step) -> String {
     let left = s.seconds_left.round() as u64;
     format!(
         "step {}  epoch {}  loss {:.3}  accuracy {:.0} %  {:.1} ms a step  {}  {}:{:02} left",

@@ -27,7 +27,7 @@ pub type Measured = BTreeMap<(usize, String), Vec<f32>>;
 pub struct Bag {
     /// Trained.
     pub params: BTreeMap<String, Tensor<2>>,
-    /// Kept as they started: masks, indices, random projections.
+    /// Not trained: masks, indices, random projections, scores.
     pub constants: BTreeMap<String, Constant>,
     /// Keys of one row that are matrices all the same, so that weight decay takes them: LoRA's B at rank 1.
     pub matrices: BTreeSet<String>,
@@ -37,6 +37,7 @@ pub struct Bag {
 #[derive(Clone)]
 pub struct Constant {
     pub tensor: Tensor<2>,
+    /// Empty after `Bag::keep`.
     pub host: Arc<[f32]>,
 }
 
@@ -124,6 +125,12 @@ impl Bag {
         Ok(())
     }
 
+    /// Replaces the constant `key` by what its method worked out on the device between two steps; it has no copy in host
+    /// memory then, so that a running score costs no read-back.
+    pub fn keep(&mut self, key: &str, tensor: Tensor<2>) {
+        self.constants.insert(key.to_owned(), Constant { tensor, host: Arc::new([]) });
+    }
+
     /// Each parameter's gradient, plain; a parameter that had no part in the loss is left out.
     pub fn gradients(&self, mut gradients: Gradients) -> BTreeMap<String, Tensor<2>> {
         self.params.iter().filter_map(|(key, param)| Some((key.clone(), param.grad_remove(&mut gradients)?))).collect()
@@ -205,6 +212,8 @@ pub struct At<'a> {
     /// The sample in each row of the batch.
     pub(super) samples: &'a [usize],
     pub(super) bag: &'a Bag,
+    pub(super) weights: &'a Weights,
+    pub(super) quality: Option<Tensor<2>>,
     /// `0.lora/blocks.0.attn.q/`
     pub(super) prefix: String,
 }
@@ -235,6 +244,28 @@ impl At<'_> {
         match self.bag.constants.get(&key) {
             Some(constant) => &constant.host,
             None => panic!("`{key}` is used as a constant but was not declared as one by the method's plan"),
+        }
+    }
+
+    /// The site's frozen `part` as the backbone has it, `[rows, cols]`, plain.
+    ///
+    /// # Panics
+    /// When the backbone has none.
+    pub fn frozen(&self, part: &str) -> Tensor<2> {
+        match self.weights.get(&format!("{}.{part}", self.site.path)) {
+            Some(tensor) => tensor.clone(),
+            None => panic!("`{}` has no frozen `{part}`, which its method asks for", self.site.path),
+        }
+    }
+
+    /// The quality of every image of the batch, `[batch, 1]`, plain: `engine::quality`.
+    ///
+    /// # Panics
+    /// When the method does not say that it `reads_quality`, and outside a forward pass.
+    pub fn quality(&self) -> Tensor<2> {
+        match &self.quality {
+            Some(quality) => quality.clone(),
+            None => panic!("`{}` asks for the images' quality, which this pass did not look at", self.prefix),
         }
     }
 
@@ -286,8 +317,12 @@ pub struct Start<'a> {
 impl Start<'_> {
     /// The site's frozen `part`, row by row; empty when the backbone has none.
     pub fn frozen(&self, part: &str) -> Vec<f32> {
-        let tensor = self.weights.get(&format!("{}.{part}", self.site.path));
-        tensor.and_then(|t| super::model::host(t.clone()).ok()).unwrap_or_default()
+        self.weight(part).and_then(|t| super::model::host(t).ok()).unwrap_or_default()
+    }
+
+    /// The same on its device, `[rows, cols]`, for first values that must have the bits which the forward pass works out.
+    pub fn weight(&self, part: &str) -> Option<Tensor<2>> {
+        self.weights.get(&format!("{}.{part}", self.site.path)).cloned()
     }
 
     pub fn key(&self, name: &str) -> String {

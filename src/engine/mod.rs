@@ -3,11 +3,13 @@
 
 pub mod bag;
 pub mod batch;
+pub mod calibrate;
 mod clock;
 pub mod devices;
 pub mod measure;
 pub mod model;
 pub mod optimise;
+pub mod quality;
 pub mod random;
 pub mod run;
 pub mod shards;
@@ -51,6 +53,11 @@ pub enum Order {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     Started(Started),
+    /// Before the first step: a method wants something measured.
+    Preparing {
+        run: String,
+        words: String,
+    },
     Step(Step),
     Evaluated(Evaluated),
     Paused {
@@ -197,6 +204,7 @@ impl Event {
             | Event::Step(Step { run, .. })
             | Event::Evaluated(Evaluated { run, .. })
             | Event::Finished(Finished { run, .. })
+            | Event::Preparing { run, .. }
             | Event::Paused { run }
             | Event::Continued { run }
             | Event::Saved { run, .. }

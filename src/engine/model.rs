@@ -52,6 +52,7 @@ impl Model {
     /// The same with the numbers of the samples that `pixels` shows, by which dropout goes.
     fn features_of(&self, samples: &[usize], bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
         let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(samples);
+        tuner.look(&pixels);
         self.backbone.forward(&mut tuner, pixels)
     }
 

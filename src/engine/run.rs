@@ -1,6 +1,7 @@
 //! One run: the training loop, straight down. Every fact leaves as an event; every file of the run's folder is written
 //! here. Called by the worker.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,7 +15,7 @@ use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
 use super::watch::{self, Watch};
-use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
+use super::{Evaluated, Event, Finished, Started, Step, batch, calibrate, devices, measure, random, shards};
 use crate::backbones;
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
@@ -66,10 +67,16 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let memory = Memory::start(before, &device);
     let mut clock = Clock::default();
     let mut stopped = false;
+    if calibrate::wanted(&model.plan) {
+        match calibrate::measure(session, &model, &data, &memory, &preparing(around))? {
+            Some(measured) => model.bag = Bag::make_with(&model.plan, &model.weights, &measured, session.seed, &device)?,
+            None => stopped = true, // what is kept then has not been trained
+        }
+    }
     let mut last = Evaluated::default();
     for epoch in 0..session.recipe.epochs {
         for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
-            if clock.wait(|| (around.ask)())?.is_break() {
+            if stopped || clock.wait(|| (around.ask)())?.is_break() {
                 stopped = true;
                 break;
             }
@@ -123,6 +130,18 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     file::write_whole(&path, &summary)?;
     // No summary of a run whose log could not say that it finished.
     (around.send)(Event::Finished(finished)).inspect_err(|_| drop(std::fs::remove_file(&path)))
+}
+
+/// Says what the run prepares, each words once, and asks whether to go on.
+fn preparing(around: &Surroundings) -> impl Fn(String) -> Result<ControlFlow<()>> {
+    let said = RefCell::new(String::new());
+    move |words| {
+        if *said.borrow() != words {
+            (around.send)(Event::Preparing { run: around.run.to_owned(), words: words.clone() })?;
+            said.replace(words);
+        }
+        (around.ask)()
+    }
 }
 
 /// What a batch gives: loss `[1]`, logits of its parts in order, gradients by key; all plain.

@@ -57,18 +57,22 @@ pub fn folded(model: &Model) -> Result<Named> {
 }
 
 fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
+    write_folder(session, &model.plan, &folded(model)?, &model.bag.data(), &model.plan.words(), folder)
+}
+
+/// Writes the matrices `frozen` and the head of `bag` as such a folder; `words` say what was folded.
+pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named, words: &str, folder: &Path) -> Result<()> {
     let notes = |format: &str| BTreeMap::from([("format".to_owned(), format.to_owned())]);
-    weights::write(&folder.join(MODEL), &folded(model)?, false, notes("petl-backbone 1"))?;
-    let bag = model.bag.data();
-    let head = bag.into_iter().filter_map(|(key, data)| Some((key.strip_prefix("head/")?.to_owned(), data))).collect();
+    weights::write(&folder.join(MODEL), frozen, false, notes("petl-backbone 1"))?;
+    let head = bag.iter().filter_map(|(key, data)| Some((key.strip_prefix("head/")?.to_owned(), data.clone()))).collect();
     weights::write(&folder.join(HEAD), &head, false, notes("petl-head 1"))?;
-    let anatomy = &model.plan.anatomy;
+    let anatomy = &plan.anatomy;
     let config = json!({
         "backbone": session.backbone.name,
         "blocks": anatomy.blocks,
-        "classes": model.plan.classes,
+        "classes": plan.classes,
         "data": session.data.name,
-        "folded": model.plan.words(),
+        "folded": words,
         "format": FORMAT,
         "heads": anatomy.heads,
         "hidden": anatomy.hidden,

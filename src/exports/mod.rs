@@ -73,11 +73,23 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
     let card = find(kind).with_context(|| format!("unknown export `{kind}`; one of: {}", names()))?;
     let (session, model) = load_run(run)?;
     (card.fits)(&model.plan).map_err(anyhow::Error::msg)?;
+    staged(into, |stage| {
+        let reference = Reference::of(&session, &model)?;
+        reference.is_what_the_run_said(run)?;
+        (card.write)(&session, &model, stage)?;
+        Ok((reference.verify(card, &session, &model, stage)?, reference.picked.len()))
+    })
+}
+
+/// Lets `write` fill a folder beside `into` and say how far what it wrote is from what it should be, on how many samples; only
+/// then moves it into place.
+///
+/// # Errors
+/// When `into` holds something already, when a folder cannot be made or moved, and what `write` finds.
+pub fn staged(into: &Path, write: impl FnOnce(&Path) -> Result<(f64, usize)>) -> Result<Done> {
     if into.exists() && std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} is not empty. Choose a new folder, so that nothing is written over", into.display());
     }
-    let reference = Reference::of(&session, &model)?;
-    reference.is_what_the_run_said(run)?;
     let above = into.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = || format!("cannot write into {}. May you write there, and is there room?", above.display());
     std::fs::create_dir_all(above).with_context(fail)?;
@@ -86,22 +98,23 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
     #[cfg(unix)]
     stage.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // what the user's umask leaves of it, as for any folder
     let stage = stage.tempdir_in(above).with_context(fail)?;
-    (card.write)(&session, &model, stage.path())?;
-    let difference = reference.verify(card, &session, &model, stage.path())?;
+    let (difference, samples) = write(stage.path())?;
     if into.exists() {
         std::fs::remove_dir(into).with_context(fail)?; // empty, as checked above
     }
     std::fs::rename(stage.path(), into).with_context(fail)?;
     let _ = stage.keep(); // it has gone from where it was made
-    Ok(Done { path: into.to_owned(), difference, samples: reference.picked.len() })
+    Ok(Done { path: into.to_owned(), difference, samples })
 }
 
-/// Reads what was written into `folder` and compares it with the model in memory: the largest difference of logits.
+/// Reads what was written into `folder` and compares it with the model in memory: the largest difference of logits, and on how
+/// many samples.
 ///
 /// # Errors
 /// When a file cannot be read, or when the difference is more than the card allows.
-pub fn verify(card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<f64> {
-    Reference::of(session, model)?.verify(card, session, model, folder)
+pub fn verify(card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<(f64, usize)> {
+    let reference = Reference::of(session, model)?;
+    Ok((reference.verify(card, session, model, folder)?, reference.picked.len()))
 }
 
 /// The samples on which models are compared, and the logits that the run's own model gives them.

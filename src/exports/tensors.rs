@@ -31,6 +31,19 @@ pub fn turned(name: &str, data: &TensorData) -> Result<TensorData> {
     Ok(TensorData::new(to, [cols, rows]))
 }
 
+/// The rows of `top` and below them those of `bottom` times `factor`.
+pub fn stacked(name: &str, top: &TensorData, bottom: &TensorData, factor: f32) -> Result<TensorData> {
+    let (&[rows, cols], &[more, as_wide]) = (top.shape().as_slice(), bottom.shape().as_slice()) else {
+        bail!("`{name}` is no matrix")
+    };
+    if cols != as_wide {
+        bail!("`{name}` has {cols} columns above and {as_wide} below");
+    }
+    let below = values(name, bottom)?;
+    let both = values(name, top)?.into_iter().chain(below.into_iter().map(|v| v * factor)).collect();
+    Ok(TensorData::new::<f32, _>(both, [rows + more, cols]))
+}
+
 /// The same values in another shape.
 pub fn shaped(name: &str, data: &TensorData, shape: &[usize]) -> Result<TensorData> {
     let from = values(name, data)?;

@@ -2,7 +2,7 @@
 //! autodiff keeps for the backward pass; `tests/memory.rs` compares them with the allocator. Pure functions over plain data.
 
 use super::Member;
-use super::anatomy::{Anatomy, Door, Role};
+use super::anatomy::{Anatomy, Door, Role, Site};
 use crate::methods::ParamSpec;
 use crate::session::{Optimizer, Recipe};
 
@@ -72,7 +72,10 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         own += placement.macs;
         kept += placement.kept;
         if placement.door == Door::Weight {
-            weights += placement.count() * anatomy.tokens;
+            // A mask needs the gradient of the whole matrix, however few of its numbers it trains, and keeps the input for it;
+            // a bias needs and keeps nothing of the kind.
+            let whole = anatomy.site(&placement.site).filter(|_| placement.kept > 0).map(Site::count);
+            weights += whole.unwrap_or(placement.count()) * anatomy.tokens;
         }
     }
     let flops_sample = 2.0 * (forward + own) as f64;
