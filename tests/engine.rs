@@ -192,8 +192,10 @@ fn a_last_step_that_goes_too_far_keeps_nothing() {
     // One step: its loss and its gradients are numbers, but the network that it leaves answers none.
     let once = ["data.settings.train=16", "recipe.epochs=1", "recipe.warm_up=0", "recipe.learning_rate=10"];
     let mut far = session("digits-lora-all", &once);
-    far.methods.push(session("pfeiffer", &[]).methods[0].clone());
     far.methods[0].settings.set("alpha", Value::Real(4096.0));
+    let mut adapter = session("pfeiffer", &[]).methods[0].clone();
+    adapter.settings.set("scale", Value::Real(16.0));
+    far.methods.extend(std::iter::repeat_n(adapter, 5)); // one after the other, each a million times as loud
     far.methods.iter_mut().for_each(|method| method.learning_rate_factor = 1e4);
     bench.train("far", &far);
     let words = bench.failed();

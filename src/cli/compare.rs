@@ -59,7 +59,19 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, 
     }
     let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict, ppt_c)).collect();
     out::say(&out::table(
-        &["run", "stack", "places", "trainable", "head", "accuracy", "PPT", "against the first", "peak", "in evaluation", "ms a step"],
+        &[
+            "run",
+            "stack",
+            "places",
+            "trainable",
+            "head",
+            "accuracy",
+            "PPT",
+            "against the first",
+            "peak",
+            "in evaluation",
+            "ms a step",
+        ],
         &rows,
         &[3, 4, 5, 6, 8, 9, 10],
     ))?;

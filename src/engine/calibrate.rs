@@ -11,8 +11,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::bag::{self, Bag, Measured};
-use super::model::{Model, host};
 use super::measure::Memory;
+use super::model::{Model, host};
 use super::run::Trainer;
 use super::tuner::Tuner;
 use super::{batch, random};

@@ -98,7 +98,8 @@ impl Method for Lora {
         }
         let place = |site: &&Site| {
             let [a, b] = if is_pissa(set) { [Init::Own; 2] } else { [kaiming(site.d_in), Init::Zeros] };
-            let pair = |a_name, b_name| [ParamSpec::new(a_name, site.d_in, r, a), ParamSpec::new(b_name, r, site.d_out, b).matrix()];
+            let pair =
+                |a_name, b_name| [ParamSpec::new(a_name, site.d_in, r, a), ParamSpec::new(b_name, r, site.d_out, b).matrix()];
             let [a, b] = pair("A", "B");
             let mut params = vec![a, b.rate(set.real("ratio"))];
             if is_pissa(set) {
