@@ -60,7 +60,7 @@ fn a_ladder_saves_less_than_half_of_what_full_fine_tuning_saves_and_predictions_
 #[test]
 fn one_cell_is_predicted_with_the_attention_that_follows_it() {
     let _alone = alone();
-    for role in ["q", "v", "o"] {
+    for role in ["q", "k", "o"] {
         let cell = format!("methods.0.place.sites=[\"blocks.5.attn.{role}\"]");
         let (measured, predicted) = activations("digits-lora", &["methods.0.place.roles=[]", &cell]);
         let ratio = predicted / measured;
