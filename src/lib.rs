@@ -14,6 +14,7 @@ pub mod engine;
 pub mod exports;
 pub mod figures;
 pub mod methods;
+pub mod operations;
 pub mod plan;
 pub mod session;
 pub mod suite;

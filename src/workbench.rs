@@ -57,7 +57,6 @@ impl Workbench {
     /// When the worker thread cannot be started.
     pub fn new(session: Session, home: PathBuf, wake: Wake) -> Result<Workbench> {
         let engine = Engine::start(wake)?;
-        engine.send(Order::ListDevices);
         let board = Board::open(&home.join("runs"));
         let unsaved = std::fs::read_to_string(file::autosave_path(None, &home))
             .ok()
@@ -199,7 +198,10 @@ impl Workbench {
     fn take_in(&mut self, event: &Event) {
         self.board.fold(event);
         match event {
-            Event::Devices { names } => self.devices.clone_from(names),
+            Event::Devices { names, fault } => {
+                self.devices.clone_from(names);
+                self.notice = fault.clone().map(|words| Notice { words, is_error: true }).or(self.notice.take());
+            }
             Event::Failed { words, .. } => self.notice = Some(Notice { words: words.clone(), is_error: true }),
             Event::Exported { path, difference, samples, .. } => {
                 let words = format!(
@@ -252,6 +254,11 @@ impl Workbench {
         self.board.runs.retain(|run| run.id != id);
         self.board.runs.push(Run::new(id, folder, Some(self.session.clone())));
         Ok(())
+    }
+
+    /// Asks the worker for the devices of this machine. Who needs no list never wakes a graphics driver.
+    pub fn list_devices(&self) {
+        self.engine.send(Order::ListDevices);
     }
 
     fn order(&self, order: Order) -> Result<()> {

@@ -212,6 +212,29 @@ fn a_damaged_run_is_found_before_anything_is_written() {
 }
 
 #[test]
+fn a_run_on_a_file_named_from_one_folder_is_read_from_every_other() {
+    let home = scratch();
+    let there = home.path().join("there");
+    std::fs::create_dir(&there).unwrap();
+    backbone(&there.join("weights.safetensors"), |_| ());
+    let run = home.path().join("run");
+    let sets = [
+        "data.settings.train=10",
+        "data.settings.test=10",
+        "recipe.epochs=1",
+        "device=cpu",
+        "backbone.settings.weights=weights.safetensors",
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_petl"));
+    command.args(["train", "digits-lora", "--out", text(&run)]).args(sets.iter().flat_map(|set| ["--set", set]));
+    says(&command.current_dir(&there).env("PETL_HOME", home.path()).output().unwrap(), 0, &[]);
+    let into = home.path().join("into");
+    says(&petl(home.path(), &["export", text(&run), "--as", "petl", text(&into)]), 0, &[]);
+    let kept = std::fs::read_to_string(into.join("adapter.toml")).unwrap();
+    assert!(kept.contains(text(&there.join("weights.safetensors"))), "{kept}");
+}
+
+#[test]
 fn faulty_inputs_of_a_prediction_are_named() {
     let home = scratch();
     let run = tiny_run(home.path());
@@ -289,6 +312,30 @@ fn a_full_disk_ends_with_words_and_nothing_half() {
     let output = limited(8, &format!("train digits-lora {sets} --out '{}'", text(&second)));
     says(&output, 1, &[text(&second), "disk"]);
     assert!(!second.join("adapter.safetensors").exists() && !second.join("summary.json").exists());
+
+    // The adapter (BitFit's is small) would fit, the log does not: first its steps, then only its last line, which carries the
+    // prediction of every test sample. That is a failure, not a run that was stopped and kept.
+    let sets = "--set data.settings.train=60 --set data.settings.test=500 --set recipe.batch_size=1 --set recipe.report_every=1 --set recipe.epochs=1 \
+                --set device=cpu --set backbone.settings.weights=random";
+    let whole = home.path().join("whole");
+    let output = limited(4096, &format!("train bitfit {sets} --out '{}'", text(&whole)));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = std::fs::read(whole.join("events.jsonl")).unwrap();
+    let size = |name: &str| std::fs::metadata(whole.join(name)).unwrap().len();
+    assert!(size("adapter.safetensors") + 40 * 1024 < log.len() as u64, "the log must be the larger one here");
+    let last = log[..log.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+    for (name, kib) in [("steps", log.len() / 2048), ("end", last / 1024 + 1)] {
+        assert!(kib * 1024 > size("adapter.safetensors") as usize && kib * 1024 < log.len());
+        let run = home.path().join(name);
+        let output = limited(kib, &format!("train bitfit {sets} --json --out '{}'", text(&run)));
+        says(&output, 1, &["events.jsonl", "disk full"]);
+        assert!(!run.join("summary.json").exists());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("\"failed\"") && !said.contains("\"finished\""), "{name}");
+        for line in std::fs::read_to_string(run.join("events.jsonl")).unwrap().lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{name}: half a line was left: {line}");
+        }
+    }
 }
 
 #[test]

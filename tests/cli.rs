@@ -13,7 +13,7 @@ const TINY: [&str; 10] = [
     "--set",
     "data.settings.train=40",
     "--set",
-    "data.settings.test=40",
+    "data.settings.test=64",
     "--set",
     "recipe.epochs=1",
     "--set",
@@ -59,7 +59,7 @@ fn refused(home: &Path, arguments: &[&str], words: &[&str]) {
 #[test]
 fn every_catalogue_is_listed_in_words_and_as_json() {
     let home = tempfile::tempdir().unwrap();
-    for kind in ["backbones", "datasets", "tasks", "methods", "exports", "presets"] {
+    for kind in ["backbones", "datasets", "tasks", "methods", "exports", "operations", "presets"] {
         let listed = json(home.path(), &["list", kind, "--json"]);
         let entries = listed.as_array().unwrap();
         assert!(!entries.is_empty(), "{kind}");
@@ -125,7 +125,7 @@ fn help_and_version_are_there() {
     let home = tempfile::tempdir().unwrap();
     let help = petl(home.path(), &["help"]);
     assert!(help.status.success());
-    for word in ["list", "plan", "train", "predict", "export", "compare", "suite", "bench", "Exit codes"] {
+    for word in ["list", "plan", "train", "predict", "export", "compare", "suite", "compose", "bench", "Exit codes"] {
         assert!(out(&help).contains(word), "help leaves out {word}");
     }
     let version = petl(home.path(), &["--version"]);
@@ -190,6 +190,17 @@ fn a_run_goes_from_training_to_a_comparison() {
     refused(home.path(), &["export", &lora, "--as", "peft", &at("peft")], &["is not empty"]);
     refused(home.path(), &["export", &probe, "--as", "peft", &at("no")], &["linear probe", "`merged`"]);
     assert_eq!(json(home.path(), &["export", &run, "--as", "merged", &at("merged"), "--json"])["samples"], 64);
+
+    // Composition: two runs of one backbone, either head.
+    let composed = json(
+        home.path(),
+        &["compose", &run, &lora, "--out", &at("sum"), "--factor", "1", "--factor", "-0.5", "--head", &lora, "--json"],
+    );
+    assert_eq!((composed["samples"].as_u64(), composed["composed"][1]["factor"].as_f64()), (Some(64), Some(-0.5)));
+    assert!(home.path().join("sum/model.safetensors").is_file() && (0.0..=1.0).contains(&composed["accuracy"].as_f64().unwrap()));
+    refused(home.path(), &["compose", &run, &lora, "--out", &at("sum")], &["is not empty"]);
+    refused(home.path(), &["compose", &run, &lora, "--out", &at("no"), "--factor", "2"], &["1 factors for 2 runs"]);
+    refused(home.path(), &["compose", &run, "--out", &at("no"), "--head", &lora], &["not among the runs"]);
 
     // Comparison: against the first, in words that claim no more than the test; seeds together.
     let compared = json(home.path(), &["compare", &run, &lora, &probe, "--json"]);

@@ -11,7 +11,7 @@ use egui_kittest::kittest::{NodeT, Queryable};
 use petl_workbench::app::App;
 use petl_workbench::engine::measure::Counting;
 use petl_workbench::session::command::{Command, Edit};
-use petl_workbench::session::{Session, Value, file, presets};
+use petl_workbench::session::{Choice, Recipe, Session, Value, file, presets};
 use petl_workbench::workbench::Workbench;
 
 #[global_allocator]
@@ -122,15 +122,38 @@ fn the_menu_opens_a_preset() {
 }
 
 #[test]
-fn train_save_reopen_export() {
+fn open_a_preset_place_lora_train_and_see_it_learn_save_reopen_export() {
     let home = home();
     let mut harness = window(home.path());
+    // The preset with its pretrained weights; fewer pictures and epochs, so that it takes seconds.
+    click(&mut harness, "File");
+    harness.get_by_label_contains("Open preset").click();
+    harness.run_steps(6);
+    click(&mut harness, "digits-probe");
+    assert!(bench(&harness).session.methods.is_empty() && bench(&harness).session.backbone == Choice::named("vit-tiny-32"));
+    let recipe = Recipe { epochs: 4, batch_size: 16, ..bench(&harness).session.recipe.clone() };
+    for edit in [
+        Edit::Device("cpu".into()),
+        Edit::Set { path: "data.settings.train".into(), value: Value::Whole(240) },
+        Edit::Set { path: "data.settings.test".into(), value: Value::Whole(100) },
+        Edit::Recipe(Box::new(recipe)),
+    ] {
+        harness.state_mut().carry_out(Command::Edit(edit));
+    }
+    harness.run_steps(2);
     click(&mut harness, "LoRA");
+    click(&mut harness, "blocks.2.attn.k empty");
+    click(&mut harness, "Row o");
+    harness.get_by_label("blocks.5.attn.o LoRA");
     click(&mut harness, "Train");
     until(&mut harness, "training", 120, |bench| bench.board.runs.first().is_some_and(|run| !run.status.is_live()));
     let run = &bench(&harness).board.runs[0];
     assert!(run.finished.is_some(), "{:?}", run.status);
     let (id, accuracy) = (run.id.clone(), run.accuracy().expect("an accuracy"));
+    let curve: Vec<f64> = run.evaluations.iter().map(|e| e.accuracy).collect();
+    assert!(curve.len() == 4 && curve[3] > curve[0] + 0.05 && curve[3] > 0.3, "the curve rises: {curve:?}");
+    let (first, last) = (&run.steps[0], &run.steps[run.steps.len() - 1]);
+    assert!(last.loss < 0.8 * first.loss, "the loss falls: {} to {}", first.loss, last.loss);
     assert!(harness.query_all_by_label(&format!("{:.1} %", 100.0 * accuracy)).count() > 0);
     click(&mut harness, &format!("Run {id}"));
     assert!(!bench(&harness).board.runs[0].shown);

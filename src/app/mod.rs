@@ -65,6 +65,7 @@ impl App {
     pub fn new(ctx: &egui::Context, workbench: Workbench) -> App {
         theme::install(ctx);
         ctx.set_theme(egui::Theme::Dark);
+        workbench.list_devices();
         App { view: View::new(&workbench), workbench }
     }
 

@@ -59,9 +59,9 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, 
     }
     let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict, ppt_c)).collect();
     out::say(&out::table(
-        &["run", "stack", "places", "trainable", "head", "accuracy", "PPT", "against the first", "peak", "ms a step"],
+        &["run", "stack", "places", "trainable", "head", "accuracy", "PPT", "against the first", "peak", "in evaluation", "ms a step"],
         &rows,
-        &[3, 4, 5, 6, 8, 9],
+        &[3, 4, 5, 6, 8, 9, 10],
     ))?;
     let seeded: Vec<_> = groups.iter().filter(|g| g.runs.len() > 1).collect();
     if !seeded.is_empty() {
@@ -197,6 +197,7 @@ fn row(run: &Run, verdict: &Verdict, ppt_c: f64) -> Vec<String> {
         score(ppt(run, ppt_c)),
         verdict.words(),
         out::bytes(run.peak_bytes()),
+        out::bytes(run.evaluation_peak_bytes()),
         format!("{:.1}", run.step_ms()),
     ]
 }
@@ -228,6 +229,7 @@ fn as_json(run: &Run, verdict: &Verdict, ppt_c: f64) -> Json {
         "accuracy": run.accuracy(),
         "ppt": ppt(run, ppt_c),
         "peak_bytes": run.peak_bytes(),
+        "evaluation_peak_bytes": run.evaluation_peak_bytes(),
         "step_ms": run.step_ms(),
         "against_first": against,
     })

@@ -7,7 +7,7 @@ use super::{Answer, out};
 use crate::engine::devices;
 use crate::session::settings::{self, Field};
 use crate::session::{file, presets};
-use crate::{backbones, datasets, exports, methods, tasks};
+use crate::{backbones, datasets, exports, methods, operations, tasks};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -16,6 +16,7 @@ pub enum Kind {
     Tasks,
     Methods,
     Exports,
+    Operations,
     Presets,
     Devices,
 }
@@ -116,6 +117,15 @@ fn entries(kind: Kind) -> Vec<Json> {
             .iter()
             .map(|c| json!({ "name": c.name, "title": c.title, "help": c.help, "tolerance": c.tolerance }))
             .collect(),
+        Kind::Operations => operations::CATALOG
+            .iter()
+            .map(|c| {
+                json!({
+                    "name": c.name, "title": c.title, "help": c.help, "formula": c.formula, "caution": c.caution,
+                    "paper": format!("{} ({})", c.paper, c.year),
+                })
+            })
+            .collect(),
         Kind::Presets => (presets::PRESETS.iter())
             .map(|p| match file::find(p.name) {
                 Ok(session) => {
@@ -128,7 +138,13 @@ fn entries(kind: Kind) -> Vec<Json> {
                 Err(error) => json!({ "name": p.name, "title": "", "fault": format!("{error:#}") }),
             })
             .collect(),
-        Kind::Devices => devices::list().iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect(),
+        Kind::Devices => {
+            let (found, fault) = devices::look();
+            if let Some(words) = fault {
+                out::note(&format!("petl: note: {words}"));
+            }
+            found.iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect()
+        }
     }
 }
 

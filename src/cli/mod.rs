@@ -90,7 +90,8 @@ enum Task {
         /// New folder for the run; left out, one under PETL_HOME/runs.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// One JSON object a line: started, step, evaluated, saved, finished, failed.
+        /// One JSON object a line: started, preparing (where a method measures before it trains), step, evaluated, saved,
+        /// finished, failed.
         #[arg(long)]
         json: bool,
     },
@@ -155,6 +156,27 @@ enum Task {
         #[arg(long, value_name = "C", default_value_t = statistics::PPT_C, value_parser = positive)]
         ppt_c: f64,
         /// One JSON object instead of Markdown.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adds what several runs changed in one backbone, and writes the sum as merged weights with the head of one of them.
+    Compose {
+        /// Folders of runs, or their names under PETL_HOME/runs; all of methods that fold. Their order makes no difference.
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// New or empty folder.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Strength of each run's change, once for each run in their order; left out, all are 1. -1 takes a change back.
+        #[arg(long = "factor", value_name = "FACTOR", allow_negative_numbers = true)]
+        factors: Vec<f64>,
+        /// The run whose head is kept; left out, the first.
+        #[arg(long, value_name = "RUN")]
+        head: Option<String>,
+        /// The run whose start the changes are added to, where the runs started from different weights.
+        #[arg(long, value_name = "RUN")]
+        base: Option<String>,
+        /// One JSON object instead of words.
         #[arg(long)]
         json: bool,
     },
@@ -230,6 +252,9 @@ fn obey(line: Line) -> Answer {
         Some(Task::Compare { runs, json, figure, kind, ppt_c }) => compare::compare(&runs, json, figure.as_deref(), &kind, ppt_c),
         Some(Task::Suite { folder, methods, data, seeds, set, ppt_c, json }) => {
             suite::suite(&folder, &Request { methods, data, seeds, set }, ppt_c, json)
+        }
+        Some(Task::Compose { runs, out, factors, head, base, json }) => {
+            runs::compose(&runs, &out, &factors, head.as_deref(), base.as_deref(), json)
         }
         Some(Task::Bench { session, steps, warm_up, json }) => {
             train::bench(&session.session()?, steps.into(), warm_up.into(), json)

@@ -116,6 +116,7 @@ impl Show {
         }
         match event {
             Event::Started(started) => self.started(started),
+            Event::Preparing { words, .. } if self.line => out::progress(words),
             Event::Step(step) if self.line => out::progress(&step_words(step)),
             Event::Evaluated(e) => {
                 let words =
@@ -151,9 +152,10 @@ impl Show {
         let how = if f.stopped { "Stopped and kept" } else { "Finished" };
         let (accuracy, seconds, ms) = (f.accuracy * 100.0, f.seconds, f.step_ms);
         out::say(&format!(
-            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, peak {})",
+            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step; peak {}, in evaluation {})",
             f.steps,
-            out::bytes(f.peak_bytes)
+            out::bytes(f.peak_bytes),
+            out::bytes(f.evaluation_peak_bytes)
         ))?;
         for (domain, accuracy) in &f.domains {
             out::say(&format!("  {domain}: {:.1} %", accuracy * 100.0))?;
@@ -191,7 +193,7 @@ pub fn bench(session: &Session, steps: usize, warm_up: usize, json: bool) -> Ans
     let scratch = tempfile::tempdir().context("cannot make a scratch folder. Is there room in the temporary folder?")?;
     let mut bench = Workbench::new(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
     bench.start_run("bench", &scratch.path().join("bench"))?;
-    let (mut device, mut times, mut seen, mut activations) = (String::new(), Vec::new(), 0, 0);
+    let (mut device, mut times, mut rates, mut seen, mut activations) = (String::new(), Vec::new(), Vec::new(), 0, 0);
     let peak = loop {
         match bench.wait() {
             None => return Err(Fault::Failed(anyhow!("the worker ended without a word"))),
@@ -200,6 +202,7 @@ pub fn bench(session: &Session, steps: usize, warm_up: usize, json: bool) -> Ans
                 seen += 1;
                 if seen > warm_up && times.len() < steps {
                     times.push(step.step_ms);
+                    rates.push(step.samples_per_second);
                     activations = activations.max(step.activation_bytes);
                 }
                 if seen == warm_up + steps {
@@ -211,10 +214,12 @@ pub fn bench(session: &Session, steps: usize, warm_up: usize, json: bool) -> Ans
             Some(_) => {}
         }
     };
-    times.sort_by(f64::total_cmp);
-    let quantile = |q: f64| times.get(((times.len().max(1) - 1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN);
-    let (median, low, high) = (quantile(0.5), quantile(0.1), quantile(0.9));
-    let rate = session.recipe.batch_size as f64 / median * 1e3;
+    let quantile = |of: &mut [f64], q: f64| {
+        of.sort_by(f64::total_cmp);
+        of.get(((of.len().max(1) - 1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN)
+    };
+    let [low, median, high] = [0.1, 0.5, 0.9].map(|q| quantile(&mut times, q));
+    let rate = quantile(&mut rates, 0.5); // of the samples that each step really took
     if json {
         return out::json(&json!({
             "title": session.title,

@@ -1,6 +1,8 @@
 //! Devices that training can run on: the CPU, and every GPU that the graphics driver names. A software Vulkan driver is
 //! listed but never chosen by itself. Called by the worker.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use anyhow::{Result, bail};
 use burn::tensor::{Device, DeviceKind};
 
@@ -11,6 +13,21 @@ struct Adapter {
     name: String,
     kind: DeviceKind,
     software: bool,
+}
+
+/// The adapters that `ask` finds. A graphics driver is other people's code: one that breaks costs the GPUs and gives words,
+/// not the program.
+fn guarded(ask: impl FnOnce() -> Vec<Adapter>) -> (Vec<Adapter>, Option<String>) {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(found) => (found, None),
+        Err(panic) => {
+            let cause = super::cause(panic.as_ref());
+            let words = format!(
+                "the graphics driver broke when it was asked for its devices ({cause}), so there is the CPU alone. Mend or remove the driver, then start again"
+            );
+            (vec![], Some(words))
+        }
+    }
 }
 
 fn adapters() -> Vec<Adapter> {
@@ -45,33 +62,64 @@ fn adapters() -> Vec<Adapter> {
     found
 }
 
+/// Every device, the CPU first; and what is wrong with the graphics driver, if something is.
+pub fn look() -> (Vec<Listed>, Option<String>) {
+    let (found, fault) = guarded(adapters);
+    (listed(&found), fault)
+}
+
 /// Every device, the CPU first.
 pub fn list() -> Vec<Listed> {
-    let mut list =
-        vec![Listed { id: "cpu".into(), name: format!("CPU, {} threads", rayon::current_num_threads()), software: false }];
-    for (n, adapter) in adapters().into_iter().enumerate() {
-        list.push(Listed { id: format!("gpu {n}"), name: adapter.name, software: adapter.software });
-    }
-    list
+    look().0
+}
+
+fn listed(found: &[Adapter]) -> Vec<Listed> {
+    let cpu = Listed { id: "cpu".into(), name: format!("CPU, {} threads", rayon::current_num_threads()), software: false };
+    let gpu = |(n, a): (usize, &Adapter)| Listed { id: format!("gpu {n}"), name: a.name.clone(), software: a.software };
+    std::iter::once(cpu).chain(found.iter().enumerate().map(gpu)).collect()
 }
 
 /// The device that `id` names, with the words to show for it. `auto` is the first real GPU, else the CPU.
 pub fn open(id: &str) -> Result<(Device, String)> {
-    let cpu = || (Device::flex(), "CPU".to_owned());
-    if id == "cpu" {
-        return Ok(cpu());
-    }
-    let found = adapters();
+    // No driver is asked for the CPU.
+    if id == "cpu" { Ok(cpu()) } else { choose(id, guarded(adapters)) }
+}
+
+fn cpu() -> (Device, String) {
+    (Device::flex(), "CPU".to_owned())
+}
+
+fn choose(id: &str, (found, fault): (Vec<Adapter>, Option<String>)) -> Result<(Device, String)> {
+    let names: Vec<_> = listed(&found).into_iter().map(|d| format!("`{}` ({})", d.id, d.name)).collect();
     if id == "auto" {
         let real = found.into_iter().find(|a| !a.software);
         return Ok(real.map_or_else(cpu, |a| (Device::wgpu(a.kind), a.name)));
     }
     let number = id.strip_prefix("gpu ").and_then(|n| n.trim().parse::<usize>().ok());
-    let names: Vec<_> = list().into_iter().map(|d| format!("`{}` ({})", d.id, d.name)).collect();
     match found.into_iter().enumerate().find(|(n, a)| Some(*n) == number || a.name == id) {
         Some((_, adapter)) => Ok((Device::wgpu(adapter.kind), adapter.name)),
         None => {
-            bail!("device `{id}` is not on this machine; it has {}. Set `device` to one of these or to `auto`", names.join(", "))
+            let why = fault.map_or(String::new(), |words| format!("; {words}"));
+            bail!(
+                "device `{id}` is not on this machine; it has {}{why}. Set `device` to one of these or to `auto`",
+                names.join(", ")
+            )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_breaks_leaves_the_cpu_and_words() {
+        let broken = || guarded(|| panic!("vkEnumerate"));
+        let (found, fault) = broken();
+        assert_eq!(listed(&found).len(), 1);
+        assert!(fault.is_some_and(|words| words.contains("vkEnumerate") && words.contains("CPU alone")));
+        assert_eq!(choose("auto", broken()).expect("the CPU").1, "CPU");
+        let words = choose("gpu 0", broken()).expect_err("no GPU").to_string();
+        assert!(words.contains("`cpu`") && words.contains("vkEnumerate") && words.contains("`auto`"), "{words}");
     }
 }

@@ -167,7 +167,8 @@ fn curves_csv(runs: &[&Run]) -> String {
 }
 
 fn entries_csv(entries: &[Entry]) -> String {
-    let mut csv = "title,stack,run,seed,accuracy,mean,sd,n,trainable,head,on_front,peak_bytes,step_ms\n".to_owned();
+    let mut csv =
+        "title,stack,run,seed,accuracy,mean,sd,n,trainable,head,on_front,peak_bytes,evaluation_peak_bytes,step_ms\n".to_owned();
     for entry in entries {
         let group = &entry.group;
         let sd = group.deviation.map_or(String::new(), |sd| sd.to_string());
@@ -176,7 +177,7 @@ fn entries_csv(entries: &[Entry]) -> String {
             let (trainable, head) = run.started.as_ref().map_or((0, 0), |s| (s.trainable, s.head));
             let accuracy = run.accuracy().map_or(String::new(), |a| a.to_string());
             csv += &format!(
-                "{},{},{},{seed},{accuracy},{},{sd},{},{trainable},{head},{},{},{}\n",
+                "{},{},{},{seed},{accuracy},{},{sd},{},{trainable},{head},{},{},{},{}\n",
                 cell(&entry.label),
                 cell(&run.stack()),
                 cell(&run.id),
@@ -184,6 +185,7 @@ fn entries_csv(entries: &[Entry]) -> String {
                 group.runs.len(),
                 entry.on_front,
                 run.peak_bytes(),
+                run.evaluation_peak_bytes(),
                 run.step_ms()
             );
         }

@@ -43,6 +43,11 @@ impl Member {
     pub fn stands_anywhere(&self, site: &str) -> bool {
         self.placements.iter().any(|p| p.site == site)
     }
+
+    /// Takes off again at this site what it put there or before.
+    pub fn tidies(&self, site: &str) -> bool {
+        self.placements.iter().any(|p| p.tidies && p.site == site)
+    }
 }
 
 /// What a session implies.

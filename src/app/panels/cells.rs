@@ -37,8 +37,9 @@ impl Heat {
             return None;
         }
         let step = run.steps.iter().rev().find(|step| !step.gradients.is_empty())?;
-        let largest = step.gradients.iter().filter(|(site, _)| *site != "head").map(|(_, v)| *v).fold(0.0, f64::max);
-        (largest > 0.0).then(|| Heat { step: step.step, norms: step.gradients.clone(), largest })
+        let norms = step.gradients_by_site();
+        let largest = norms.values().copied().fold(0.0, f64::max);
+        (largest > 0.0).then_some(Heat { step: step.step, norms, largest })
     }
 
     fn part(&self, site: &str) -> f32 {

@@ -100,7 +100,7 @@ fn measured(ui: &mut Ui, run: &Run) {
         ui,
         "Measured peak",
         words::bytes(peak),
-        "The most that the run held at once, beyond what the program held before it.",
+        "The most that a training step held at once, beyond what the program held before the run. Evaluations are not in it.",
     );
     if let Some(started) = run.started.as_ref().filter(|s| s.predicted_bytes > 0) {
         let error = 100.0 * (peak as f64 / started.predicted_bytes as f64 - 1.0);

@@ -31,7 +31,10 @@ pub fn show(ui: &mut Ui, workbench: &Workbench) {
 fn live(run: &Run) -> String {
     let all = run.started.as_ref().map_or(0, |s| s.steps);
     let Some(step) = run.steps.last() else {
-        return format!("{}: preparing", run.id);
+        return match run.preparing.as_str() {
+            "" => format!("{}: preparing", run.id),
+            words => format!("{}: {words}", run.id),
+        };
     };
     let state = if run.status == Status::Paused { "paused at step" } else { "step" };
     let speed = format!("{:.0} samples a second", step.samples_per_second);
