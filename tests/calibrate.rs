@@ -10,8 +10,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use common::{CLASSES, numbers, placed, session, toy};
 use petl_workbench::datasets::{Loaded, Samples};
 use petl_workbench::engine::bag::{Bag, Measured};
+use petl_workbench::engine::measure::Memory;
 use petl_workbench::engine::model::{Model, host};
-use petl_workbench::engine::run::{self, Memory, Surroundings};
+use petl_workbench::engine::run::{self, Surroundings};
 use petl_workbench::engine::{Event, Finished, batch, calibrate};
 use petl_workbench::exports;
 use petl_workbench::methods::{Card, full, gps, ltsft, sct};
@@ -37,7 +38,7 @@ fn of(card: &Card, settings: &[(&str, Value)]) -> Session {
 
 fn measure(session: &Session, model: &Model) -> Measured {
     let memory = Memory::start(0, &model.device);
-    let go_on = |_| ControlFlow::Continue(());
+    let go_on = |_| Ok(ControlFlow::Continue(()));
     calibrate::measure(session, model, &pictures(), &memory, &go_on).expect("measured").expect("not stopped")
 }
 
@@ -186,7 +187,7 @@ fn a_measurement_stops_when_it_is_told_to() {
         let tell = |words: String| {
             assert!(words.contains(card.title), "{words}");
             *said.borrow_mut() += 1;
-            if *said.borrow() == batches { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            Ok(if *said.borrow() == batches { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
         let memory = Memory::start(0, &Device::flex());
         let found = calibrate::measure(&session, &model, &pictures(), &memory, &tell).expect("no fault");
@@ -204,10 +205,13 @@ fn tiny(preset: &str, more: &[&str]) -> Session {
     file::set(&file::find(preset).expect("a preset"), &set).expect("set")
 }
 
-fn train(session: &Session, ask: &dyn Fn() -> ControlFlow<()>) -> (tempfile::TempDir, Vec<Event>) {
+fn train(session: &Session, ask: &dyn Fn() -> anyhow::Result<ControlFlow<()>>) -> (tempfile::TempDir, Vec<Event>) {
     let scratch = tempfile::tempdir().expect("a folder");
     let events = RefCell::new(vec![]);
-    let send = |event| events.borrow_mut().push(event);
+    let send = |event| {
+        events.borrow_mut().push(event);
+        Ok(())
+    };
     run::train(session, &Surroundings { run: "test", folder: scratch.path(), send: &send, ask }).expect("trained");
     (scratch, events.into_inner())
 }
@@ -220,7 +224,7 @@ fn a_run_says_what_it_prepares_and_an_adapter_brings_its_choice_along() {
         ("sct", "0.sct/blocks.2.mid/index", &[]),
     ] {
         let session = tiny(preset, more);
-        let (folder, events) = train(&session, &|| ControlFlow::Continue(()));
+        let (folder, events) = train(&session, &|| Ok(ControlFlow::Continue(())));
         let at = |wanted: fn(&Event) -> bool| events.iter().position(wanted).expect("the event");
         let prepared = at(|e| matches!(e, Event::Preparing { words, .. } if words.contains(" for ")));
         assert!(at(|e| matches!(e, Event::Started(_))) < prepared && prepared < at(|e| matches!(e, Event::Step(_))), "{preset}");
@@ -236,7 +240,7 @@ fn a_run_says_what_it_prepares_and_an_adapter_brings_its_choice_along() {
 
 #[test]
 fn a_run_that_is_stopped_while_it_measures_keeps_an_untrained_adapter() {
-    let (folder, events) = train(&tiny("lt-sft", &[]), &|| ControlFlow::Break(()));
+    let (folder, events) = train(&tiny("lt-sft", &[]), &|| Ok(ControlFlow::Break(())));
     let Some(Event::Finished(Finished { stopped, steps, .. })) = events.last() else { panic!("{:?}", events.last()) };
     assert!(*stopped && *steps == 0);
     assert!(!events.iter().any(|e| matches!(e, Event::Step(_))));

@@ -20,7 +20,7 @@ fn trained(at: &Path, name: &str, preset: &str, more: &[&str]) -> PathBuf {
     set.extend(more.iter().map(|s| (*s).to_owned()));
     let session = file::set(&file::find(preset).unwrap(), &set).unwrap();
     let folder = at.join(name);
-    let around = Surroundings { run: name, folder: &folder, send: &|_| {}, ask: &|| ControlFlow::Continue(()) };
+    let around = Surroundings { run: name, folder: &folder, send: &|_| Ok(()), ask: &|| Ok(ControlFlow::Continue(())) };
     run::train(&session, &around).unwrap();
     folder
 }

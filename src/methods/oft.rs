@@ -85,7 +85,7 @@ impl Method for Oft {
         let b = set.whole("block_size");
         let place = |site: &&Site| {
             let d = site.d_in;
-            if d % b != 0 {
+            if !d.is_multiple_of(b) {
                 let fits = cayley::fitting(d, 1);
                 return Err(format!(
                     "the {d} inputs of `{}` are no multiple of block size {b}; block sizes that fit: {fits}",

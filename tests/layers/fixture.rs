@@ -152,7 +152,7 @@ impl Case<'_> {
             _ => vec![Part { name: "weight", rows, cols: d_out }, Part { name: "bias", rows: 1, cols: d_out }],
         };
         let site = Site { path: SITE.into(), role: self.role, block: Some(0), place: "layer", d_in, d_out, parts };
-        let tokens = file["x"].shape().as_slice()[1];
+        let tokens = file.get("x").map_or(1, |x| x.shape().as_slice()[1]);
         let anatomy = Anatomy { sites: vec![site], blocks: 1, width: d_in, heads: 1, hidden: d_out, tokens, image: 8, patch: 4 };
         let settings = Settings(self.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
         plan(anatomy, vec![placed(self.method, Place::sites(&[SITE]), settings)])

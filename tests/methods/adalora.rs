@@ -48,7 +48,7 @@ fn after_training_exactly_the_target_is_alive() {
     let set = ["recipe.epochs=8", "device=cpu", "data.settings.train=40", "data.settings.test=40", "methods.0.settings.rank=3"];
     let mut session = file::set(&file::find("adalora").expect("the preset"), &set.map(str::to_owned)).expect("set");
     session.methods[0].settings.set("every", Value::Whole(2));
-    let around = Surroundings { run: "test", folder: scratch.path(), send: &|_| {}, ask: &|| ControlFlow::Continue(()) };
+    let around = Surroundings { run: "test", folder: scratch.path(), send: &|_| Ok(()), ask: &|| Ok(ControlFlow::Continue(())) };
     run::train(&session, &around).expect("trained");
     let (_, model) = exports::load_run(scratch.path()).expect("loaded");
     let live = live(&model);
