@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::engine::{Evaluated, Event, Finished, Started, Step};
+use crate::engine::{Evaluated, Event, Finished, Started, Step, claim};
 use crate::session::{Session, file};
 
 /// How a run stands.
@@ -20,6 +20,8 @@ pub enum Status {
     Failed(String),
     /// The program ended while it trained.
     Cut,
+    /// Another program trains it now.
+    Elsewhere,
 }
 
 impl Status {
@@ -31,9 +33,11 @@ impl Status {
             Status::Stopped => "stopped, kept",
             Status::Failed(_) => "failed",
             Status::Cut => "cut off",
+            Status::Elsewhere => "training elsewhere",
         }
     }
 
+    /// This program trains it, or holds it paused.
     pub fn is_live(&self) -> bool {
         matches!(self, Status::Training | Status::Paused)
     }
@@ -92,7 +96,7 @@ impl Run {
             }
         }
         if run.status.is_live() {
-            run.status = Status::Cut;
+            run.status = if claim::is_taken(folder) { Status::Elsewhere } else { Status::Cut };
         }
         Ok(run)
     }
@@ -109,8 +113,8 @@ impl Run {
                 self.status = if finished.stopped { Status::Stopped } else { Status::Finished };
                 self.finished = Some(finished.clone());
             }
-            // An export that failed does not undo a finished run.
-            Event::Failed { words, .. } if self.finished.is_none() => self.status = Status::Failed(words.clone()),
+            // An export that failed says nothing of a run that has ended, however it ended.
+            Event::Failed { words, .. } if self.status.is_live() => self.status = Status::Failed(words.clone()),
             Event::Failed { .. } | Event::Saved { .. } | Event::Exported { .. } | Event::Devices { .. } => {}
         }
     }
@@ -147,10 +151,25 @@ pub struct Board {
 impl Board {
     /// Reads every run in the folder `runs`; what is no run is passed over.
     pub fn open(runs: &Path) -> Board {
-        let mut folders: Vec<PathBuf> =
+        let folders: Vec<PathBuf> =
             std::fs::read_dir(runs).map(|list| list.filter_map(|e| Some(e.ok()?.path())).collect()).unwrap_or_default();
+        // A run writes its session when it begins, and never again.
+        let begun = |folder: &PathBuf| std::fs::metadata(folder.join("session.petl.toml")).and_then(|file| file.modified()).ok();
+        let mut folders: Vec<_> = folders.into_iter().map(|folder| (begun(&folder), folder)).collect();
         folders.sort();
-        Board { runs: folders.iter().filter_map(|folder| Run::open(folder).ok()).collect() }
+        Board { runs: folders.iter().filter_map(|(_, folder)| Run::open(folder).ok()).collect() }
+    }
+
+    /// Reads again what other programs train, as it stands now. True when there is such a run.
+    pub fn look_elsewhere(&mut self) -> bool {
+        let mut any = false;
+        for run in self.runs.iter_mut().filter(|run| run.status == Status::Elsewhere) {
+            if let Ok(now) = Run::open(&run.folder) {
+                *run = Run { shown: run.shown, ..now };
+            }
+            any = true;
+        }
+        any
     }
 
     pub fn run(&self, id: &str) -> Option<&Run> {
@@ -175,5 +194,55 @@ impl Board {
 
     pub fn shown(&self) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(|run| run.shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run's folder as a training that has not ended leaves it.
+    fn begun(runs: &Path, id: &str) -> PathBuf {
+        let folder = runs.join(id);
+        std::fs::create_dir_all(&folder).unwrap();
+        file::save(&file::find("digits-lora").unwrap(), &folder.join("session.petl.toml")).unwrap();
+        let event = Event::Evaluated(Evaluated { run: id.into(), accuracy: 0.5, ..Evaluated::default() });
+        std::fs::write(folder.join("events.jsonl"), serde_json::to_string(&event).unwrap() + "\n").unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_run_that_another_program_trains_is_not_taken_for_cut_off() {
+        let runs = tempfile::tempdir().unwrap();
+        let folder = begun(runs.path(), "theirs");
+        assert_eq!(Run::open(&folder).unwrap().status, Status::Cut);
+        let claim = claim::take(&folder).unwrap();
+        assert!(claim::take(&folder).is_err_and(|e| e.to_string().contains("another program")));
+        let mut board = Board::open(runs.path());
+        assert_eq!(board.runs[0].status, Status::Elsewhere);
+        assert!(board.live().is_none(), "another program's run keeps this one from training");
+        drop(claim);
+        assert!(board.look_elsewhere());
+        assert_eq!(board.runs[0].status, Status::Cut);
+        assert!(!folder.join(claim::LOCK).exists());
+    }
+
+    #[test]
+    fn the_oldest_run_comes_first_whatever_its_name() {
+        let runs = tempfile::tempdir().unwrap();
+        for (id, age) in [("b", 300), ("a", 100), ("c", 200)] {
+            let file = std::fs::File::open(begun(runs.path(), id).join("session.petl.toml")).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+        }
+        let ids: Vec<_> = Board::open(runs.path()).runs.into_iter().map(|run| run.id).collect();
+        assert_eq!(ids, ["b", "c", "a"]);
+    }
+
+    #[test]
+    fn an_export_that_failed_says_nothing_of_a_run_that_was_cut_off() {
+        let runs = tempfile::tempdir().unwrap();
+        let mut run = Run::open(&begun(runs.path(), "cut")).unwrap();
+        run.fold(&Event::Failed { run: "cut".into(), words: "it holds no adapter.toml".into() });
+        assert_eq!(run.status, Status::Cut);
     }
 }

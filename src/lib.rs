@@ -11,6 +11,7 @@ pub mod cli;
 pub mod compare;
 pub mod datasets;
 pub mod engine;
+mod errands;
 pub mod exports;
 pub mod figures;
 pub mod methods;

@@ -1,18 +1,21 @@
 //! The workbench: the only place where session, history, board and engine meet. `carry_out` obeys commands, `poll` takes in
 //! events. The window, the command line and the tests drive it alike.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::board::{Board, Run};
-use crate::engine::{Device, Engine, Event, Order, Wake};
-use crate::figures;
+use crate::engine::{Device, Engine, Event, Order, Wake, claim};
+use crate::errands::{Done, Errand, Errands};
 use crate::plan::Plan;
 use crate::session::command::{Command, Edit};
 use crate::session::history::History;
-use crate::session::{Session, edit, file};
+use crate::session::side::{self, Left};
+use crate::session::{Session, edit, file, presets};
 
 /// Words for the person, shown until dismissed or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +34,23 @@ pub struct Workbench {
     pub notice: Option<Notice>,
     /// The file the session lives in.
     pub path: Option<PathBuf>,
-    /// Edits since the last save.
+    /// The session is not what its file holds.
     pub dirty: bool,
-    /// An autosaved session from a program that ended without saving; waits for an answer.
-    pub unsaved: Option<Session>,
+    /// Edits that a program left when it ended without saving; they wait for an answer.
+    pub unsaved: Option<Left>,
     home: PathBuf,
     engine: Engine,
+    errands: Errands,
+    /// More of them, to be asked for one after the other.
+    questions: Vec<Left>,
+    /// The last autosave that failed, so that it is said once and not every two seconds.
+    fault: Option<String>,
+    /// What each file that was opened or saved holds; without a file, the sessions as they were opened.
+    saved: Vec<(Option<PathBuf>, Session)>,
     autosaved: Instant,
     stale: bool,
+    /// When runs of other programs were last looked at.
+    looked: Instant,
 }
 
 /// Where runs, autosaves and settings live: `$PETL_HOME`, else the user's data folder.
@@ -49,33 +61,59 @@ pub fn home() -> PathBuf {
 
 /// Seconds between two autosaves.
 const AUTOSAVE_SECONDS: u64 = 2;
+/// Seconds between two looks at what other programs train.
+const LOOK_SECONDS: u64 = 2;
 
 impl Workbench {
-    /// A workbench with `session`, keeping its runs under `home`.
+    /// The workbench of a window, with a session that has no file yet; its runs are kept under `home`.
     ///
     /// # Errors
-    /// When the worker thread cannot be started.
+    /// When a thread cannot be started.
     pub fn new(session: Session, home: PathBuf, wake: Wake) -> Result<Workbench> {
-        let engine = Engine::start(wake)?;
-        engine.send(Order::ListDevices);
-        let board = Board::open(&home.join("runs"));
-        let unsaved = std::fs::read_to_string(file::autosave_path(None, &home))
-            .ok()
-            .and_then(|text| file::parse(&text, "the autosaved session").ok());
+        Workbench::with_file(session, None, home, wake)
+    }
+
+    /// As `new`, with a session that was read from the file `path`.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn with_file(session: Session, path: Option<PathBuf>, home: PathBuf, wake: Wake) -> Result<Workbench> {
+        let mut bench = Workbench::headless(session, home, wake)?;
+        bench.saved = vec![(path.clone(), bench.session.clone())];
+        bench.path = path;
+        bench.board = Board::open(&bench.home.join("runs"));
+        bench.engine.send(Order::ListDevices);
+        bench.look_for_unsaved();
+        Ok(bench)
+    }
+
+    /// A workbench that trains one session and asks nothing: for the command line. It reads no other runs, and asks no graphics
+    /// driver for devices that the session does not name.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn headless(session: Session, home: PathBuf, wake: Wake) -> Result<Workbench> {
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(wake);
+        let also = wake.clone();
         Ok(Workbench {
             plan: Plan::of(&session),
+            saved: vec![(None, session.clone())],
             session,
             history: History::default(),
-            board,
+            board: Board::default(),
             devices: vec![],
             notice: None,
             path: None,
             dirty: false,
-            unsaved,
+            unsaved: None,
+            engine: Engine::start(Box::new(move || wake()))?,
+            errands: Errands::start(&home, move || also())?,
             home,
-            engine,
+            questions: vec![],
+            fault: None,
             autosaved: Instant::now(),
             stale: false,
+            looked: Instant::now(),
         })
     }
 
@@ -99,28 +137,27 @@ impl Workbench {
         match command {
             Command::Edit(edit) => self.edit(&edit)?,
             Command::Undo => {
-                self.history.undo(&mut self.session);
-                self.changed();
+                if self.history.undo(&mut self.session, &mut self.path).is_some() {
+                    self.changed();
+                }
             }
             Command::Redo => {
-                self.history.redo(&mut self.session);
-                self.changed();
+                if self.history.redo(&mut self.session, &mut self.path).is_some() {
+                    self.changed();
+                }
             }
             Command::OpenPreset(name) => {
-                let session = file::find(&name)?;
-                self.edit(&Edit::Replace(Box::new(session)))?;
-                self.path = None;
+                let preset = presets::find(&name).with_context(|| format!("there is no preset `{name}`"))?;
+                let session = file::parse(preset.text, &format!("preset {name}"))?;
+                self.go_over(format!("Open {name}"), session.clone(), None);
+                self.is_saved(None, session);
             }
             Command::Open(path) => {
                 let session = file::open(&path)?;
-                self.history = History::default();
-                self.session = session;
-                self.changed();
-                self.dirty = false;
-                let side = file::autosave_path(Some(&path), &self.home);
-                let left = std::fs::read_to_string(side).ok().and_then(|text| file::parse(&text, "the autosaved session").ok());
-                self.unsaved = left.filter(|left| *left != self.session);
-                self.path = Some(path);
+                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                self.go_over(format!("Open {name}"), session.clone(), Some(path.clone()));
+                self.is_saved(Some(path), session);
+                self.look_for_unsaved();
             }
             Command::Save => {
                 let path = self.path.clone().context("this session has no file yet. Use Save as")?;
@@ -128,13 +165,18 @@ impl Workbench {
             }
             Command::SaveAs(path) => self.save(&path)?,
             Command::RestoreAutosave => {
-                if let Some(session) = self.unsaved.take() {
-                    self.edit(&Edit::Replace(Box::new(session)))?;
+                if let Some(left) = self.unsaved.take() {
+                    self.go_over("Restore".into(), left.session.clone(), left.path.clone());
+                    self.autosave(); // before the old side file goes
+                    self.errands.give(Errand::Remove(Box::new(left)));
+                    self.next_question();
                 }
             }
             Command::DiscardAutosave => {
-                self.unsaved = None;
-                self.forget_autosave();
+                if let Some(left) = self.unsaved.take() {
+                    self.errands.give(Errand::Remove(Box::new(left)));
+                    self.next_question();
+                }
             }
             Command::Train => self.train()?,
             Command::Pause => self.order(Order::Pause)?,
@@ -154,9 +196,13 @@ impl Workbench {
             Command::DeleteRun(id) => {
                 let run = self.board.run(&id).with_context(|| format!("there is no run `{id}`"))?;
                 anyhow::ensure!(!run.status.is_live(), "it is training. Stop it first");
+                let ended = run.finished.is_some();
+                anyhow::ensure!(ended || !claim::is_taken(&run.folder), "another program is training it. Stop it there first");
                 let folder = run.folder.clone();
-                std::fs::remove_dir_all(&folder)
-                    .with_context(|| format!("cannot remove {}. May you write there?", folder.display()))?;
+                match std::fs::remove_dir_all(&folder) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {} // gone already, by somebody else's hand
+                    done => done.with_context(|| format!("cannot remove {}. May you write there?", folder.display()))?,
+                }
                 self.board.runs.retain(|run| run.id != id);
             }
             Command::Export { run, kind, folder } => {
@@ -164,10 +210,9 @@ impl Workbench {
                 self.order(Order::Export { run, folder: from, kind, into: folder })?;
             }
             Command::Figure { kind, path } => {
-                let runs: Vec<&Run> = self.board.shown().collect();
-                let written = figures::write(&kind, &runs, &path)?;
-                let names: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
-                self.notice = Some(Notice { words: format!("Wrote {}", names.join(", ")), is_error: false });
+                let runs = self.board.shown().cloned().collect();
+                let given = self.errands.give(Errand::Figure { kind, runs, path });
+                anyhow::ensure!(given, "the disk is busy. Wait a moment and try again");
             }
             Command::DismissNotice => self.notice = None,
         }
@@ -183,8 +228,16 @@ impl Workbench {
             self.take_in(&event);
             any = true;
         }
+        while let Some(done) = self.errands.poll() {
+            self.done(done);
+            any = true;
+        }
         if self.stale && self.autosaved.elapsed().as_secs() >= AUTOSAVE_SECONDS {
             self.autosave();
+        }
+        if self.looked.elapsed().as_secs() >= LOOK_SECONDS {
+            self.looked = Instant::now();
+            any |= self.board.look_elsewhere();
         }
         any
     }
@@ -199,7 +252,12 @@ impl Workbench {
     fn take_in(&mut self, event: &Event) {
         self.board.fold(event);
         match event {
-            Event::Devices { names } => self.devices.clone_from(names),
+            Event::Devices { names, fault } => {
+                self.devices.clone_from(names);
+                if let Some(words) = fault {
+                    self.notice = Some(Notice { words: words.clone(), is_error: true });
+                }
+            }
             Event::Failed { words, .. } => self.notice = Some(Notice { words: words.clone(), is_error: true }),
             Event::Exported { path, difference, samples, .. } => {
                 let words = format!(
@@ -212,6 +270,53 @@ impl Workbench {
         }
     }
 
+    /// Takes in how an errand ended.
+    fn done(&mut self, done: Done) {
+        let notice = match done {
+            Done::Kept(Ok(())) => {
+                self.fault = None;
+                return;
+            }
+            Done::Kept(Err(error)) => {
+                self.stale = true; // tried again
+                let words = format!("Autosave: {error:#}");
+                if self.fault.replace(words.clone()).as_ref() == Some(&words) {
+                    return;
+                }
+                Notice { words, is_error: true }
+            }
+            Done::Drawn(Ok(written)) => {
+                let names: Vec<_> = written.iter().map(|p| p.display().to_string()).collect();
+                Notice { words: format!("Wrote {}", names.join(", ")), is_error: false }
+            }
+            Done::Drawn(Err(error)) => Notice { words: format!("Save figure: {error:#}"), is_error: true },
+        };
+        self.notice = Some(notice);
+    }
+
+    /// Looks whether a program that ended left unsaved edits of this session, or of any where this one has no file.
+    fn look_for_unsaved(&mut self) {
+        let found = side::left(&self.home, self.path.as_deref());
+        if !found.unreadable.is_empty() {
+            self.notice = Some(Notice { words: found.unreadable.join(". "), is_error: true });
+        }
+        for left in found.left {
+            // A crash just after a save leaves what the file holds too.
+            let same = left.session.same_as(&self.session) && left.path.is_some() == self.path.is_some();
+            match same && !self.dirty {
+                true => drop(self.errands.give(Errand::Remove(Box::new(left)))),
+                false => self.questions.push(left),
+            }
+        }
+        if self.unsaved.is_none() {
+            self.next_question();
+        }
+    }
+
+    fn next_question(&mut self) {
+        self.unsaved = (!self.questions.is_empty()).then(|| self.questions.remove(0));
+    }
+
     fn edit(&mut self, edit: &Edit) -> Result<()> {
         let next = edit::apply(&self.session, &self.plan.anatomy, edit).map_err(anyhow::Error::msg)?;
         if next != self.session {
@@ -222,9 +327,28 @@ impl Workbench {
         Ok(())
     }
 
+    /// Goes over to another session, in another file or none. Undo comes back to this one, its file and its unsaved edits.
+    fn go_over(&mut self, label: String, session: Session, path: Option<PathBuf>) {
+        if self.dirty {
+            self.autosave();
+            let words = format!("The edits of \"{}\" were not saved. Undo brings them back", self.session.title);
+            self.notice = Some(Notice { words, is_error: false });
+        }
+        self.history.keep_with_file(label, &self.session, self.path.clone());
+        (self.session, self.path) = (session, path);
+        self.changed();
+    }
+
+    /// What a file holds now; a session without a file is as good as saved where it is a preset, as it was opened.
+    fn is_saved(&mut self, path: Option<PathBuf>, session: Session) {
+        self.saved.retain(|(known, _)| known.is_none() || *known != path);
+        self.saved.push((path, session));
+        self.changed();
+    }
+
     fn changed(&mut self) {
         self.plan = Plan::of(&self.session);
-        self.dirty = true;
+        self.dirty = !self.saved.iter().any(|(path, saved)| *path == self.path && saved.same_as(&self.session));
         self.stale = true;
     }
 
@@ -238,9 +362,9 @@ impl Workbench {
             anyhow::bail!("{}", problem.words);
         }
         anyhow::ensure!(self.board.live().is_none(), "a run is training already. Stop it first, or wait");
-        let id = free_name(&self.home.join("runs"), &self.session.title);
-        let folder = self.home.join("runs").join(&id);
-        self.start_run(&id, &folder)
+        let folder = fresh_folder(&self.home.join("runs"), &self.session.title)?;
+        let id = folder.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
+        self.start_run(&id, &folder).inspect_err(|_| drop(std::fs::remove_dir(&folder)))
     }
 
     /// Trains the session as run `id` in `folder`.
@@ -263,40 +387,54 @@ impl Workbench {
     }
 
     fn save(&mut self, path: &Path) -> Result<()> {
-        file::save(&self.session, path)?;
-        self.forget_autosave();
+        file::save(&self.session, path)?; // at once, and not as an errand: whoever asked wants to know now
+        self.errands.give(Errand::Forget { of: self.path.clone() });
         self.path = Some(path.to_owned());
-        self.dirty = false;
+        self.errands.give(Errand::Forget { of: self.path.clone() });
+        self.is_saved(self.path.clone(), self.session.clone());
         self.stale = false;
         Ok(())
     }
 
-    /// Writes the edits to the side file, never over the user's own.
+    /// Has the unsaved edits kept in a side file, never in the user's own.
     pub fn autosave(&mut self) {
         self.autosaved = Instant::now();
-        self.stale = false;
-        if !self.dirty || self.unsaved.is_some() {
-            return; // an unanswered restore must not be written over
-        }
-        if let Err(error) = file::save(&self.session, &file::autosave_path(self.path.as_deref(), &self.home)) {
-            self.notice = Some(Notice { words: format!("Autosave: {error:#}"), is_error: true });
-        }
+        let of = self.path.clone();
+        self.stale = !self.errands.give(match self.dirty {
+            true => Errand::Keep { session: Box::new(self.session.clone()), of },
+            false => Errand::Forget { of },
+        });
     }
 
-    fn forget_autosave(&self) {
-        let _ = std::fs::remove_file(file::autosave_path(self.path.as_deref(), &self.home));
-    }
-
-    /// Call when the program ends in an orderly way and the person gave up unsaved edits knowingly.
+    /// Call when the program ends in an orderly way and the person gave up unsaved edits knowingly. A question that was not
+    /// answered is asked again next time.
     pub fn close(&mut self) {
-        if self.unsaved.is_none() {
-            self.forget_autosave();
-        }
+        self.errands.give(Errand::Close);
     }
 }
 
+/// A new folder under `runs`, named after `title`; making it takes the name, so that two programs never share one.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn fresh_folder(runs: &Path, title: &str) -> Result<PathBuf> {
+    let fail = || {
+        format!("cannot make a run's folder in {}. May you write there? PETL_HOME or --out chooses another place", runs.display())
+    };
+    std::fs::create_dir_all(runs).with_context(fail)?;
+    for _ in 0..100 {
+        let folder = runs.join(free_name(runs, title));
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(fail),
+        }
+    }
+    anyhow::bail!("{}", fail())
+}
+
 /// A folder name after `title` that is not taken yet: `digits-lora-003`.
-pub fn free_name(runs: &Path, title: &str) -> String {
+fn free_name(runs: &Path, title: &str) -> String {
     let mut stem: String = title.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     while stem.contains("--") {
         stem = stem.replace("--", "-");

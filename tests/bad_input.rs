@@ -321,6 +321,26 @@ fn saving_over_a_session_is_whole_or_not_at_all() {
 }
 
 #[test]
+#[cfg(unix)]
+fn saving_keeps_a_link_a_link_and_who_may_read_the_file() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = scratch();
+    let at = |name: &str| folder.path().join(name);
+    let session = file::find("digits-lora").unwrap();
+    std::fs::create_dir(at("shared")).unwrap();
+    std::fs::write(at("shared/true.petl.toml"), "old").unwrap();
+    std::fs::set_permissions(at("shared/true.petl.toml"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("shared/true.petl.toml", at("link.petl.toml")).unwrap();
+    symlink("shared/new.petl.toml", at("dangling.petl.toml")).unwrap();
+    for (link, target) in [("link.petl.toml", "shared/true.petl.toml"), ("dangling.petl.toml", "shared/new.petl.toml")] {
+        file::save(&session, &at(link)).unwrap();
+        assert!(at(link).is_symlink(), "{link} was replaced by a file");
+        assert!(std::fs::read_to_string(at(target)).unwrap().contains("petl = 1"));
+    }
+    assert_eq!(std::fs::metadata(at("shared/true.petl.toml")).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
 fn a_blocked_plan_is_never_trained_or_exported() {
     let mut session = file::find("digits-lora").unwrap();
     session.methods[0].place.roles.clear();

@@ -62,8 +62,7 @@ pub fn run_with(session: Session, path: Option<PathBuf>, home: PathBuf) -> Resul
     };
     let create: eframe::AppCreator = Box::new(move |cc| {
         let ctx = cc.egui_ctx.clone();
-        let mut workbench = Workbench::new(session, home, Box::new(move || ctx.request_repaint()))?;
-        workbench.path = path;
+        let workbench = Workbench::with_file(session, path, home, Box::new(move || ctx.request_repaint()))?;
         Ok(Box::new(App::new(&cc.egui_ctx, workbench)))
     });
     eframe::run_native("petl", options, create)

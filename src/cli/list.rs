@@ -128,7 +128,13 @@ fn entries(kind: Kind) -> Vec<Json> {
                 Err(error) => json!({ "name": p.name, "title": "", "fault": format!("{error:#}") }),
             })
             .collect(),
-        Kind::Devices => devices::list().iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect(),
+        Kind::Devices => {
+            let (devices, fault) = devices::ask();
+            if let Some(words) = fault {
+                out::complain(&words);
+            }
+            devices.iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect()
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::plan::{Plan, Problem};
 use crate::session::{Session, file, presets};
 use crate::{exports, figures, workbench};
 
@@ -159,12 +160,34 @@ pub struct Wanted {
 
 impl Wanted {
     /// The session that was asked for.
-    pub fn session(&self) -> Answer<Session> {
-        let session = asked(file::find(&self.session))?;
-        match self.set.as_slice() {
-            [] => Ok(session),
-            changes => asked(file::set(&session, changes)),
-        }
+    fn open(&self) -> Answer<Asked> {
+        let written = asked(file::find(&self.session))?;
+        let session = match self.set.as_slice() {
+            [] => written.clone(),
+            changes => asked(file::set(&written, changes))?,
+        };
+        let file = presets::find(&self.session).is_none().then(|| PathBuf::from(&self.session));
+        Ok(Asked { session, written, file })
+    }
+}
+
+/// A session as it shall be used, and the file that it comes from.
+pub struct Asked {
+    pub session: Session,
+    /// As the file has it, before `--set`.
+    written: Session,
+    file: Option<PathBuf>,
+}
+
+impl Asked {
+    /// "mine.petl.toml, line 12: " where `problem` stands in the file; nothing where `--set` brought it, or a preset has it.
+    pub fn line(&self, problem: &Problem) -> String {
+        let Some(file) = self.file.as_ref().filter(|_| Plan::of(&self.written).problems.contains(problem)) else {
+            return String::new();
+        };
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = file::line_of(&text, &problem.place).map_or(String::new(), |n| format!(", line {n}"));
+        format!("{}{line}: ", file.display())
     }
 }
 
@@ -195,14 +218,12 @@ fn obey(line: Line) -> Answer {
     match line.command {
         None => window(line.session.as_deref()),
         Some(Task::List { kind, json }) => list::list(kind, json),
-        Some(Task::Plan { session, json }) => plan::plan(&session.session()?, json),
-        Some(Task::Train { session, out, json }) => train::train(session.session()?, out.as_deref(), json),
+        Some(Task::Plan { session, json }) => plan::plan(&session.open()?, json),
+        Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
         Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
         Some(Task::Compare { runs, json, figure, kind }) => compare::compare(&runs, json, figure.as_deref(), &kind),
-        Some(Task::Bench { session, steps, warm_up, json }) => {
-            train::bench(&session.session()?, steps.into(), warm_up.into(), json)
-        }
+        Some(Task::Bench { session, steps, warm_up, json }) => train::bench(&session.open()?, steps.into(), warm_up.into(), json),
     }
 }
 

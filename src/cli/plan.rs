@@ -4,29 +4,30 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::{Answer, Fault, out};
+use super::{Answer, Asked, Fault, out};
 use crate::methods::{ParamSpec, Placement};
 use crate::plan::{Member, Plan, Severity};
 use crate::session::Session;
 
 /// Prints the plan; a plan that blocks training ends with exit code 2.
-pub fn plan(session: &Session, json: bool) -> Answer {
-    let plan = Plan::of(session);
+pub fn plan(asked: &Asked, json: bool) -> Answer {
+    let plan = Plan::of(&asked.session);
     if json {
-        out::json(&as_json(session, &plan))?;
+        out::json(&as_json(&asked.session, &plan))?;
     } else {
-        print(session, &plan)?;
+        print(&asked.session, &plan)?;
     }
-    blocked(&plan)
+    blocked(&plan, asked)
 }
 
-/// Bad request when the plan keeps the session from training.
-pub fn blocked(plan: &Plan) -> Answer {
+/// Bad request when the plan keeps the session from training; a file's line is named.
+pub fn blocked(plan: &Plan, asked: &Asked) -> Answer {
     match plan.blocked() {
         None => Ok(()),
         Some(problem) => {
             let remedy = problem.remedy.as_ref().map_or(String::new(), |r| format!(". Remedy: {}", r.label().to_lowercase()));
-            Err(Fault::Request(anyhow::anyhow!("this session cannot train: {}: {}{remedy}", problem.place, problem.words)))
+            let line = asked.line(problem);
+            Err(Fault::Request(anyhow::anyhow!("{line}this session cannot train: {}: {}{remedy}", problem.place, problem.words)))
         }
     }
 }

@@ -9,24 +9,25 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use anyhow::{Context, anyhow};
 use serde_json::json;
 
-use super::{Answer, Fault, asked, out, plan};
+use super::{Answer, Asked, Fault, asked, out, plan};
 use crate::datasets;
 use crate::engine::{Event, Finished, Started, Step};
 use crate::plan::Plan;
 use crate::session::command::Command;
-use crate::session::{Session, file};
-use crate::workbench::{self, Workbench, free_name};
+use crate::session::file;
+use crate::workbench::{self, Workbench, fresh_folder};
 
-/// Trains `session` to its end and prints what happens.
-pub fn train(session: Session, into: Option<&Path>, json: bool) -> Answer {
-    plan::blocked(&Plan::of(&session))?;
+/// Trains the session that was asked for to its end and prints what happens.
+pub fn train(asked: Asked, into: Option<&Path>, json: bool) -> Answer {
+    plan::blocked(&Plan::of(&asked.session), &asked)?;
+    let session = asked.session;
     let home = workbench::home();
     let folder = match into {
         Some(folder) => new_folder(folder)?,
         None => fresh_folder(&home.join("runs"), &session.title)?,
     };
     let id = folder.file_name().map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
-    let mut bench = Workbench::new(session, home, Box::new(|| ()))?;
+    let mut bench = Workbench::headless(session, home, Box::new(|| ()))?;
     let asked_to_stop = interrupts()?;
     bench.start_run(&id, &folder)?;
     let show = Show::new(json);
@@ -78,23 +79,6 @@ fn new_folder(folder: &Path) -> Answer<PathBuf> {
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
     // A name for the run also where the path is `.` or ends in `..`.
     Ok(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
-}
-
-/// A new folder under `runs`; making it takes the name, so that two programs never share one.
-fn fresh_folder(runs: &Path, title: &str) -> Answer<PathBuf> {
-    let fail = || {
-        format!("cannot make a run's folder in {}. May you write there? PETL_HOME or --out chooses another place", runs.display())
-    };
-    std::fs::create_dir_all(runs).with_context(fail)?;
-    for _ in 0..100 {
-        let folder = runs.join(free_name(runs, title));
-        match std::fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Fault::Failed(anyhow::Error::new(error).context(fail()))),
-        }
-    }
-    Err(Fault::Failed(anyhow!("{}", fail())))
 }
 
 /// How events reach the person: JSON lines, or words; a line that replaces itself where standard error is a terminal.
@@ -178,18 +162,18 @@ fn step_words(s: &Step) -> String {
 }
 
 /// Times `steps` steps of the session's own training loop, after `warm_up` that do not count. Keeps nothing.
-pub fn bench(session: &Session, steps: usize, warm_up: usize, json: bool) -> Answer {
+pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer {
+    plan::blocked(&Plan::of(&wanted.session), wanted)?;
     // Every step reports; the run is stopped when enough are in. The test set is not what is measured.
     let mut changes = vec!["recipe.report_every=1".to_owned(), "recipe.epochs=10000".to_owned()];
-    let fields = datasets::find(&session.data.name).map_or(&[][..], |card| card.fields);
+    let fields = datasets::find(&wanted.session.data.name).map_or(&[][..], |card| card.fields);
     if fields.iter().any(|f| f.name == "test") {
         changes.push("data.settings.test=10".to_owned());
     }
-    let session = asked(file::set(session, &changes))?;
+    let session = asked(file::set(&wanted.session, &changes))?;
     let plan = Plan::of(&session);
-    plan::blocked(&plan)?;
     let scratch = tempfile::tempdir().context("cannot make a scratch folder. Is there room in the temporary folder?")?;
-    let mut bench = Workbench::new(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
+    let mut bench = Workbench::headless(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
     bench.start_run("bench", &scratch.path().join("bench"))?;
     let (mut device, mut times, mut seen, mut activations) = (String::new(), Vec::new(), 0, 0);
     let peak = loop {

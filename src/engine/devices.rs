@@ -1,6 +1,8 @@
 //! Devices that training can run on: the CPU, and every GPU that the graphics driver names. A software Vulkan driver is
 //! listed but never chosen by itself. Called by the worker.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use anyhow::{Result, bail};
 use burn::tensor::{Device, DeviceKind};
 
@@ -47,12 +49,26 @@ fn adapters() -> Vec<Adapter> {
 
 /// Every device, the CPU first.
 pub fn list() -> Vec<Listed> {
-    let mut list =
-        vec![Listed { id: "cpu".into(), name: format!("CPU, {} threads", rayon::current_num_threads()), software: false }];
-    for (n, adapter) in adapters().into_iter().enumerate() {
+    ask().0
+}
+
+/// Every device, and words when the graphics driver could not be asked: then the CPU alone.
+pub fn ask() -> (Vec<Listed>, Option<String>) {
+    ask_of(adapters)
+}
+
+fn ask_of(adapters: impl FnOnce() -> Vec<Adapter>) -> (Vec<Listed>, Option<String>) {
+    let cpu = Listed { id: "cpu".into(), name: format!("CPU, {} threads", rayon::current_num_threads()), software: false };
+    let mut list = vec![cpu];
+    // A driver is foreign code; its fault must not take the worker along.
+    let Ok(found) = catch_unwind(AssertUnwindSafe(adapters)) else {
+        let words = "the graphics driver failed when it was asked for its devices, so training runs on the CPU. Install or update the driver to train on a GPU";
+        return (list, Some(words.to_owned()));
+    };
+    for (n, adapter) in found.into_iter().enumerate() {
         list.push(Listed { id: format!("gpu {n}"), name: adapter.name, software: adapter.software });
     }
-    list
+    (list, None)
 }
 
 /// The device that `id` names, with the words to show for it. `auto` is the first real GPU, else the CPU.
@@ -61,7 +77,7 @@ pub fn open(id: &str) -> Result<(Device, String)> {
     if id == "cpu" {
         return Ok(cpu());
     }
-    let found = adapters();
+    let found = catch_unwind(adapters).unwrap_or_default(); // a failing driver has no devices
     if id == "auto" {
         let real = found.into_iter().find(|a| !a.software);
         return Ok(real.map_or_else(cpu, |a| (Device::wgpu(a.kind), a.name)));
@@ -73,5 +89,19 @@ pub fn open(id: &str) -> Result<(Device, String)> {
         None => {
             bail!("device `{id}` is not on this machine; it has {}. Set `device` to one of these or to `auto`", names.join(", "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_fails_leaves_the_cpu_and_words() {
+        let (devices, words) = ask_of(|| panic!("the driver's own fault"));
+        assert_eq!(devices.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["cpu"]);
+        assert!(words.is_some_and(|words| words.contains("graphics driver")));
+        let (devices, words) = ask_of(|| vec![Adapter { name: "A".into(), kind: DeviceKind::DiscreteGpu(0), software: false }]);
+        assert_eq!((devices.len(), words), (2, None));
     }
 }

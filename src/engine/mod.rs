@@ -3,6 +3,7 @@
 
 pub mod bag;
 pub mod batch;
+pub mod claim;
 pub mod devices;
 pub mod measure;
 pub mod model;
@@ -15,9 +16,12 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use crate::session::Session;
@@ -51,13 +55,33 @@ pub enum Event {
     Started(Started),
     Step(Step),
     Evaluated(Evaluated),
-    Paused { run: String },
-    Continued { run: String },
-    Saved { run: String, path: PathBuf },
+    Paused {
+        run: String,
+    },
+    Continued {
+        run: String,
+    },
+    Saved {
+        run: String,
+        path: PathBuf,
+    },
     Finished(Finished),
-    Failed { run: String, words: String },
-    Exported { run: String, path: PathBuf, kind: String, difference: f64, samples: usize },
-    Devices { names: Vec<Device> },
+    Failed {
+        run: String,
+        words: String,
+    },
+    Exported {
+        run: String,
+        path: PathBuf,
+        kind: String,
+        difference: f64,
+        samples: usize,
+    },
+    Devices {
+        names: Vec<Device>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<String>,
+    },
 }
 
 /// A device that training can run on.
@@ -165,6 +189,8 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 pub struct Engine {
     orders: Sender<Order>,
     events: Receiver<Event>,
+    /// The handle is going: no further order is begun, however many wait.
+    closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -176,9 +202,11 @@ impl Engine {
     pub fn start(wake: Wake) -> anyhow::Result<Engine> {
         let (orders, inbox) = bounded(64);
         let (outbox, events) = bounded(1024);
-        let thread =
-            std::thread::Builder::new().name("petl-worker".into()).spawn(move || worker::work(&inbox, &outbox, &wake))?;
-        Ok(Engine { orders, events, thread: Some(thread) })
+        let closing = Arc::new(AtomicBool::new(false));
+        let seen = closing.clone();
+        let work = move || worker::work(&inbox, &outbox, &wake, &seen);
+        let thread = std::thread::Builder::new().name("petl-worker".into()).spawn(work)?;
+        Ok(Engine { orders, events, closing, thread: Some(thread) })
     }
 
     /// Sends an order without waiting. False when 64 orders wait already or the worker has gone.
@@ -195,18 +223,61 @@ impl Engine {
     pub fn wait(&self) -> Option<Event> {
         self.events.recv().ok()
     }
+
+    /// The next event, waiting at most this long for it: `Ok(None)` when none came.
+    ///
+    /// # Errors
+    /// When the worker has gone.
+    pub fn wait_for(&self, longest: Duration) -> anyhow::Result<Option<Event>> {
+        match self.events.recv_timeout(longest) {
+            Ok(event) => Ok(Some(event)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the worker ended without a word"),
+        }
+    }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let _ = self.orders.try_send(Order::Stop);
-        let _ = self.orders.try_send(Order::Quit);
-        // Drain, so that a worker that waits for room in the outbox can see the order.
-        if let Some(thread) = self.thread.take() {
-            while !thread.is_finished() {
-                let _ = self.events.recv_timeout(std::time::Duration::from_millis(20));
-            }
-            let _ = thread.join();
+        self.closing.store(true, Relaxed);
+        let Some(thread) = self.thread.take() else { return };
+        let mut told = false;
+        while !thread.is_finished() {
+            // Again until there is room for it: 64 orders may wait before it.
+            told = told || self.orders.try_send(Order::Quit).is_ok();
+            // Drain, so that a worker that waits for room in the outbox can see the order.
+            let _ = self.events.recv_timeout(Duration::from_millis(20));
         }
+        let _ = thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::file;
+
+    #[test]
+    fn the_handle_goes_although_orders_wait_that_nobody_will_begin() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = ["device=cpu", "recipe.epochs=10000", "data.settings.train=40", "data.settings.test=10"].map(str::to_owned);
+        let session = file::set(&file::find("digits-lora").unwrap(), &set).unwrap();
+        let train = |n: usize| Order::Train {
+            run: n.to_string(),
+            session: Box::new(session.clone()),
+            folder: folder.path().join(n.to_string()),
+        };
+        let engine = Engine::start(Box::new(|| ())).unwrap();
+        assert!(engine.send(train(0)));
+        let waiting = (1..).take_while(|n| engine.send(train(*n))).count();
+        assert!(waiting >= 64);
+        let (gone, wait) = bounded(1);
+        let drop_it = move || {
+            drop(engine);
+            let _ = gone.send(());
+        };
+        std::thread::Builder::new().name("drop".into()).spawn(drop_it).unwrap();
+        assert!(wait.recv_timeout(Duration::from_secs(60)).is_ok(), "the worker still trains");
+        assert!(!folder.path().join("1").exists(), "an order that waited was begun");
     }
 }

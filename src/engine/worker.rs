@@ -4,16 +4,17 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-use super::{Event, Order, Wake, devices, run};
+use super::{Event, Order, Wake, claim, devices, run};
 use crate::exports;
 use crate::session::Session;
 
-/// Serves orders until `Quit` or until the handle is dropped.
-pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
+/// Serves orders until `Quit`, or until the handle is `closing` or gone.
+pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake, closing: &AtomicBool) {
     let send = |event: Event| {
         // Waits when 1024 events are unread: the plots lose nothing, and the worker cannot run away from the window.
         let _ = outbox.send(event);
@@ -28,9 +29,15 @@ pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake) {
                 Err(_) => return,
             },
         };
+        if closing.load(Relaxed) {
+            return;
+        }
         match order {
             Order::Quit => return,
-            Order::ListDevices => send(Event::Devices { names: devices::list() }),
+            Order::ListDevices => {
+                let (names, fault) = devices::ask();
+                send(Event::Devices { names, fault });
+            }
             Order::Train { run, session, folder } => {
                 if guarded(&run, &send, || train(&run, &session, &folder, inbox, &mut waiting, &send)) {
                     return;
@@ -84,6 +91,7 @@ fn train(
 ) -> Result<bool> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
+    let _claim = claim::take(folder)?;
     let path = folder.join("events.jsonl");
     let log =
         std::fs::File::create(&path).with_context(|| format!("cannot write {}. Is there room on the disk?", path.display()))?;

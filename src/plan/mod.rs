@@ -77,16 +77,23 @@ impl Plan {
         for (index, placed) in session.methods.iter().enumerate() {
             let Some(card) = methods::find(&placed.name) else { continue };
             let settings = placed.settings.filled(card.fields);
-            let planned = placed.place.resolve(&anatomy, card.roles).and_then(|sites| {
-                let placements = card.method.plan(&anatomy, &sites, &settings)?;
-                Ok((sites.iter().map(|s| s.path.clone()).collect::<Vec<_>>(), placements))
-            });
-            match planned {
-                Ok((sites, placements)) => {
+            let sites = match placed.place.resolve(&anatomy, card.roles) {
+                Ok(sites) => sites,
+                Err(words) => {
+                    problems.push(problems::of_place(index, card, &words));
+                    continue;
+                }
+            };
+            match card.method.plan(&anatomy, &sites, &settings) {
+                Ok(placements) => {
+                    let sites = sites.iter().map(|s| s.path.clone()).collect();
                     let learning_rate_factor = placed.learning_rate_factor;
                     members.push(Member { index, card, settings, sites, placements, learning_rate_factor });
                 }
-                Err(words) => problems.push(Problem::blocks(format!("methods[{index}]"), format!("{}: {words}", card.title))),
+                Err(words) => {
+                    let defaults_fit = card.method.plan(&anatomy, &sites, &Settings::default().filled(card.fields)).is_ok();
+                    problems.push(problems::of_method(index, card, &words, defaults_fit));
+                }
             }
         }
         let head = tasks::classify::head(anatomy.width, classes);

@@ -1,6 +1,7 @@
 //! What is wrong with a session before it trains: data, shown next to a remedy button and printed by the command line.
 
-use crate::methods::{self, Family};
+use crate::methods::{self, Card, Family};
+use crate::session::command::Edit;
 use crate::session::settings::{Field, Settings};
 use crate::session::{Session, recipe};
 use crate::{backbones, datasets, tasks};
@@ -15,23 +16,63 @@ pub enum Severity {
     Blocks,
 }
 
-/// An edit that mends a problem.
+/// What mends a problem: an edit of the session, with words for its button.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Remedy {
     /// Put method `index` back at its card's own roles.
-    DefaultPlace { index: usize },
+    DefaultPlace {
+        index: usize,
+    },
     /// Take method `index` off the stack.
-    Remove { index: usize },
+    Remove {
+        index: usize,
+    },
     /// Give back the default of a setting: path as in `methods.0.settings.rank`.
-    Reset { path: String },
+    Reset {
+        path: String,
+    },
+    /// Give back the defaults of all settings of method `index`.
+    ResetAll {
+        index: usize,
+    },
+    /// Let method `index` learn at the recipe's own rate.
+    ResetFactor {
+        index: usize,
+    },
+    /// Another entry of a catalogue, where the one that is named does not exist.
+    Backbone {
+        name: &'static str,
+    },
+    Data {
+        name: &'static str,
+    },
+    Task {
+        name: &'static str,
+    },
 }
 
 impl Remedy {
-    pub fn label(&self) -> &'static str {
+    pub fn label(&self) -> String {
         match self {
-            Remedy::DefaultPlace { .. } => "Place it where its paper does",
-            Remedy::Remove { .. } => "Remove it",
-            Remedy::Reset { .. } => "Use the default",
+            Remedy::DefaultPlace { .. } => "Place it where its paper does".into(),
+            Remedy::Remove { .. } => "Remove it".into(),
+            Remedy::Reset { .. } | Remedy::ResetFactor { .. } => "Use the default".into(),
+            Remedy::ResetAll { .. } => "Use the default settings".into(),
+            Remedy::Backbone { name } | Remedy::Data { name } | Remedy::Task { name } => format!("Use {name}"),
+        }
+    }
+
+    /// The edit that it stands for.
+    pub fn edit(&self) -> Edit {
+        match self.clone() {
+            Remedy::DefaultPlace { index } => Edit::DefaultPlace { index },
+            Remedy::Remove { index } => Edit::Remove { index },
+            Remedy::Reset { path } => Edit::Reset { path },
+            Remedy::ResetAll { index } => Edit::ResetAll { index },
+            Remedy::ResetFactor { index } => Edit::Factor { index, factor: 1.0 },
+            Remedy::Backbone { name } => Edit::Backbone(name.to_owned()),
+            Remedy::Data { name } => Edit::Data(name.to_owned()),
+            Remedy::Task { name } => Edit::Task(name.to_owned()),
         }
     }
 }
@@ -54,7 +95,7 @@ impl Problem {
         Problem { severity: Severity::Note, place: place.into(), words: words.into(), remedy: None }
     }
 
-    fn remedy(mut self, remedy: Remedy) -> Problem {
+    pub fn remedy(mut self, remedy: Remedy) -> Problem {
         self.remedy = Some(remedy);
         self
     }
@@ -76,24 +117,33 @@ pub fn of_session(session: &Session) -> Vec<Problem> {
     let mut problems = Vec::new();
     match backbones::find(&session.backbone.name) {
         Some(card) => faults("backbone", "backbone", &session.backbone.settings, card.fields, &mut problems),
-        None => problems.push(Problem::blocks(
-            "backbone.name",
-            format!("unknown backbone `{}`; one of: {}", session.backbone.name, names(backbones::CATALOG, |c| c.name)),
-        )),
+        None => problems.push(
+            Problem::blocks(
+                "backbone.name",
+                format!("unknown backbone `{}`; one of: {}", session.backbone.name, names(backbones::CATALOG, |c| c.name)),
+            )
+            .remedy(Remedy::Backbone { name: backbones::CATALOG[0].name }),
+        ),
     }
     match datasets::find(&session.data.name) {
         Some(card) => faults("data", "data", &session.data.settings, card.fields, &mut problems),
-        None => problems.push(Problem::blocks(
-            "data.name",
-            format!("unknown data set `{}`; one of: {}", session.data.name, names(datasets::CATALOG, |c| c.name)),
-        )),
+        None => problems.push(
+            Problem::blocks(
+                "data.name",
+                format!("unknown data set `{}`; one of: {}", session.data.name, names(datasets::CATALOG, |c| c.name)),
+            )
+            .remedy(Remedy::Data { name: datasets::CATALOG[0].name }),
+        ),
     }
     match tasks::find(&session.task.name) {
         Some(card) => faults("task", "task", &session.task.settings, card.fields, &mut problems),
-        None => problems.push(Problem::blocks(
-            "task.name",
-            format!("unknown task `{}`; one of: {}", session.task.name, names(tasks::CATALOG, |c| c.name)),
-        )),
+        None => problems.push(
+            Problem::blocks(
+                "task.name",
+                format!("unknown task `{}`; one of: {}", session.task.name, names(tasks::CATALOG, |c| c.name)),
+            )
+            .remedy(Remedy::Task { name: tasks::CATALOG[0].name }),
+        ),
     }
     for (index, placed) in session.methods.iter().enumerate() {
         match methods::find(&placed.name) {
@@ -110,10 +160,9 @@ pub fn of_session(session: &Session) -> Vec<Problem> {
         }
         let factor = placed.learning_rate_factor;
         if !(0.0..=1e4).contains(&factor) {
-            problems.push(Problem::blocks(
-                format!("methods[{index}].learning_rate_factor"),
-                format!("is {factor}; it goes from 0 to 10000"),
-            ));
+            let words = format!("is {factor}; it goes from 0 to 10000");
+            let problem = Problem::blocks(format!("methods[{index}].learning_rate_factor"), words);
+            problems.push(problem.remedy(Remedy::ResetFactor { index }));
         }
     }
     of_recipe(session, &mut problems);
@@ -125,6 +174,17 @@ fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {
         let remedy = Remedy::Reset { path: format!("recipe.{name}") };
         problems.push(Problem::blocks(format!("recipe.{name}"), words).remedy(remedy));
     }
+}
+
+/// A pattern that does not resolve on this backbone.
+pub fn of_place(index: usize, card: &Card, words: &str) -> Problem {
+    Problem::blocks(format!("methods[{index}].place"), format!("{}: {words}", card.title)).remedy(Remedy::DefaultPlace { index })
+}
+
+/// A method that cannot stand there with its settings. Its defaults are offered only where they fit.
+pub fn of_method(index: usize, card: &Card, words: &str, defaults_fit: bool) -> Problem {
+    let remedy = if defaults_fit { Remedy::ResetAll { index } } else { Remedy::Remove { index } };
+    Problem::blocks(format!("methods[{index}].settings"), format!("{}: {words}", card.title)).remedy(remedy)
 }
 
 /// Placements that match nothing, methods in each other's way.

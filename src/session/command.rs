@@ -52,6 +52,7 @@ pub enum Edit {
     Device(String),
     Backbone(String),
     Data(String),
+    Task(String),
     /// Value at a path as in `backbone.settings.weights`, `methods.0.settings.rank` or `recipe.epochs`.
     Set {
         path: String,
@@ -181,6 +182,7 @@ impl Edit {
             Edit::Device(_) => "Change device".into(),
             Edit::Backbone(_) => "Change backbone".into(),
             Edit::Data(_) => "Change data set".into(),
+            Edit::Task(_) => "Change task".into(),
             Edit::Set { path, .. } => format!("Set {}", last_name(path)),
             Edit::Reset { path } => format!("Reset {}", last_name(path)),
             Edit::ResetAll { .. } => "Default settings".into(),

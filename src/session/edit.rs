@@ -7,14 +7,18 @@ use super::settings::{Field, Kind, Settings, Value};
 use super::{Choice, Place, Placed, Session, recipe};
 use crate::methods::{self, Card};
 use crate::plan::anatomy::{Anatomy, Role};
-use crate::{backbones, datasets};
+use crate::{backbones, datasets, tasks};
 
 /// `session` after `edit`; `anatomy` is that of its backbone.
 pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Session, String> {
     let mut next = session.clone();
     match edit {
         Edit::Title(title) => next.title.clone_from(title),
-        Edit::Seed(seed) => next.seed = *seed,
+        Edit::Seed(seed) => {
+            // TOML's whole numbers end there: a larger seed could not be saved.
+            let most = i64::MAX as u64;
+            next.seed = if *seed <= most { *seed } else { return Err(format!("a seed goes from 0 to {most}")) };
+        }
         Edit::Device(device) => next.device.clone_from(device),
         Edit::Backbone(name) => {
             backbones::find(name).ok_or_else(|| format!("unknown backbone `{name}`"))?;
@@ -23,6 +27,10 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
         Edit::Data(name) => {
             datasets::find(name).ok_or_else(|| format!("unknown data set `{name}`"))?;
             next.data = Choice::named(name);
+        }
+        Edit::Task(name) => {
+            tasks::find(name).ok_or_else(|| format!("unknown task `{name}`"))?;
+            next.task = Choice::named(name);
         }
         Edit::Set { path, value } => set(&mut next, path, Some(value))?,
         Edit::Reset { path } => set(&mut next, path, None)?,

@@ -5,10 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
+use super::settings::Kind;
 use super::{Session, VERSION, presets};
-use crate::plan::{Plan, Problem, Severity};
+use crate::plan::Plan;
+use crate::{backbones, datasets, methods, tasks};
 
 /// Reads a session file.
 pub fn open(path: &Path) -> Result<Session> {
@@ -26,7 +29,8 @@ pub fn find(what: &str) -> Result<Session> {
     }
 }
 
-/// Reads a session from text; `place` names it in errors.
+/// Reads a session from text; `place` names it in errors. Refused is only what a `Session` cannot hold: whatever can be saved
+/// can be opened again. A wrong name or setting is a problem of the plan, which keeps it from training until it is mended.
 pub fn parse(text: &str, place: &str) -> Result<Session> {
     // The version first: a newer file may hold anything.
     let version = toml::from_str::<toml::Table>(text)
@@ -42,14 +46,7 @@ pub fn parse(text: &str, place: &str) -> Result<Session> {
         Some(v) if v < 1 => bail!("{place}, line {}: format {v} never was", line_of(text, "petl").unwrap_or(1)),
         Some(_) => {}
     }
-    let session: Session = toml::from_str(text).map_err(|e| fault(text, place, e.span().map(|s| s.start), e.message()))?;
-    // Names and settings come from the catalogues, which serde does not know.
-    let in_file = |p: &Problem| p.severity == Severity::Blocks && !p.place.ends_with(".place");
-    if let Some(problem) = Plan::of(&session).problems.iter().find(|p| in_file(p)) {
-        let line = line_of(text, &problem.place).map_or(String::new(), |n| format!(", line {n}"));
-        bail!("{place}{line}: {} {}", problem.place, problem.words);
-    }
-    Ok(session)
+    toml::from_str(text).map_err(|e| fault(text, place, e.span().map(|s| s.start), e.message()))
 }
 
 fn fault(text: &str, place: &str, offset: Option<usize>, words: &str) -> anyhow::Error {
@@ -66,7 +63,7 @@ fn number(text: &str, offset: usize) -> usize {
 }
 
 /// Line of the value at `path` (`methods[0].settings.rank`), or of the nearest thing above it that is written.
-fn line_of(text: &str, path: &str) -> Option<usize> {
+pub fn line_of(text: &str, path: &str) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
     let mut table = root.get_ref();
     let mut offset = None;
@@ -110,8 +107,10 @@ pub fn save(session: &Session, path: &Path) -> Result<()> {
     write_whole(path, text(session)?.as_bytes())
 }
 
-/// Writes `bytes` beside `path`, then renames: a crash or a full disk leaves the old file as it was.
+/// Writes `bytes` beside `path`, then renames: a crash or a full disk leaves the old file as it was. A link stays a link, and
+/// the file keeps who may read it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let path = &behind_links(path);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail =
         || format!("cannot write {}. Is there room on the disk, and may you write to {}?", path.display(), folder.display());
@@ -121,34 +120,84 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // what the user's umask leaves of it, as for any file
     let mut file = file.tempfile_in(folder).with_context(fail)?;
     file.write_all(bytes).with_context(fail)?;
+    if let Ok(old) = std::fs::metadata(path) {
+        file.as_file().set_permissions(old.permissions()).with_context(fail)?;
+    }
     file.as_file().sync_all().with_context(fail)?;
     file.persist(path).map_err(|e| e.error).with_context(fail)?;
+    // The rename too must reach the disk; a file system that cannot sync a folder does it in its own time.
+    #[cfg(unix)]
+    let _ = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
+}
+
+/// The file that `path` leads to, also where a link's file does not exist yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..40 {
+        let Ok(to) = std::fs::read_link(&path) else { break };
+        path = path.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
+    }
+    path
 }
 
 /// Applies `path=value` overrides, as in `recipe.epochs=3` or `methods.0.settings.rank=4`.
 pub fn set(session: &Session, overrides: &[String]) -> Result<Session> {
     let mut root = toml::Value::try_from(session).context("cannot read the session as TOML")?;
+    let mut refused = None;
     for entry in overrides {
         let (path, value) = entry.split_once('=').ok_or_else(|| anyhow!("--set takes path=value, not `{entry}`"))?;
-        let value = value.trim();
+        let (path, value) = (path.trim(), value.trim());
         // Numbers, booleans, quoted text and arrays as TOML reads them; anything else is text without its quotes.
-        let value = match toml::from_str::<toml::Table>(&format!("v = {value}")) {
-            Ok(mut table) => table.remove("v").unwrap_or(toml::Value::String(value.to_owned())),
-            Err(_) => toml::Value::String(value.to_owned()),
-        };
-        put(&mut root, path.trim(), value).with_context(|| format!("--set {entry}"))?;
+        let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
+        let text = toml::Value::String(value.to_owned());
+        let before = root.clone();
+        put(&mut root, path, read.clone().unwrap_or_else(|| text.clone())).with_context(|| format!("--set {entry}"))?;
+        let fault = fault_of(&root);
+        // A title may be 2024, and a file's name `true`: where text belongs, it is text.
+        if read.is_some_and(|read| !read.is_str()) && (fault.is_some() || takes_text(session, path)) {
+            let mut as_text = before;
+            put(&mut as_text, path, text)?;
+            if fault_of(&as_text).is_none() {
+                root = as_text;
+                continue;
+            }
+        }
+        refused = refused.or(fault.map(|words| format!("--set {entry}: {words}{}", too_large(value))));
     }
-    let text = toml::to_string(&root).context("cannot write the session as TOML")?;
-    parse(&text, "the session after --set").map_err(|e| anyhow!("{}", strip_line(&e.to_string())))
+    match (Session::deserialize(root), refused) {
+        (Ok(session), _) if session.petl != VERSION => bail!("petl = {}: this program writes format {VERSION}", session.petl),
+        (Ok(session), _) => Ok(session),
+        (Err(_), Some(words)) => Err(anyhow!("{words}")),
+        (Err(error), None) => Err(anyhow!("--set: {}", error.message())),
+    }
 }
 
-/// Line numbers of a text that nobody sees help nobody.
-fn strip_line(words: &str) -> String {
-    match (words.find(", line "), words.find(": ")) {
-        (Some(from), Some(to)) if from < to => format!("{}{}", &words[..from], &words[to..]),
-        _ => words.to_owned(),
-    }
+fn fault_of(root: &toml::Value) -> Option<String> {
+    Session::deserialize(root.clone()).err().map(|error| error.message().to_owned())
+}
+
+/// TOML's whole numbers end there, and so do a session's: a larger seed could not be saved.
+fn too_large(value: &str) -> &'static str {
+    let number = value.parse::<f64>().is_ok() && value.parse::<i64>().is_err() && !value.contains(['.', 'e', 'E', 'n']);
+    if number { ". Whole numbers go up to 9223372036854775807" } else { "" }
+}
+
+/// The catalogue's field at `path` (`backbone.settings.weights`) holds text.
+fn takes_text(session: &Session, path: &str) -> bool {
+    let pieces: Vec<_> = path.split('.').collect();
+    let (fields, name) = match pieces.as_slice() {
+        ["backbone", "settings", name] => (backbones::find(&session.backbone.name).map(|c| c.fields), name),
+        ["data", "settings", name] => (datasets::find(&session.data.name).map(|c| c.fields), name),
+        ["task", "settings", name] => (tasks::find(&session.task.name).map(|c| c.fields), name),
+        ["methods", index, "settings", name] => {
+            let placed = index.parse::<usize>().ok().and_then(|n| session.methods.get(n));
+            (placed.and_then(|placed| methods::find(&placed.name)).map(|c| c.fields), name)
+        }
+        _ => return false,
+    };
+    let field = fields.unwrap_or_default().iter().find(|f| f.name == *name);
+    field.is_some_and(|f| matches!(f.kind, Kind::Text(_) | Kind::Choice(_)))
 }
 
 fn put(root: &mut toml::Value, path: &str, value: toml::Value) -> Result<()> {
@@ -180,16 +229,5 @@ fn put(root: &mut toml::Value, path: &str, value: toml::Value) -> Result<()> {
             None => bail!("there is no number `{last}`"),
         },
         _ => bail!("`{last}` leads into a plain value"),
-    }
-}
-
-/// The side file to which a session that lives at `path` is saved by itself; without a path, one in `home`.
-pub fn autosave_path(path: Option<&Path>, home: &Path) -> PathBuf {
-    match path {
-        Some(path) => {
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            path.with_file_name(format!(".{name}.autosave"))
-        }
-        None => home.join("untitled.petl.toml.autosave"),
     }
 }

@@ -1,5 +1,5 @@
 //! A session: what the person wants. Plain serde data, read from and written to `*.petl.toml`.
-//! Changed only by `edit`; undone by `history`; read and written by `file`. Knows no tensors, no window, no threads.
+//! Changed only by `edit`; undone by `history`; read and written by `file`, its unsaved edits by `side`. Knows no tensors, no window, no threads.
 
 pub mod command;
 pub mod edit;
@@ -9,6 +9,7 @@ pub mod place;
 pub mod presets;
 pub mod recipe;
 pub mod settings;
+pub mod side;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,18 @@ pub struct Session {
     /// The stack, in the order in which the methods act. Empty: a linear probe.
     #[serde(default)]
     pub methods: Vec<Placed>,
+}
+
+impl Session {
+    /// The same wishes: what a pattern stood for when a file was last saved does not count.
+    pub fn same_as(&self, other: &Session) -> bool {
+        let bare = |session: &Session| {
+            let mut session = session.clone();
+            session.methods.iter_mut().for_each(|placed| placed.resolved.clear());
+            session
+        };
+        bare(self) == bare(other)
+    }
 }
 
 fn auto() -> String {

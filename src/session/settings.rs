@@ -4,16 +4,53 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// One value as a session file writes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Value {
     Flag(bool),
     Whole(i64),
     Real(f64),
     Text(String),
+}
+
+/// By hand, because serde's own words for a value that fits no variant help nobody.
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Value, D::Error> {
+        struct Words;
+        impl Visitor<'_> for Words {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a number, true or false, or text in quotes")
+            }
+
+            fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+                Ok(Value::Flag(v))
+            }
+
+            fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+                Ok(Value::Whole(v))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Value, E> {
+                let fault = || E::invalid_value(serde::de::Unexpected::Unsigned(v), &"a whole number up to 9223372036854775807");
+                i64::try_from(v).map(Value::Whole).map_err(|_| fault())
+            }
+
+            fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+                Ok(Value::Real(v))
+            }
+
+            fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+                Ok(Value::Text(v.to_owned()))
+            }
+        }
+        from.deserialize_any(Words)
+    }
 }
 
 impl std::fmt::Display for Value {

@@ -31,8 +31,9 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     bar(ui, "path", typing.then_some(theme.raised), |ui| said = said.or(path(ui, view)));
     let left = workbench.unsaved.as_ref();
     bar(ui, "restore", left.map(|_| theme.warn_ground), |ui| {
-        let title = left.map_or_else(String::new, |left| words::cut(&left.title, 60));
-        line(ui, theme.text, &format!("The program ended with unsaved edits of \"{title}\". Restore them?"), 200.0);
+        let title = left.map_or_else(String::new, |left| words::cut(&left.session.title, 60));
+        let file = left.and_then(|left| left.path.as_ref()).map_or_else(String::new, |path| format!(" in {}", path.display()));
+        line(ui, theme.text, &format!("A program ended with unsaved edits of \"{title}\"{file}. Restore them?"), 200.0);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             button(ui, "Discard", Command::DiscardAutosave, None, asked);
             button(ui, "Restore", Command::RestoreAutosave, None, asked);

@@ -10,8 +10,8 @@ use crate::app::theme::Theme;
 use crate::app::view::View;
 use crate::app::words;
 use crate::board::Run;
-use crate::plan::{Problem, Remedy, Severity};
-use crate::session::command::{Command, Edit};
+use crate::plan::{Problem, Severity};
+use crate::session::command::Command;
 use crate::workbench::Workbench;
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
@@ -133,17 +133,9 @@ fn one(ui: &mut Ui, problem: &Problem, asked: &mut Vec<Command>) {
         if let Some(remedy) = &problem.remedy
             && ui.button(remedy.label()).clicked()
         {
-            asked.push(Command::Edit(edit(remedy)));
+            asked.push(Command::Edit(remedy.edit()));
         }
     });
-}
-
-fn edit(remedy: &Remedy) -> Edit {
-    match remedy.clone() {
-        Remedy::DefaultPlace { index } => Edit::DefaultPlace { index },
-        Remedy::Remove { index } => Edit::Remove { index },
-        Remedy::Reset { path } => Edit::Reset { path },
-    }
 }
 
 /// A mark of a method's colour, as large as a letter.

@@ -268,6 +268,7 @@ fn export(ui: &mut Ui, run: &Run, view: &mut View) {
         _ if view.exporting.is_some() => Err("Another export is being written."),
         (Status::Finished | Status::Stopped, _) => Ok(()),
         (Status::Training | Status::Paused, _) => Err("It is still training. Stop and keep it, or wait."),
+        (Status::Elsewhere, _) => Err("Another program trains it. Wait until it is done."),
         (Status::Failed(_) | Status::Cut, _) => Err("The run did not end in order; it kept no adapter."),
     };
     ui.add_enabled_ui(ready.is_ok(), |ui| {
