@@ -53,7 +53,7 @@ pub fn read(ctx: &egui::Context, workbench: &Workbench, view: &mut View, asked: 
         asked.push(Command::Undo);
     }
     // Not consumed: an open menu or popup closes on the same key, and comes first.
-    if ctx.input(|i| i.key_pressed(Key::Escape)) && !ctx.any_popup_open() {
+    if ctx.input(|i| i.key_pressed(Key::Escape)) && !egui::Popup::is_any_open(ctx) {
         view.escape();
     }
     let back = ctx.os().is_mac() && pressed(Modifiers::NONE, Key::Backspace);
@@ -75,8 +75,8 @@ fn delete(workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     }
 }
 
-/// Takes the keyboard from a field, so that what was typed into it is in before the command that follows.
-fn commit(ctx: &egui::Context) {
+/// Takes the keyboard from a field, so that what was typed into it is in before what follows.
+pub fn commit(ctx: &egui::Context) {
     ctx.memory_mut(|memory| {
         if let Some(id) = memory.focused() {
             memory.surrender_focus(id);

@@ -10,7 +10,7 @@ use crate::app::theme::{self, Theme};
 use crate::app::view::View;
 use crate::app::words;
 use crate::methods::{Card, Scope};
-use crate::plan::anatomy::Site;
+use crate::plan::anatomy::{Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::Session;
 use crate::session::settings::Value;
@@ -37,10 +37,11 @@ impl Heat {
             return None;
         }
         let step = run.steps.iter().rev().find(|step| !step.gradients.is_empty())?;
+        let by_site = &step.gradients;
         // One cell may cover several places: its norm is that of all of them together.
         let mut norms: BTreeMap<String, f64> = BTreeMap::new();
         for site in &workbench.plan.anatomy.sites {
-            let squares = step.gradients.iter().filter(|(at, _)| covers(&site.path, at)).map(|(_, v)| v * v);
+            let squares = by_site.iter().filter(|(at, _)| covers(&site.path, at)).map(|(_, v)| v * v);
             norms.insert(site.path.clone(), squares.sum::<f64>().sqrt());
         }
         let largest =
@@ -188,7 +189,11 @@ pub fn label(ui: &Ui, rect: Rect, labels: &[String], color: Color32) {
 
 /// "q, block 3", or the place alone where it is in no block.
 pub fn place_words(site: &Site) -> String {
-    site.block.map_or_else(|| site.place.to_owned(), |block| format!("{}, block {}", site.place, block + 1))
+    match (site.block, site.role) {
+        (Some(block), Role::Block) => format!("block {}", block + 1),
+        (Some(block), _) => format!("{}, block {}", site.place, block + 1),
+        (None, _) => site.place.to_owned(),
+    }
 }
 
 pub fn hover(ui: &mut Ui, plan: &Plan, site: &Site, card: Option<&Card>, open: bool) {

@@ -11,6 +11,7 @@ use super::cells::{self, Heat, Mood};
 use super::lanes;
 use super::palette::ring;
 use super::pick::{self, fitting};
+use crate::app::keys::commit;
 use crate::app::theme::{self, Theme};
 use crate::app::view::{Brush, Dragged, List, Pick, Sweep, View};
 use crate::methods::{self, Card};
@@ -135,6 +136,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
                     let may = view.brush == Brush::Eraser || view.card(workbench).is_some() || erases;
                     if may && answer.drag_started() {
                         view.sweep = Some(Sweep { from: (row, column), erases });
+                        commit(ui.ctx());
                     }
                 }
             }
@@ -162,6 +164,7 @@ fn drop(ui: &Ui, workbench: &Workbench, view: &mut View, lay: &Lay, asked: &mut 
         if landing.moved {
             view.said = Some((format!("Placed {}.", landing.words), ui.input(|i| i.time)));
         }
+        view.cell = landing.sites.as_ref().and_then(|sites| sites.first().cloned()).or(view.cell.take());
         egui::DragAndDrop::clear_payload(ui.ctx());
     }
     landing.sites.unwrap_or_default()

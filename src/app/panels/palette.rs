@@ -10,6 +10,7 @@ use eframe::egui::{
 };
 
 use crate::app::form::{head, weak};
+use crate::app::keys::commit;
 use crate::app::theme::{self, Theme};
 use crate::app::view::{Brush, Dragged, View};
 use crate::methods::{self, CATALOG, Card, Family};
@@ -182,6 +183,9 @@ fn one(ui: &mut Ui, workbench: &Workbench, view: &mut View, card: &'static Card,
     }
     elided(ui, rect.left_top() + vec2(12.0, 20.0), rect.width() - 20.0, card.help);
 
+    if answer.drag_started() {
+        commit(ui.ctx()); // a drag, unlike a click, leaves the keyboard where it was
+    }
     if answer.clicked() && !answer.double_clicked() {
         take(workbench, view, card, asked);
     }

@@ -89,7 +89,7 @@ fn measured(ui: &mut Ui, run: &Run) {
     if peak == 0 {
         return;
     }
-    let name = format!("Measured, {}", words::number(&run.id));
+    let name = format!("Measured, {}", words::cut(&run.id, 22));
     let help = format!("{}: the most that the run held at once, beyond what the program held before it.", run.id);
     number(ui, &name, words::bytes(peak), &help);
     if let Some(started) = run.started.as_ref().filter(|s| s.predicted_bytes > 0) {

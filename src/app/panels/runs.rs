@@ -67,7 +67,7 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
         run.started.as_ref().map_or_else(dash, |s| words::count(value(s)))
     };
     let session = |run: &Run, value: &dyn Fn(&crate::session::Session) -> String| run.session.as_ref().map_or_else(dash, value);
-    let mut status = column("status", "", 76.0, false, true, &|run| run.status.words().to_owned());
+    let mut status = column("status", "", 88.0, false, true, &|run| run.status.words().to_owned());
     for (cell, run) in status.cells.iter_mut().zip(runs) {
         cell.1 = match run.status {
             Status::Failed(_) => Some(theme.error),

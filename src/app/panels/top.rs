@@ -22,11 +22,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     let menus = ui.scope_builder(UiBuilder::new().max_rect(bar).layout(Layout::left_to_right(Align::Center)), |ui| {
         ui.label(RichText::new("petl").font(theme::semibold(theme::HEAD)));
         ui.add_space(6.0);
-        let bar = egui::MenuBar::new().ui(ui, |ui| {
-            menus(ui, workbench, view, asked);
-            ui.min_rect().right()
-        });
-        bar.inner
+        egui::MenuBar::new().ui(ui, |ui| menus(ui, workbench, view, asked)).inner
     });
     let menus = menus.inner;
     let right = ui.scope_builder(UiBuilder::new().max_rect(bar).layout(Layout::right_to_left(Align::Center)), |ui| {
@@ -133,7 +129,8 @@ fn buttons(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Comm
     one(ui, "Train", Command::Train, why_not.as_deref(), live.is_none().then_some(theme.accent), None);
 }
 
-fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
+/// Where they end.
+fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) -> f32 {
     ui.menu_button("File", |ui| file(ui, workbench, view, asked));
     ui.menu_button("Edit", |ui| {
         let (undo, redo) = workbench.history.labels();
@@ -150,7 +147,7 @@ fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
         item(ui, label, command, idle, asked);
         item(ui, "Stop and keep", Command::StopAndKeep, idle, asked);
     });
-    ui.menu_button("View", |ui| {
+    let last = ui.menu_button("View", |ui| {
         for (label, look) in [("As the system", Look::System), ("Dark", Look::Dark), ("Light", Look::Light)] {
             if ui.radio(view.kept.theme == look, label).clicked() {
                 view.kept.theme = look;
@@ -173,6 +170,7 @@ fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
             }
         }
     });
+    last.response.rect.right()
 }
 
 fn file(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
