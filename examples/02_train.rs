@@ -5,8 +5,13 @@
 
 use anyhow::{Result, bail};
 use petl_workbench::engine::Event;
+use petl_workbench::engine::measure::Counting;
 use petl_workbench::session::file;
 use petl_workbench::workbench::Workbench;
+
+/// Memory on the CPU is what this allocator counts; without it every peak reads 0.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn main() -> Result<()> {
     let what = std::env::args().nth(1).unwrap_or_else(|| "digits-lora".into());

@@ -53,6 +53,8 @@ pub struct Run {
     pub session: Option<Session>,
     pub status: Status,
     pub started: Option<Started>,
+    /// What it does before its first step.
+    pub preparing: String,
     pub steps: Vec<Step>,
     pub evaluations: Vec<Evaluated>,
     pub finished: Option<Finished>,
@@ -70,6 +72,7 @@ impl Run {
             session,
             status: Status::Training,
             started: None,
+            preparing: String::new(),
             steps: vec![],
             evaluations: vec![],
             finished: None,
@@ -105,6 +108,7 @@ impl Run {
     pub fn fold(&mut self, event: &Event) {
         match event {
             Event::Started(started) => self.started = Some(started.clone()),
+            Event::Preparing { words, .. } => self.preparing.clone_from(words),
             Event::Step(step) => self.steps.push(step.clone()),
             Event::Evaluated(evaluated) => self.evaluations.push(evaluated.clone()),
             Event::Paused { .. } => self.status = Status::Paused,
@@ -133,8 +137,15 @@ impl Run {
         self.started.as_ref().map_or_else(String::new, |s| s.stack.clone())
     }
 
+    /// The most that a training step held.
     pub fn peak_bytes(&self) -> usize {
         self.finished.as_ref().map(|f| f.peak_bytes).or_else(|| self.steps.last().map(|s| s.peak_bytes)).unwrap_or(0)
+    }
+
+    /// The most that an evaluation held.
+    pub fn evaluation_peak_bytes(&self) -> usize {
+        let last = || self.evaluations.last().map(|e| e.peak_bytes);
+        self.finished.as_ref().map(|f| f.evaluation_peak_bytes).or_else(last).unwrap_or(0)
     }
 
     pub fn step_ms(&self) -> f64 {

@@ -1,14 +1,24 @@
-//! Comparing runs: which were tested on the same items, an exact paired test between two of them, and the spread over seeds.
+//! Comparing runs: which were tested on the same items, an exact paired test between two of them, the spread over seeds, and one
+//! score for accuracy and parameters together.
 //! Plain numbers and words; called by the command line and the figures. Knows no tensors and no window.
 
 use std::collections::BTreeMap;
 
-use crate::board::Run;
+use crate::board::{Run, Status};
 use crate::datasets::Samples;
 use crate::session::Session;
 
 /// Below this a difference is named; it is the usual line, and the words always carry p itself.
 const SIGNIFICANT: f64 = 0.05;
+
+/// C of `ppt` in V-PETL Bench: as many trained parameters cost about a quarter of the score.
+pub const PPT_C: f64 = 1e7;
+
+/// Performance-parameter trade-off of V-PETL Bench (Xin et al. 2024): M · exp(-log10(P / C + 1)), where M is the accuracy from 0 to
+/// 1 and P the trained parameters without the head. A method without parameters has its accuracy.
+pub fn ppt(accuracy: f64, parameters: usize, c: f64) -> f64 {
+    accuracy * (-(parameters as f64 / c + 1.0).log10()).exp()
+}
 
 /// How one run did on the items on which the first one was tested.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,24 +107,36 @@ pub fn fingerprint(test: &Samples) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs whose sessions differ in nothing but seed, title and device, the first one first.
+/// Finished runs whose sessions differ in nothing but seed, title and device, the first one first. A run that did not end in
+/// order stands alone: what it had reached is no sample of what its stack reaches.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
     pub runs: Vec<&'a Run>,
-    /// Of the accuracies.
+    /// Seeds among them. One seed run twice is one value: it says nothing about the spread over seeds.
+    pub n: usize,
+    /// Of the accuracies, seed by seed.
     pub mean: f64,
-    /// Sample standard deviation; none for one run.
+    /// Sample standard deviation over the seeds; none for one seed.
     pub deviation: Option<f64>,
+    /// Every step was done.
+    pub finished: bool,
 }
 
 impl Group<'_> {
-    /// "91.2 ± 0.4, n 3" in per cent, or the one accuracy.
+    /// "91.2 ± 0.4, n 3" in per cent, or the one accuracy; marked where the run did not finish.
     pub fn words(&self) -> String {
-        let n = self.runs.len();
-        match self.deviation {
-            Some(sd) => format!("{:.1} ± {:.1}, n {n}", self.mean * 100.0, sd * 100.0),
-            None => format!("{:.1}", self.mean * 100.0),
+        let mean = self.mean * 100.0;
+        match (self.deviation, self.runs.first()) {
+            (Some(sd), _) => format!("{mean:.1} ± {:.1}, n {}", sd * 100.0, self.n),
+            (None, Some(run)) if !self.finished => format!("{mean:.1} ({})", run.status.words()),
+            (None, _) => format!("{mean:.1}"),
         }
+    }
+
+    /// Of the mean accuracy; all runs of a group train the same parameters.
+    pub fn ppt(&self, c: f64) -> Option<f64> {
+        let started = self.runs.iter().find_map(|run| run.started.as_ref())?;
+        Some(ppt(self.mean, started.trainable, c))
     }
 
     /// The name of the stack, with the session's title where there is one.
@@ -123,7 +145,8 @@ impl Group<'_> {
     }
 }
 
-fn alike(session: &Session) -> Session {
+/// The session without what makes no difference to a result's meaning: seed, title, device. Equal for runs of one group.
+pub fn alike(session: &Session) -> Session {
     let mut session = session.clone();
     session.seed = 0;
     session.title = String::new();
@@ -133,26 +156,31 @@ fn alike(session: &Session) -> Session {
     session
 }
 
-/// Groups runs that have an accuracy; a run that lost its session stands alone.
+/// Groups runs that have an accuracy; a run that lost its session or did not finish stands alone.
 pub fn groups<'a>(runs: &[&'a Run]) -> Vec<Group<'a>> {
     let mut groups: Vec<(Option<Session>, Vec<&'a Run>)> = Vec::new();
     for run in runs.iter().filter(|run| run.accuracy().is_some()) {
-        let key = run.session.as_ref().map(alike);
+        let key = run.session.as_ref().filter(|_| run.status == Status::Finished).map(alike);
         match groups.iter_mut().find(|(known, _)| key.is_some() && *known == key) {
             Some((_, members)) => members.push(run),
             None => groups.push((key, vec![run])),
         }
     }
-    let group = |(_, runs): (Option<Session>, Vec<&'a Run>)| {
-        // One seed run twice says nothing about the spread over seeds.
-        let by_seed: BTreeMap<_, f64> =
-            runs.iter().map(|r| (r.session.as_ref().map(|s| s.seed), r.accuracy().unwrap_or(0.0))).collect();
-        let (n, mean) = (runs.len() as f64, runs.iter().filter_map(|r| r.accuracy()).sum::<f64>() / runs.len() as f64);
-        let square = |r: &&Run| (r.accuracy().unwrap_or(mean) - mean).powi(2);
-        let deviation = (by_seed.len() > 1).then(|| (runs.iter().map(square).sum::<f64>() / (n - 1.0)).sqrt());
-        Group { runs, mean, deviation }
-    };
-    groups.into_iter().map(group).collect()
+    groups.into_iter().map(|(_, runs)| group(runs)).collect()
+}
+
+fn group(runs: Vec<&Run>) -> Group<'_> {
+    let mut by_seed: BTreeMap<Option<u64>, Vec<f64>> = BTreeMap::new();
+    for run in &runs {
+        by_seed.entry(run.session.as_ref().map(|s| s.seed)).or_default().extend(run.accuracy());
+    }
+    let mean_of = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let values: Vec<f64> = by_seed.values().map(|same| mean_of(same)).collect();
+    let (n, mean) = (values.len(), mean_of(&values));
+    let square = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    let deviation = (n > 1).then(|| (square / (n - 1) as f64).sqrt());
+    let finished = runs.iter().all(|run| run.status == Status::Finished);
+    Group { runs, n, mean, deviation, finished }
 }
 
 #[cfg(test)]
@@ -170,6 +198,18 @@ mod tests {
     }
 
     #[test]
+    fn ppt_gives_the_published_values() {
+        let near = |got: f64, want: f64| assert!((got - want).abs() < 0.005, "{got} is not {want}");
+        near(ppt(0.717, 2_380_000, PPT_C), 0.65); // LST on ViT-B/16
+        near(ppt(0.492, 12_600_000, PPT_C), 0.35); // Partial-1 on Swin-B
+        assert_eq!(ppt(0.5294, 0, PPT_C), 0.5294, "without parameters it is the accuracy");
+        assert_eq!(ppt(0.5294, 0, 1.0), 0.5294, "whatever C is");
+        assert!(ppt(0.7, 1000, PPT_C) > ppt(0.7, 2000, PPT_C), "more parameters score less");
+        assert!(ppt(0.7, 1000, 1e6) < ppt(0.7, 1000, 1e7), "a smaller C punishes more");
+        assert!((ppt(1.0, 90_000_000, PPT_C) - (-1.0_f64).exp()).abs() < 1e-12, "P = 9 C costs one e");
+    }
+
+    #[test]
     fn words_name_a_side_only_when_the_test_does() {
         assert_eq!(words(0.01, 0.41), "cannot tell apart, p 0.41");
         assert_eq!(words(0.05, 0.003), "higher, p .003");
@@ -183,6 +223,44 @@ mod tests {
         for (got, want) in corrected.iter().zip([0.03, 0.06, 0.06]) {
             assert!((got - want).abs() < 1e-12);
         }
+    }
+
+    /// A run of `preset` with this seed that ended so, at this accuracy.
+    fn run(seed: u64, accuracy: f64, ended: Option<bool>) -> Run {
+        use crate::engine::{Evaluated, Event, Finished};
+        let mut session = crate::session::file::find("digits-lora").unwrap();
+        session.seed = seed;
+        let mut run = Run::new("run", std::path::Path::new("/nowhere"), Some(session));
+        run.fold(&Event::Evaluated(Evaluated { accuracy, ..Evaluated::default() }));
+        match ended {
+            Some(stopped) => run.fold(&Event::Finished(Finished { accuracy, stopped, ..Finished::default() })),
+            None => run.status = Status::Cut,
+        }
+        run
+    }
+
+    #[test]
+    fn means_over_seeds_take_finished_runs_and_one_value_a_seed() {
+        let runs = [
+            run(1, 0.80, Some(false)),
+            run(2, 0.90, Some(false)),
+            run(2, 0.90, Some(false)),
+            run(2, 0.90, Some(false)),
+            run(3, 0.10, Some(true)),
+            run(4, 0.20, None),
+        ];
+        let refs: Vec<&Run> = runs.iter().collect();
+        let groups = groups(&refs);
+        assert_eq!(
+            groups.iter().map(|g| (g.runs.len(), g.n, g.finished)).collect::<Vec<_>>(),
+            [(4, 2, true), (1, 1, false), (1, 1, false)]
+        );
+        assert!((groups[0].mean - 0.85).abs() < 1e-12);
+        assert!(groups[0].deviation.is_some_and(|sd| (sd - 0.005_f64.sqrt()).abs() < 1e-12)); // of 0.8 and 0.9
+        assert_eq!(
+            groups.iter().map(Group::words).collect::<Vec<_>>(),
+            ["85.0 ± 7.1, n 2", "10.0 (stopped, kept)", "20.0 (cut off)"]
+        );
     }
 
     #[test]

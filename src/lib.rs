@@ -15,8 +15,10 @@ mod errands;
 pub mod exports;
 pub mod figures;
 pub mod methods;
+pub mod operations;
 pub mod plan;
 pub mod session;
+pub mod suite;
 pub mod tasks;
 pub mod workbench;
 

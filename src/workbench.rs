@@ -4,11 +4,11 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::board::{Board, Run};
+use crate::board::{Board, Run, Status};
 use crate::engine::{Device, Engine, Event, Order, Wake, claim};
 use crate::errands::{Done, Errand, Errands};
 use crate::plan::Plan;
@@ -82,13 +82,11 @@ impl Workbench {
         bench.saved = vec![(path.clone(), bench.session.clone())];
         bench.path = path;
         bench.board = Board::open(&bench.home.join("runs"));
-        bench.engine.send(Order::ListDevices);
         bench.look_for_unsaved();
         Ok(bench)
     }
 
-    /// A workbench that trains one session and asks nothing: for the command line. It reads no other runs, and asks no graphics
-    /// driver for devices that the session does not name.
+    /// A workbench that trains one session and asks nothing: for the command line. It reads no other runs.
     ///
     /// # Errors
     /// As `new`.
@@ -208,6 +206,10 @@ impl Workbench {
             Command::Export { run, kind, folder } => {
                 let from = self.board.run(&run).with_context(|| format!("there is no run `{run}`"))?.folder.clone();
                 self.order(Order::Export { run, folder: from, kind, into: folder })?;
+                if let Some(live) = self.board.live() {
+                    let words = format!("The export begins when {} has ended", live.id);
+                    self.notice = Some(Notice { words, is_error: false });
+                }
             }
             Command::Figure { kind, path } => {
                 let runs = self.board.shown().cloned().collect();
@@ -242,6 +244,11 @@ impl Workbench {
         any
     }
 
+    /// `poll` has something to do soon, though no event may come: an autosave, a run that another program trains.
+    pub fn wants_polls(&self) -> bool {
+        self.dirty || self.stale || self.board.runs.iter().any(|run| run.status == Status::Elsewhere)
+    }
+
     /// Waits for the next event and takes it in; none when the worker has gone. For the command line.
     pub fn wait(&mut self) -> Option<Event> {
         let event = self.engine.wait()?;
@@ -249,14 +256,22 @@ impl Workbench {
         Some(event)
     }
 
+    /// As `wait`, for at most this long: `Ok(None)` when nothing came.
+    ///
+    /// # Errors
+    /// When the worker has gone.
+    pub fn wait_for(&mut self, longest: Duration) -> Result<Option<Event>> {
+        let event = self.engine.wait_for(longest)?;
+        event.iter().for_each(|event| self.take_in(event));
+        Ok(event)
+    }
+
     fn take_in(&mut self, event: &Event) {
         self.board.fold(event);
         match event {
             Event::Devices { names, fault } => {
                 self.devices.clone_from(names);
-                if let Some(words) = fault {
-                    self.notice = Some(Notice { words: words.clone(), is_error: true });
-                }
+                self.notice = fault.clone().map(|words| Notice { words, is_error: true }).or(self.notice.take());
             }
             Event::Failed { words, .. } => self.notice = Some(Notice { words: words.clone(), is_error: true }),
             Event::Exported { path, difference, samples, .. } => {
@@ -376,6 +391,11 @@ impl Workbench {
         self.board.runs.retain(|run| run.id != id);
         self.board.runs.push(Run::new(id, folder, Some(self.session.clone())));
         Ok(())
+    }
+
+    /// Asks the worker for the devices of this machine. Who needs no list never wakes a graphics driver.
+    pub fn list_devices(&self) {
+        self.engine.send(Order::ListDevices);
     }
 
     fn order(&self, order: Order) -> Result<()> {

@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 
 use half::f16;
 use petl_workbench::backbones::{vit, weights};
-use petl_workbench::exports;
+use petl_workbench::engine::Event;
+use petl_workbench::engine::run::{self, Surroundings};
 use petl_workbench::plan::Plan;
 use petl_workbench::session::file;
 use safetensors::Dtype;
@@ -212,6 +213,29 @@ fn a_damaged_run_is_found_before_anything_is_written() {
 }
 
 #[test]
+fn a_run_on_a_file_named_from_one_folder_is_read_from_every_other() {
+    let home = scratch();
+    let there = home.path().join("there");
+    std::fs::create_dir(&there).unwrap();
+    backbone(&there.join("weights.safetensors"), |_| ());
+    let run = home.path().join("run");
+    let sets = [
+        "data.settings.train=10",
+        "data.settings.test=10",
+        "recipe.epochs=1",
+        "device=cpu",
+        "backbone.settings.weights=weights.safetensors",
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_petl"));
+    command.args(["train", "digits-lora", "--out", text(&run)]).args(sets.iter().flat_map(|set| ["--set", set]));
+    says(&command.current_dir(&there).env("PETL_HOME", home.path()).output().unwrap(), 0, &[]);
+    let into = home.path().join("into");
+    says(&petl(home.path(), &["export", text(&run), "--as", "petl", text(&into)]), 0, &[]);
+    let kept = std::fs::read_to_string(into.join("adapter.toml")).unwrap();
+    assert!(kept.contains(text(&there.join("weights.safetensors"))), "{kept}");
+}
+
+#[test]
 fn faulty_inputs_of_a_prediction_are_named() {
     let home = scratch();
     let run = tiny_run(home.path());
@@ -289,6 +313,30 @@ fn a_full_disk_ends_with_words_and_nothing_half() {
     let output = limited(8, &format!("train digits-lora {sets} --out '{}'", text(&second)));
     says(&output, 1, &[text(&second), "disk"]);
     assert!(!second.join("adapter.safetensors").exists() && !second.join("summary.json").exists());
+
+    // The adapter (BitFit's is small) would fit, the log does not: first its steps, then only its last line, which carries the
+    // prediction of every test sample. That is a failure, not a run that was stopped and kept.
+    let sets = "--set data.settings.train=60 --set data.settings.test=500 --set recipe.batch_size=1 --set recipe.report_every=1 --set recipe.epochs=1 \
+                --set device=cpu --set backbone.settings.weights=random";
+    let whole = home.path().join("whole");
+    let output = limited(4096, &format!("train bitfit {sets} --out '{}'", text(&whole)));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = std::fs::read(whole.join("events.jsonl")).unwrap();
+    let size = |name: &str| std::fs::metadata(whole.join(name)).unwrap().len();
+    assert!(size("adapter.safetensors") + 40 * 1024 < log.len() as u64, "the log must be the larger one here");
+    let last = log[..log.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+    for (name, kib) in [("steps", log.len() / 2048), ("end", last / 1024 + 1)] {
+        assert!(kib * 1024 > size("adapter.safetensors") as usize && kib * 1024 < log.len());
+        let run = home.path().join(name);
+        let output = limited(kib, &format!("train bitfit {sets} --json --out '{}'", text(&run)));
+        says(&output, 1, &["events.jsonl", "disk full"]);
+        assert!(!run.join("summary.json").exists());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("\"failed\"") && !said.contains("\"finished\""), "{name}");
+        for line in std::fs::read_to_string(run.join("events.jsonl")).unwrap().lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{name}: half a line was left: {line}");
+        }
+    }
 }
 
 #[test]
@@ -342,11 +390,36 @@ fn saving_keeps_a_link_a_link_and_who_may_read_the_file() {
 
 #[test]
 fn a_blocked_plan_is_never_trained_or_exported() {
+    let home = scratch();
     let mut session = file::find("digits-lora").unwrap();
     session.methods[0].place.roles.clear();
-    let plan = Plan::of(&session);
-    assert!(plan.blocked().is_some());
-    let empty = scratch();
-    let words = format!("{:#}", exports::export(empty.path(), "petl", &empty.path().join("x")).unwrap_err());
-    assert!(words.contains("adapter.toml") && words.contains("Train it again"), "{words}");
+    assert!(Plan::of(&session).blocked().is_some());
+    // Not by the loop itself, whoever calls it.
+    let folder = home.path().join("called");
+    let started = std::cell::Cell::new(false);
+    let send = |event: Event| {
+        started.set(started.get() || matches!(event, Event::Started(_)));
+        Ok(())
+    };
+    let around = Surroundings { run: "called", folder: &folder, send: &send, ask: &|| panic!("a blocked session takes steps") };
+    let words = format!("{:#}", run::train(&session, &around).unwrap_err());
+    assert!(words.contains("matches no site") && !started.get(), "{words}");
+    assert!(!folder.join("adapter.safetensors").exists());
+    // Not by the program, which leaves nothing behind.
+    let path = home.path().join("blocked.petl.toml");
+    file::save(&session, &path).unwrap();
+    for command in ["train", "bench"] {
+        says(&petl(home.path(), &[command, text(&path)]), 2, &[text(&path), "line", "cannot train", "matches no site", "Remedy"]);
+    }
+    assert!(!home.path().join("runs").exists());
+    // And a run whose session was changed so is not exported.
+    let run = tiny_run(home.path());
+    let adapter = run.join("adapter.toml");
+    let whole = std::fs::read_to_string(&adapter).unwrap();
+    let blocked = whole.replace("\"q\",", "").replace("\"v\",", "");
+    assert_ne!(blocked, whole);
+    std::fs::write(&adapter, blocked).unwrap();
+    let into = home.path().join("into");
+    says(&petl(home.path(), &["export", text(&run), "--as", "petl", text(&into)]), 1, &["matches no site"]);
+    assert!(!into.exists());
 }

@@ -1,5 +1,5 @@
-//! What needs a graphics driver: the window drawn, and training through wgpu. Reported as ignored where there is none; CI
-//! installs a software driver (mesa-vulkan-drivers).
+//! What needs a graphics driver: the window drawn, the program's own window on a display, and training through wgpu. Reported as
+//! ignored where there is none; CI installs a software driver and a virtual display (mesa-vulkan-drivers, xvfb).
 
 mod common;
 
@@ -23,6 +23,18 @@ fn main() -> ExitCode {
     let mut trials = vec![trial("a_toy_network_trains_through_wgpu_as_on_the_cpu", trains_through_wgpu)];
     #[cfg(feature = "window")]
     trials.push(trial("the_window_is_drawn_in_both_themes", window_is_drawn));
+    #[cfg(all(feature = "window", target_os = "linux"))]
+    trials.push({
+        let name = "the_program_opens_its_window_on_a_display";
+        let display = std::process::Command::new("Xvfb").arg("-help").output().is_ok();
+        match display {
+            true => trial(name, opened::program_opens_its_window),
+            false => {
+                let name = format!("{name}, ignored: no virtual display here (Debian: xvfb)");
+                Trial::test(name, || Ok(())).with_ignored_flag(true)
+            }
+        }
+    });
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -81,4 +93,76 @@ fn window_is_drawn() -> Result<(), Failed> {
         return Err(format!("light is hardly lighter than dark: {means:?}").into());
     }
     Ok(())
+}
+
+/// The built program on a virtual display, as a person starts it: `petl`, without arguments.
+#[cfg(all(feature = "window", target_os = "linux"))]
+mod opened {
+    use std::collections::BTreeSet;
+    use std::io::{BufRead, BufReader};
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use libtest_mimic::Failed;
+
+    /// Ended with the test, however that ends.
+    struct Ends(Child);
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// How many colours the display shows. Its picture is a file (X's own form, XWD): a header that names its length in the
+    /// first word and the number of colour cells, of 12 bytes each, in the 20th; then the pixels.
+    fn colours(display: &Path) -> Result<usize, Failed> {
+        let bytes = std::fs::read(display)?;
+        let word = |n: usize| bytes.get(4 * n..4 * n + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize);
+        let pixels = bytes.get(word(0) + 12 * word(19)..).unwrap_or_default();
+        Ok(pixels.chunks_exact(4).collect::<BTreeSet<_>>().len())
+    }
+
+    pub fn program_opens_its_window() -> Result<(), Failed> {
+        let folder = tempfile::tempdir()?;
+        let pixels = folder.path().join("Xvfb_screen0");
+        // It chooses a free number itself and prints it when it can be used.
+        let mut display = Command::new("Xvfb");
+        display.args(["-displayfd", "1", "-screen", "0", "1500x940x24", "-nolisten", "tcp", "-fbdir"]).arg(folder.path());
+        let mut display = Ends(display.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
+        let mut number = String::new();
+        BufReader::new(display.0.stdout.take().ok_or("no output")?).read_line(&mut number)?;
+        let number = format!(":{}", number.trim());
+        if number == ":" {
+            return Err("Xvfb gives no display".into());
+        }
+        let before = colours(&pixels)?;
+
+        let said = folder.path().join("said");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_petl"));
+        program.env("DISPLAY", &number).env_remove("WAYLAND_DISPLAY").env("PETL_HOME", folder.path().join("home"));
+        let mut program = Ends(program.stderr(std::fs::File::create(&said)?).stdout(Stdio::null()).spawn()?);
+        let words = || std::fs::read_to_string(&said).unwrap_or_default();
+        let clock = Instant::now();
+        let mut shown = 0;
+        // Until the window has been there for three seconds.
+        let mut since: Option<Instant> = None;
+        while since.is_none_or(|since| since.elapsed() < Duration::from_secs(3)) {
+            if let Some(status) = program.0.try_wait()? {
+                return Err(format!("it ended at once ({status}): {}", words()).into());
+            }
+            if clock.elapsed() > Duration::from_secs(90) {
+                return Err(format!("no window after 90 s: {shown} colours on the display, {before} before; {}", words()).into());
+            }
+            shown = colours(&pixels)?;
+            since = if shown > before + 100 { since.or(Some(Instant::now())) } else { None };
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        if words().contains("panicked") {
+            return Err(words().into());
+        }
+        Ok(())
+    }
 }

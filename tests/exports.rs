@@ -16,19 +16,19 @@ use petl_workbench::exports::{self, peft, tensors, transformers};
 use petl_workbench::plan::Plan;
 use petl_workbench::session::{Choice, Place, Placed, Session, Settings, Value, file};
 
-/// A preset on 40 digits for one epoch, on random weights: what leaves does not depend on how well it was trained.
+/// A preset on 40 digits for one epoch, tested on 64, on random weights: what leaves does not depend on how well it was trained.
 fn tiny(preset: &str, more: &[&str]) -> Session {
     let mut set: Vec<String> = ["recipe.epochs=1", "device=cpu", "backbone.settings.weights=random"].map(str::to_owned).to_vec();
     let session = file::find(preset).unwrap();
     if session.data.name == "digits" {
-        set.extend(["data.settings.train=40".to_owned(), "data.settings.test=40".to_owned()]);
+        set.extend(["data.settings.train=40".to_owned(), "data.settings.test=64".to_owned()]);
     }
     set.extend(more.iter().map(|s| (*s).to_owned()));
     file::set(&session, &set).unwrap()
 }
 
 fn train(session: &Session, folder: &Path) {
-    let around = Surroundings { run: "test", folder, send: &|_| {}, ask: &|| ControlFlow::Continue(()) };
+    let around = Surroundings { run: "test", folder, send: &|_| Ok(()), ask: &|| Ok(ControlFlow::Continue(())) };
     run::train(session, &around).unwrap();
 }
 
@@ -47,7 +47,7 @@ fn leave(scratch: &Path, run: &Path) -> (Vec<&'static str>, BTreeMap<&'static st
         match exports::export(run, card.name, &into) {
             Ok(done) => {
                 assert_eq!(done.samples, 64);
-                assert!(done.difference <= card.tolerance, "{}: {}", card.name, done.difference);
+                assert!(done.difference <= 1e-3, "{}: {}", card.name, done.difference);
                 assert!(std::fs::read_dir(&into).unwrap().count() >= 2);
                 held.push(card.name);
             }
@@ -65,8 +65,9 @@ fn leave(scratch: &Path, run: &Path) -> (Vec<&'static str>, BTreeMap<&'static st
 }
 
 #[test]
-fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
-    for (preset, peft) in [("digits-lora", true), ("ia3", true), ("bitfit", false), ("digits-probe", false)] {
+fn changes_of_weights_leave_in_every_form_that_holds_them() {
+    let without = ["bitfit", "dora", "vera", "adalora", "digits-probe"].map(|preset| (preset, false));
+    for (preset, peft) in [("digits-lora", true), ("ia3", true)].into_iter().chain(without) {
         let (scratch, run) = trained(preset, &[]);
         let (held, refused) = leave(scratch.path(), &run);
         let expected: &[&str] =
@@ -80,12 +81,111 @@ fn lora_ia3_bitfit_and_probe_leave_in_every_form_that_holds_them() {
 
 #[test]
 fn what_cannot_fold_leaves_as_our_own_folder_only() {
-    let (scratch, run) = trained("pfeiffer", &[]);
-    let (held, refused) = leave(scratch.path(), &run);
-    assert_eq!(held, ["petl"]);
-    for (kind, words) in refused {
-        assert!(words.contains("`petl`"), "{kind}: {words}");
+    for preset in ["pfeiffer", "twin"] {
+        let (scratch, run) = trained(preset, &[]);
+        let (held, refused) = leave(scratch.path(), &run);
+        assert_eq!(held, ["petl"]);
+        for (kind, words) in refused {
+            assert!(words.contains("`petl`"), "{preset}, {kind}: {words}");
+        }
     }
+}
+
+#[test]
+fn an_adapter_is_tied_to_the_weights_it_was_trained_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (weights, run) = (scratch.path().join("weights.safetensors"), scratch.path().join("run"));
+    let embedded = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/backbones/vit-tiny-32/model.safetensors");
+    std::fs::copy(embedded, &weights).unwrap();
+    train(&tiny("digits-lora", &[&format!("backbone.settings.weights={}", weights.display())]), &run);
+    let kept = std::fs::read(run.join("adapter.safetensors")).unwrap();
+    assert!(exports::load_run(&run).is_ok());
+
+    // One bit of one frozen number: the same shapes, other weights.
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    for words in [
+        exports::load_run(&run).map(|_| ()).unwrap_err(),
+        exports::export(&run, "merged", &scratch.path().join("merged")).map(|_| ()).unwrap_err(),
+    ] {
+        let words = format!("{words:#}");
+        assert!(words.contains("other weights") && words.contains(weights.to_str().unwrap()), "{words}");
+    }
+    // An adapter that does not say where it belongs is not guessed at.
+    let untied = tensors::read(&run.join("adapter.safetensors"), "").unwrap();
+    petl_workbench::backbones::weights::write(&run.join("adapter.safetensors"), &untied, false, BTreeMap::new()).unwrap();
+    let words = format!("{:#}", exports::load_run(&run).map(|_| ()).unwrap_err());
+    assert!(words.contains("does not say on which weights"), "{words}");
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    std::fs::write(run.join("adapter.safetensors"), kept).unwrap();
+    assert!(exports::load_run(&run).is_ok());
+}
+
+#[test]
+fn an_export_gives_the_labels_that_the_run_gave() {
+    let (scratch, run) = trained("digits-lora", &[]);
+    let path = run.join("summary.json");
+    let mut summary = tensors::read_json(&path).unwrap();
+    let label = summary["predictions"][1].as_u64().unwrap();
+    summary["predictions"][1] = ((label + 1) % 10).into();
+    tensors::write_json(&path, &summary).unwrap();
+    let into = scratch.path().join("petl");
+    let words = format!("{:#}", exports::export(&run, "petl", &into).unwrap_err());
+    assert!(words.contains("other labels") && words.contains("1 of 64 samples"), "{words}");
+    assert!(!into.exists());
+    std::fs::remove_file(&path).unwrap(); // an exported folder has none, and can be exported on
+    assert!(exports::export(&run, "petl", &into).is_ok());
+    assert!(exports::export(&into, "merged", &scratch.path().join("merged")).is_ok());
+}
+
+#[test]
+fn every_domain_is_compared_and_no_sample_twice() {
+    let set = ["data.settings.train=10", "data.settings.test=10", "recipe.epochs=1"];
+    let (scratch, run) = trained("emoji-lora", &set);
+    // 10 emoji in three styles: 30 samples, and not the first ten over and over.
+    let done = exports::export(&run, "petl", &scratch.path().join("petl")).unwrap();
+    assert_eq!(done.samples, 30);
+    // A wrong answer in the last style alone is seen.
+    let path = run.join("summary.json");
+    let mut summary = tensors::read_json(&path).unwrap();
+    let label = summary["predictions"][29].as_u64().unwrap();
+    summary["predictions"][29] = ((label + 1) % 7).into();
+    tensors::write_json(&path, &summary).unwrap();
+    let words = format!("{:#}", exports::export(&run, "petl", &scratch.path().join("again")).unwrap_err());
+    assert!(words.contains("1 of 30 samples"), "{words}");
+}
+
+#[test]
+fn rounding_is_judged_by_the_size_of_the_logits() {
+    let (scratch, run) = trained("digits-lora", &[]);
+    let (session, mut model) = exports::load_run(&run).unwrap();
+    // Logits a thousand times as large carry rounding a thousand times as large.
+    for value in ["head/weight", "head/bias"] {
+        let large = model.bag.params[value].clone().inner() * 1000.0;
+        model.bag.params.insert(value.to_owned(), large.autodiff().require_grad());
+    }
+    for card in exports::CATALOG {
+        let folder = scratch.path().join(card.name);
+        std::fs::create_dir(&folder).unwrap();
+        (card.write)(&session, &model, &folder).unwrap();
+        let difference = exports::verify(card, &session, &model, &folder);
+        assert!(difference.is_ok(), "{}: {difference:?}", card.name);
+    }
+}
+
+#[test]
+fn a_run_that_really_learned_leaves_in_every_form() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    let set = ["backbone.settings.weights=pretrained", "data.settings.train=300", "data.settings.test=100", "recipe.epochs=4"];
+    let session = tiny("digits-lora-all", &set);
+    train(&session, &run);
+    let summary = tensors::read_json(&run.join("summary.json")).unwrap();
+    assert!(summary["accuracy"].as_f64().unwrap() > 0.4, "{}", summary["accuracy"]);
+    let (held, refused) = leave(scratch.path(), &run);
+    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}");
 }
 
 /// LoRA members on sites of their own, of other ranks, strengths and scales.
@@ -137,6 +237,74 @@ fn ranks_and_strengths_by_place_survive_the_way_through_peft() {
 }
 
 #[test]
+fn pissa_leaves_for_peft_as_one_change_of_twice_the_rank() {
+    let (scratch, run) = trained("pissa", &["methods.0.settings.rank=4", "methods.0.settings.alpha=6"]);
+    let (held, refused) = leave(scratch.path(), &run);
+    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}");
+    let config = tensors::read_json(&scratch.path().join("peft/adapter_config.json")).unwrap();
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&8.into(), &12.into()), "α / r stays 6 / 4");
+    let theirs = tensors::read(&scratch.path().join("peft/adapter_model.safetensors"), "").unwrap();
+    let (_, model) = exports::load_run(&run).unwrap();
+    let of = |name: &str| {
+        let key = format!("0.lora/blocks.2.attn.q/{name}");
+        let constant = || model.bag.constants.get(&key).map(|c| &c.tensor);
+        model.bag.params.get(&key).or_else(constant).unwrap().clone().inner()
+    };
+    let read = |name: &str, shape: [usize; 2]| {
+        let data = theirs[&format!("base_model.model.vit.layers.2.attention.q_proj.{name}.weight")].clone();
+        assert_eq!(data.shape().as_slice(), shape, "{name}");
+        Tensor::<2>::from_data(data, &Device::flex())
+    };
+    // What PEFT will add to the original weight: B A, turned over, is A B - A0 B0.
+    let change = read("lora_B", [96, 8]).matmul(read("lora_A", [8, 96])).transpose();
+    let ours = of("A").matmul(of("B")) - of("A0").matmul(of("B0"));
+    assert!(apart(&host(change.clone()).unwrap(), &host(ours).unwrap()) < 1e-5);
+    assert!(change.abs().max().into_scalar::<f32>() > 1e-3, "training changed nothing");
+}
+
+#[test]
+fn pissa_beside_plain_lora_keeps_each_scale_under_rslora() {
+    let mut session = patchwork();
+    session.methods.truncate(2);
+    for member in &mut session.methods {
+        member.settings.set("scaling", Value::Text("alpha / sqrt r".into()));
+    }
+    session.methods[0].settings.set("start", Value::Text("pissa".into()));
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    train(&session, &run);
+    let (held, refused) = leave(scratch.path(), &run);
+    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}");
+    let config = tensors::read_json(&scratch.path().join("peft/adapter_config.json")).unwrap();
+    assert_eq!((&config["r"], &config["use_rslora"]), (&8.into(), &true.into()));
+    let alpha = config["lora_alpha"].as_f64().unwrap();
+    assert!((alpha / 8f64.sqrt() - 4.0 / 4f64.sqrt()).abs() < 1e-12, "{alpha}");
+    assert_eq!(config["rank_pattern"]["vit.layers.2.mlp.fc1"], 9);
+    assert_eq!(config["alpha_pattern"]["vit.layers.2.mlp.fc1"], 16);
+}
+
+#[test]
+fn the_mixed_presets_ranks_by_block_are_written_as_patterns() {
+    let mut session = tiny("mixed", &[]);
+    session.methods.retain(|m| m.name == "lora");
+    let plan = Plan::of(&session);
+    (exports::find("peft").unwrap().fits)(&plan).unwrap();
+    let config = peft::config(&plan);
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&4.into(), &8.into()));
+    for (block, rank, alpha) in [(3, 8, 16), (5, 8, 16)] {
+        for module in ["q_proj", "v_proj"] {
+            let name = format!("vit.layers.{block}.attention.{module}");
+            assert_eq!(
+                (&config["rank_pattern"][&name], &config["alpha_pattern"][&name]),
+                (&rank.into(), &alpha.into()),
+                "{name}"
+            );
+        }
+    }
+    assert_eq!(config["rank_pattern"].as_object().unwrap().len(), 3 * 2 * 2, "three blocks, q and v, two dialects");
+}
+
+#[test]
 fn mixed_and_overlapping_stacks_are_refused_by_peft_with_a_way_out() {
     let mut session = tiny("digits-lora", &[]);
     session.methods.push(session.methods[0].clone());
@@ -170,6 +338,46 @@ fn a_changed_file_is_found_when_read_back() {
         let words = format!("{:#}", exports::verify(card, &session, &model, &folder).unwrap_err());
         assert!(words.contains("not a whole safetensors file") && words.contains(path.to_str().unwrap()), "{words}");
     }
+}
+
+#[test]
+fn a_configuration_that_does_not_describe_the_network_is_found_when_read_back() {
+    let (scratch, run) = trained("digits-lora", &[]);
+    let (session, model) = exports::load_run(&run).unwrap();
+    let wrong = |card: &str, file: &str, pointer: &str, value: serde_json::Value| {
+        let card = exports::find(card).unwrap();
+        let folder = scratch.path().join("bad");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        (card.write)(&session, &model, &folder).unwrap();
+        assert!(exports::verify(card, &session, &model, &folder).is_ok(), "{}", card.name);
+        let path = folder.join(file);
+        let mut config = tensors::read_json(&path).unwrap();
+        assert_ne!(*config.pointer(pointer).unwrap(), value, "{file}{pointer}");
+        *config.pointer_mut(pointer).unwrap() = value;
+        tensors::write_json(&path, &config).unwrap();
+        let words = exports::verify(card, &session, &model, &folder).map(|_| ()).unwrap_err();
+        let words = format!("{words:#}");
+        let key = pointer.split('/').nth(1).unwrap();
+        assert!(words.contains(path.to_str().unwrap()) && words.contains(key), "{pointer}: {words}");
+    };
+    // None of these changes a tensor, and all of them change what another program makes of it.
+    for (card, folder) in [("transformers", ""), ("peft", "base/")] {
+        let config = &format!("{folder}config.json");
+        wrong(card, config, "/num_attention_heads", 4.into());
+        wrong(card, config, "/layer_norm_eps", 1e-12.into());
+        wrong(card, config, "/patch_size", 8.into());
+        wrong(card, config, "/id2label/3", "4".into());
+        wrong(card, config, "/label2id/3", 4.into());
+        let pixels = &format!("{folder}preprocessor_config.json");
+        wrong(card, pixels, "/image_mean/1", 0.485.into());
+        wrong(card, pixels, "/rescale_factor", 1.0.into());
+        wrong(card, pixels, "/size/height", 224.into());
+    }
+    wrong("peft", "adapter_config.json", "/modules_to_save", serde_json::json!([]));
+    wrong("peft", "adapter_config.json", "/base_model_name_or_path", "somewhere/else".into());
+    wrong("merged", "config.json", "/heads", 4.into());
+    wrong("merged", "config.json", "/classes", serde_json::json!(["0"]));
 }
 
 #[test]
@@ -309,6 +517,7 @@ fn a_peft_folder_that_means_something_else_is_not_read_as_if_it_did() {
     assert!(copy(&|c| c["target_modules"].as_array_mut().unwrap().push("key".into())).contains("holds nothing for it"));
     assert!(copy(&|c| c["peft_type"] = "VERA".into()).contains("LORA and IA3 can be read"));
     assert!(copy(&|c| c["use_dora"] = true.into()).contains("use_dora"));
+    assert!(copy(&|c| c["init_lora_weights"] = "pissa_niter_16".into()).contains("changes the base model"));
     assert!(
         copy(&|c| c["rank_pattern"] = serde_json::json!({"layers.0.attention.q_proj": 2}))
             .contains("differs between its two names")

@@ -16,7 +16,7 @@ use petl_workbench::engine::measure::Counting;
 use petl_workbench::exports;
 use petl_workbench::methods::{CATALOG, Family};
 use petl_workbench::session::command::{Command, Edit};
-use petl_workbench::session::{Session, Value, file, presets};
+use petl_workbench::session::{Choice, Session, Value, file, presets};
 use petl_workbench::workbench::Workbench;
 
 #[global_allocator]
@@ -532,14 +532,32 @@ fn closing_while_a_run_trains_stops_and_keeps_it() {
 }
 
 #[test]
-fn train_save_reopen_export_by_hand() {
+fn open_a_preset_place_lora_train_and_see_it_learn_save_reopen_export() {
     let home = home();
     let mut harness = window(home.path());
+    // The preset with its pretrained weights; fewer pictures and epochs, so that it takes seconds.
+    click(&mut harness, "File");
+    harness.get_by_label_contains("Open preset").click();
+    harness.run_steps(6);
+    click(&mut harness, "digits-probe");
+    assert!(stack(&harness).is_empty() && session(&harness).backbone == Choice::named("vit-tiny-32"));
+    let whole = |path: &str, n| Edit::Set { path: path.into(), value: Value::Whole(n) };
+    let few = [("data.settings.train", 240), ("data.settings.test", 100), ("recipe.epochs", 4), ("recipe.batch_size", 16)];
+    for edit in few.map(|(path, n)| whole(path, n)).into_iter().chain([Edit::Device("cpu".into())]) {
+        ask(&mut harness, Command::Edit(edit));
+    }
     place(&mut harness, "LoRA");
+    click(&mut harness, "blocks.2.attn.k empty");
+    click(&mut harness, "Row o");
+    harness.get_by_label("blocks.5.attn.o LoRA");
     click(&mut harness, "Train");
     ended(&mut harness, 1);
     let run = &bench(&harness).board.runs[0];
     assert!(run.finished.is_some(), "{:?}", run.status);
+    let curve: Vec<f64> = run.evaluations.iter().map(|e| e.accuracy).collect();
+    assert!(curve.len() == 4 && curve[3] > curve[0] + 0.05 && curve[3] > 0.3, "the curve rises: {curve:?}");
+    let (first, last) = (&run.steps[0], &run.steps[run.steps.len() - 1]);
+    assert!(last.loss < 0.8 * first.loss, "the loss falls: {} to {}", first.loss, last.loss);
     let (id, accuracy) = (run.id.clone(), run.accuracy().expect("an accuracy"));
     assert!(harness.query_all_by_label(&format!("{:.1} %", 100.0 * accuracy)).count() > 0);
     assert!(shows(&harness, &format!("Accuracy on the test set, %: LoRA 8  {:.1}", 100.0 * accuracy)), "the plot names its line");

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! ../shared/tools/get-data fashion-mnist
-//! cargo run --release --example pretrain_vit_tiny -- ~/.cache/petl-data/fashion-mnist assets/backbones/vit-tiny-32 --steps 6000
+//! cargo run --release --example pretrain_vit_tiny -- ~/.cache/petl-data/fashion-mnist assets/backbones/vit-tiny-32 --steps 5200 --batch 32 --rate 0.0012 --every 650
 //! ```
 
 mod pretext;
@@ -183,7 +183,10 @@ fn save(model: &Model, arguments: &Arguments) -> Result<()> {
     }
     let notes = BTreeMap::from([(
         "made_by".to_owned(),
-        format!("examples/pretrain_vit_tiny, seed {}, {} steps", arguments.seed, arguments.steps),
+        format!(
+            "examples/pretrain_vit_tiny --steps {} --batch {} --rate {} --seed {}",
+            arguments.steps, arguments.batch, arguments.rate, arguments.seed
+        ),
     )]);
     weights::write(&arguments.out.join("model.safetensors"), &named, true, notes)
 }

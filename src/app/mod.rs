@@ -78,6 +78,7 @@ impl App {
         for id in old.into_iter().rev().skip(SHOWN) {
             workbench.carry_out(Command::ToggleRun(id));
         }
+        workbench.list_devices();
         let view = View::new(&workbench);
         ctx.set_theme(view.kept.theme.preference());
         ctx.set_zoom_factor(view.kept.zoom);
@@ -209,8 +210,8 @@ impl eframe::App for App {
         if idle {
             self.workbench.end_gesture();
         }
-        if self.workbench.dirty {
-            ctx.request_repaint_after(Duration::from_millis(2500)); // for the autosave
+        if self.workbench.wants_polls() {
+            ctx.request_repaint_after(Duration::from_millis(2500));
         }
         self.closing(ctx);
         self.keep(ctx);

@@ -33,6 +33,9 @@ pub trait Backbone: Sync {
     /// Every site, without any weights. `set` holds every field of the card.
     fn anatomy(&self, set: &Settings) -> Result<Anatomy, String>;
 
+    /// Makes the path of a file that `set` names, if any, absolute: what a run keeps must mean the same from every folder.
+    fn settle(&self, _set: &mut Settings) {}
+
     /// The frozen weights on `device`, one matrix for every part that the anatomy declares.
     fn weights(&self, set: &Settings, seed: u64, device: &Device) -> anyhow::Result<Weights>;
 

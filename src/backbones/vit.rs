@@ -8,7 +8,7 @@ use super::{Backbone, Card};
 use crate::engine::bag::Weights;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::{Anatomy, Part, Role, Site};
-use crate::session::settings::{Field, Settings};
+use crate::session::settings::{Field, Settings, Value};
 
 /// The sizes of one vision transformer.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +88,7 @@ impl Vit {
             site(".attn.k", Role::K, "k", d, d, dense(d, d));
             site(".attn.v", Role::V, "v", d, d, dense(d, d));
             site(".attn.o", Role::O, "o", d, d, dense(d, d));
+            site(".mid", Role::Mid, "between", d, d, vec![]);
             site(".norm2", Role::Norm, "norm 2", d, d, norm());
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
             site(".mlp.up", Role::Up, "up", d, h, dense(d, h));
@@ -114,6 +115,16 @@ impl Vit {
 impl Backbone for Vit {
     fn anatomy(&self, _set: &Settings) -> Result<Anatomy, String> {
         Ok(self.declare())
+    }
+
+    fn settle(&self, set: &mut Settings) {
+        let path = match set.text("weights") {
+            "" | "pretrained" | "random" => return,
+            path => std::path::absolute(path).ok().and_then(|path| Some(path.to_str()?.to_owned())),
+        };
+        if let Some(path) = path {
+            set.set("weights", Value::Text(path));
+        }
     }
 
     fn weights(&self, set: &Settings, seed: u64, device: &Device) -> anyhow::Result<Weights> {
@@ -145,6 +156,7 @@ impl Backbone for Vit {
             x = t.around(&at(""), x, |t, x| {
                 let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
                 let x = x + t.around(&at(".attn"), h, |t, h| self.attention(t, &at(".attn"), h));
+                let x = t.around(&at(".mid"), x, |_, x| x);
                 let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
                 x + t.around(&at(".mlp"), h, |t, h| {
                     let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]

@@ -10,8 +10,10 @@ use half::{bf16, f16};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use sha2::{Digest, Sha256};
 
 use crate::engine::bag::Weights;
+use crate::engine::model::host;
 use crate::engine::random;
 use crate::methods::Init;
 use crate::plan::anatomy::Anatomy;
@@ -78,6 +80,21 @@ pub fn floats(view: &TensorView) -> Result<Vec<f32>> {
         Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         other => bail!("is stored as {other:?}; f32, f16 and bf16 can be read. Convert the file to one of these"),
     })
+}
+
+/// The weights as a number: two networks with the same number hold the same values under the same names, bit for bit.
+///
+/// # Errors
+/// When the device does not give them back.
+pub fn fingerprint(weights: &Weights) -> Result<String> {
+    let mut hash = Sha256::new();
+    for (name, value) in weights {
+        hash.update(format!("{name} {:?}", value.dims()));
+        for value in host(value.clone())? {
+            hash.update(value.to_le_bytes());
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Random weights, as training from scratch starts (truncation left out): normal 0.02, norms at 1, biases at 0.

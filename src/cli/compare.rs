@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde_json::{Value as Json, json};
 
 use super::{Answer, asked, out, run_folder};
@@ -18,20 +17,21 @@ const CAVEAT: &str = "The test (McNemar, exact, two-sided) is about these traine
                       train several seeds to learn about those.";
 
 /// The test items of a run.
+#[derive(Clone)]
 struct Items {
     fingerprint: String,
     labels: Vec<u32>,
 }
 
 /// Prints the runs as a table or as JSON, and draws the figure that was asked for.
-pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) -> Answer {
+pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, ppt_c: f64) -> Answer {
     let mut runs = Vec::new();
     for name in names {
         let folder = run_folder(name)?;
         runs.push(asked(Run::open(&folder))?);
     }
     let refs: Vec<&Run> = runs.iter().collect();
-    let items = items(&refs)?;
+    let items = items(&refs);
     let verdicts = verdicts(&refs, &items);
     let groups = compare::groups(&refs);
     let drawn = match figure {
@@ -39,29 +39,44 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
         None => vec![],
     };
     if json {
-        let rows: Vec<_> = refs.iter().zip(&verdicts).map(|(run, verdict)| as_json(run, verdict)).collect();
+        let rows: Vec<_> = refs.iter().zip(&verdicts).map(|(run, verdict)| as_json(run, verdict, ppt_c)).collect();
         let group = |g: &compare::Group| {
             json!({
                 "runs": g.runs.iter().map(|r| &r.id).collect::<Vec<_>>(),
                 "accuracy_mean": g.mean,
                 "accuracy_sd": g.deviation,
-                "n": g.runs.len(),
+                "n": g.n,
+                "finished": g.finished,
+                "ppt": g.ppt(ppt_c),
             })
         };
         return out::json(&json!({
             "runs": rows,
             "groups": groups.iter().map(group).collect::<Vec<_>>(),
             "figures": drawn,
+            "ppt_c": ppt_c,
             "test": CAVEAT,
         }));
     }
-    let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict)).collect();
+    let rows: Vec<Vec<String>> = refs.iter().zip(&verdicts).map(|(run, verdict)| row(run, verdict, ppt_c)).collect();
     out::say(&out::table(
-        &["run", "stack", "places", "trainable", "head", "accuracy", "against the first", "peak", "ms a step"],
+        &[
+            "run",
+            "stack",
+            "places",
+            "trainable",
+            "head",
+            "accuracy",
+            "PPT",
+            "against the first",
+            "peak",
+            "in evaluation",
+            "ms a step",
+        ],
         &rows,
-        &[3, 4, 5, 7, 8],
+        &[3, 4, 5, 6, 8, 9, 10],
     ))?;
-    let seeded: Vec<_> = groups.iter().filter(|g| g.runs.len() > 1).collect();
+    let seeded: Vec<_> = groups.iter().filter(|g| g.n > 1).collect();
     if !seeded.is_empty() {
         let rows: Vec<Vec<String>> = (seeded.iter())
             .map(|g| {
@@ -69,18 +84,23 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
                     g.title(),
                     g.runs.first().map_or(String::new(), |r| r.stack()),
                     g.words(),
+                    score(g.ppt(ppt_c)),
                     g.runs.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "),
                 ]
             })
             .collect();
         out::say("")?;
-        out::say(&out::table(&["same but for the seed", "stack", "accuracy %", "runs"], &rows, &[2]))?;
+        out::say(&out::table(&["same but for the seed", "stack", "accuracy %", "PPT", "runs"], &rows, &[2, 3]))?;
     }
     if refs.len() > 1 {
         out::say("")?;
         let holm = if refs.len() > 2 { " p is corrected for several comparisons (Holm)." } else { "" };
         out::say(&format!("{CAVEAT}{holm}"))?;
     }
+    out::say("")?;
+    out::say(&format!(
+        "PPT is accuracy · exp(-log10(trainable / C + 1)) with C = {ppt_c:e}, trainable without head (V-PETL Bench); --ppt-c sets C."
+    ))?;
     for run in &refs {
         if let Some(damage) = &run.damage {
             out::note(&format!("petl: note: {damage}"));
@@ -92,23 +112,23 @@ pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str) 
     Ok(())
 }
 
-/// The test items of every run, each data set read once.
-fn items(runs: &[&Run]) -> Result<Vec<Option<Items>>> {
-    let mut read: BTreeMap<String, (String, Vec<u32>)> = BTreeMap::new();
-    let mut all = Vec::new();
-    for run in runs {
-        let Some(session) = &run.session else {
-            all.push(None);
-            continue;
-        };
-        let key = serde_json::to_string(&(&session.data, session.seed)).context("cannot write the data set's name")?;
-        if !read.contains_key(&key) {
-            let data = model::data(session)?;
-            read.insert(key.clone(), (compare::fingerprint(&data.test), data.test.labels));
-        }
-        all.push(read.get(&key).map(|(fingerprint, labels)| Items { fingerprint: fingerprint.clone(), labels: labels.clone() }));
-    }
-    Ok(all)
+/// The test items of every run, each data set read once; where there are none, why. One data set that cannot be read says
+/// nothing of the others.
+fn items(runs: &[&Run]) -> Vec<Result<Items, &'static str>> {
+    let mut read: BTreeMap<String, Option<Items>> = BTreeMap::new();
+    let mut of = |run: &Run| {
+        let session = run.session.as_ref().ok_or("one of the two has lost its session")?;
+        let key = format!("{:?} {}", session.data, session.seed);
+        let items = read.entry(key).or_insert_with(|| match model::data(session) {
+            Ok(data) => Some(Items { fingerprint: compare::fingerprint(&data.test), labels: data.test.labels }),
+            Err(error) => {
+                out::note(&format!("petl: note: the data of {} cannot be read: {error:#}", run.id));
+                None
+            }
+        });
+        items.clone().ok_or("the data of one of the two cannot be read")
+    };
+    runs.iter().map(|run| of(run)).collect()
 }
 
 /// What can be said of a run against the first.
@@ -128,11 +148,11 @@ impl Verdict {
     }
 }
 
-fn verdicts(runs: &[&Run], items: &[Option<Items>]) -> Vec<Verdict> {
+fn verdicts(runs: &[&Run], items: &[Result<Items, &'static str>]) -> Vec<Verdict> {
     let predictions = |n: usize| runs[n].finished.as_ref().map(|f| f.predictions.as_slice());
     let against_first = |n: usize| -> Result<Paired, &'static str> {
         let (Some(first), Some(this)) = (predictions(0), predictions(n)) else { return Err("one of the two has not finished") };
-        let (Some(a), Some(b)) = (&items[0], &items[n]) else { return Err("one of the two has lost its session") };
+        let (a, b) = (items[0].as_ref().map_err(|why| *why)?, items[n].as_ref().map_err(|why| *why)?);
         if a.fingerprint != b.fingerprint {
             return Err("other test items");
         }
@@ -163,12 +183,21 @@ fn places(run: &Run) -> String {
     }
 }
 
-fn row(run: &Run, verdict: &Verdict) -> Vec<String> {
+/// A score as the benchmark prints it.
+fn score(ppt: Option<f64>) -> String {
+    ppt.map_or("-".to_owned(), |ppt| format!("{ppt:.3}"))
+}
+
+fn ppt(run: &Run, c: f64) -> Option<f64> {
+    Some(compare::ppt(run.accuracy()?, run.started.as_ref()?.trainable, c))
+}
+
+fn row(run: &Run, verdict: &Verdict, ppt_c: f64) -> Vec<String> {
     let count = |n: Option<usize>| n.map_or("-".to_owned(), out::count);
     let finished = run.finished.as_ref();
     let accuracy = match (run.accuracy(), finished) {
-        (Some(accuracy), Some(_)) => format!("{:.1} %", accuracy * 100.0),
-        (Some(accuracy), None) => format!("{:.1} % ({})", accuracy * 100.0, run.status.words()),
+        (Some(accuracy), Some(end)) if !end.stopped => format!("{:.1} %", accuracy * 100.0),
+        (Some(accuracy), _) => format!("{:.1} % ({})", accuracy * 100.0, run.status.words()),
         (None, _) => run.status.words().to_owned(),
     };
     vec![
@@ -178,13 +207,15 @@ fn row(run: &Run, verdict: &Verdict) -> Vec<String> {
         count(run.started.as_ref().map(|s| s.trainable)),
         count(run.started.as_ref().map(|s| s.head)),
         accuracy,
+        score(ppt(run, ppt_c)),
         verdict.words(),
         out::bytes(run.peak_bytes()),
+        out::bytes(run.evaluation_peak_bytes()),
         format!("{:.1}", run.step_ms()),
     ]
 }
 
-fn as_json(run: &Run, verdict: &Verdict) -> Json {
+fn as_json(run: &Run, verdict: &Verdict, ppt_c: f64) -> Json {
     let against = match verdict {
         Verdict::First => Json::Null,
         Verdict::Not(why) => json!({ "comparable": false, "words": verdict.words(), "why": why }),
@@ -209,7 +240,9 @@ fn as_json(run: &Run, verdict: &Verdict) -> Json {
         "trainable": run.started.as_ref().map(|s| s.trainable),
         "head": run.started.as_ref().map(|s| s.head),
         "accuracy": run.accuracy(),
+        "ppt": ppt(run, ppt_c),
         "peak_bytes": run.peak_bytes(),
+        "evaluation_peak_bytes": run.evaluation_peak_bytes(),
         "step_ms": run.step_ms(),
         "against_first": against,
     })

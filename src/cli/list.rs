@@ -1,13 +1,15 @@
-//! `petl list KIND`: every catalogue, in the words of its cards. Called by the command line; must not know any entry by name.
+//! `petl list KIND [NAME]`: every catalogue, in the words of its cards. Called by the command line; must not know any entry by name.
+
+use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use serde_json::{Value as Json, json};
 
-use super::{Answer, out};
+use super::{Answer, Fault, out};
 use crate::engine::devices;
 use crate::session::settings::{self, Field};
 use crate::session::{file, presets};
-use crate::{backbones, datasets, exports, methods, tasks};
+use crate::{backbones, datasets, exports, methods, operations, tasks};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -16,46 +18,61 @@ pub enum Kind {
     Tasks,
     Methods,
     Exports,
+    Operations,
     Presets,
     Devices,
 }
 
-/// Prints one catalogue.
-pub fn list(kind: Kind, json: bool) -> Answer {
-    let entries = entries(kind);
+/// Prints one catalogue, or the entry `name` of it.
+pub fn list(kind: Kind, name: Option<&str>, json: bool) -> Answer {
+    let mut entries = entries(kind);
+    let called = |entry: &Json| entry["name"].as_str().or(entry["id"].as_str()).unwrap_or_default().to_owned();
+    if let Some(name) = name {
+        let all = entries.iter().map(&called).collect::<Vec<_>>().join(", ");
+        entries.retain(|entry| called(entry) == name);
+        if entries.is_empty() {
+            return Err(Fault::Request(anyhow::anyhow!("there is no `{name}` in this list; it has {all}")));
+        }
+    }
     if json {
         return out::json(&entries);
     }
     for entry in &entries {
         let words = |key: &str| entry[key].as_str().unwrap_or_default();
-        let name = if words("name").is_empty() { words("id") } else { words("name") };
-        out::say(&format!("{name:<16} {}", words("title")))?;
-        for key in ["help", "count", "caution", "paper", "source", "licence", "stack"] {
-            if !words(key).is_empty() {
-                out::say(&format!("{:16}   {}{}", "", prefix(key), words(key)))?;
-            }
+        out::say(&format!("{:<16} {}", called(entry), words("title")))?;
+        for key in ["help", "formula", "count"] {
+            say(key, words(key))?;
         }
-        for field in entry["settings"].as_array().map_or(&[][..], Vec::as_slice) {
+        for published in entry["published"].as_array().into_iter().flatten() {
+            let count = out::count(published["trainable"].as_u64().unwrap_or_default() as usize);
+            say("published", &format!("{count} ({})", published["what"].as_str().unwrap_or_default()))?;
+        }
+        for line in words("drawing").lines() {
+            say("drawing", line)?;
+        }
+        say("learning rate", &entry["learning_rate"].as_f64().map_or_else(String::new, |rate| format!("{rate:e} (AdamW)")))?;
+        for key in ["caution", "released", "paper", "source", "licence", "stack"] {
+            say(key, words(key))?;
+        }
+        for field in entry["settings"].as_array().into_iter().flatten() {
             let text = |key: &str| field[key].as_str().unwrap_or_default();
-            out::say(&format!(
-                "{:16}   {} = {}  ({})  {}",
-                "",
-                text("name"),
-                plain(&field["default"]),
-                range(field),
-                text("help")
-            ))?;
+            let default = plain(&field["default"]);
+            say("setting", &format!("{} = {default}  ({})  {}", text("name"), range(field), text("help")))?;
         }
     }
     Ok(())
 }
 
-fn prefix(key: &str) -> String {
-    match key {
-        "help" => String::new(),
+/// One line below an entry's name; nothing where the card says nothing.
+fn say(key: &str, words: &str) -> Answer {
+    let before = match key {
+        "help" | "drawing" | "setting" | "formula" => String::new(),
         "count" => "parameters: ".to_owned(),
+        "published" => "for ViT-B/16: ".to_owned(),
+        "released" => "the paper's code: ".to_owned(),
         key => format!("{key}: "),
-    }
+    };
+    if words.is_empty() { Ok(()) } else { out::say(&format!("{:19}{before}{words}", "")) }
 }
 
 fn plain(value: &Json) -> String {
@@ -100,12 +117,16 @@ fn entries(kind: Kind) -> Vec<Json> {
             .map(|c| {
                 let roles = |roles: &[crate::plan::anatomy::Role]| roles.iter().map(|r| r.word()).collect::<Vec<_>>();
                 let variant = |v: &methods::Variant| {
-                    let settings: serde_json::Map<_, _> = v.settings.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-                    json!({ "title": v.title, "help": v.help, "roles": roles(v.roles), "settings": settings })
+                    json!({ "title": v.title, "help": v.help, "roles": roles(v.roles), "settings": map(v.settings) })
+                };
+                let published = |p: &methods::Published| {
+                    json!({ "what": p.what, "roles": roles(p.roles), "settings": map(p.settings), "trainable": p.trainable })
                 };
                 json!({
                     "name": c.name, "title": c.title, "help": c.help, "formula": c.formula, "count": c.count,
                     "paper": format!("{} ({})", c.paper, c.year), "year": c.year, "caution": c.caution, "licence": c.licence,
+                    "drawing": c.drawing, "learning_rate": c.learning_rate, "released": c.released,
+                    "published": c.published.iter().map(published).collect::<Vec<_>>(),
                     "roles": roles(c.roles), "default_roles": roles(c.default_roles), "folds": c.folds,
                     "identity_at_start": c.identity_at_start, "settings": fields(c.fields),
                     "variants": c.variants.iter().map(variant).collect::<Vec<_>>(),
@@ -115,6 +136,15 @@ fn entries(kind: Kind) -> Vec<Json> {
         Kind::Exports => exports::CATALOG
             .iter()
             .map(|c| json!({ "name": c.name, "title": c.title, "help": c.help, "tolerance": c.tolerance }))
+            .collect(),
+        Kind::Operations => operations::CATALOG
+            .iter()
+            .map(|c| {
+                json!({
+                    "name": c.name, "title": c.title, "help": c.help, "formula": c.formula, "caution": c.caution,
+                    "paper": format!("{} ({})", c.paper, c.year),
+                })
+            })
             .collect(),
         Kind::Presets => (presets::PRESETS.iter())
             .map(|p| match file::find(p.name) {
@@ -129,13 +159,18 @@ fn entries(kind: Kind) -> Vec<Json> {
             })
             .collect(),
         Kind::Devices => {
-            let (devices, fault) = devices::ask();
+            let (found, fault) = devices::look();
             if let Some(words) = fault {
-                out::complain(&words);
+                out::note(&format!("petl: note: {words}"));
             }
-            devices.iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect()
+            found.iter().map(|d| json!({ "id": d.id, "title": d.name, "software": d.software })).collect()
         }
     }
+}
+
+/// `name = value` pairs as one object.
+fn map(settings: &'static [(&'static str, &'static str)]) -> BTreeMap<&'static str, &'static str> {
+    settings.iter().copied().collect()
 }
 
 fn fields(fields: &[Field]) -> Vec<Json> {

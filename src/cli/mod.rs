@@ -6,6 +6,7 @@ mod list;
 mod out;
 mod plan;
 mod runs;
+mod suite;
 mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::plan::{Plan, Problem};
 use crate::session::{Session, file, presets};
-use crate::{exports, figures, workbench};
+use crate::suite::{METHODS, Request};
+use crate::{compare as statistics, datasets, exports, figures, workbench};
 
 /// How a command ends when it is not done.
 pub enum Fault {
@@ -43,15 +45,17 @@ pub fn asked<T>(result: anyhow::Result<T>) -> Answer<T> {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 done, 1 failed, 2 bad request.
+Exit codes: 0 done, 1 failed, 2 bad request, 130 ended at once by a second Ctrl-C (the first one stops a training and keeps it: 0).
 PETL_HOME: the folder for runs and autosaves (default: the user's data folder).
 
 A first tour:
   petl list presets
   petl plan digits-lora
   petl train digits-lora --set recipe.epochs=3 --out /tmp/digits
+  petl train digits-probe --out /tmp/probe
   petl export /tmp/digits --as peft /tmp/digits-peft
-  petl compare /tmp/digits digits-probe-001 --figure /tmp/runs.svg";
+  petl compare /tmp/digits /tmp/probe --figure /tmp/runs.svg
+  petl suite /tmp/suite --methods probe,lora --data digits --seeds 2";
 
 /// A workbench for parameter-efficient transfer learning. Without a command: the window.
 #[derive(Parser)]
@@ -69,6 +73,8 @@ enum Task {
     List {
         #[arg(value_enum)]
         kind: list::Kind,
+        /// One entry alone.
+        name: Option<String>,
         /// One JSON array instead of text.
         #[arg(long)]
         json: bool,
@@ -88,7 +94,8 @@ enum Task {
         /// New folder for the run; left out, one under PETL_HOME/runs.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// One JSON object a line: started, step, evaluated, saved, finished, failed.
+        /// One JSON object a line: started, preparing (where a method measures before it trains), step, evaluated, saved,
+        /// finished, failed.
         #[arg(long)]
         json: bool,
     },
@@ -127,15 +134,61 @@ enum Task {
         /// Also draws a figure: this file as SVG, and PNG and CSV beside it.
         #[arg(long, value_name = "FILE")]
         figure: Option<PathBuf>,
-        /// What the figure shows.
-        #[arg(long, default_value = "comparison", value_parser = PossibleValuesParser::new(figures::names()))]
-        kind: String,
+        /// What the figure shows; left out, a comparison.
+        #[arg(long, requires = "figure", value_parser = PossibleValuesParser::new(figures::names()))]
+        kind: Option<String>,
+        /// C of the score PPT = accuracy · exp(-log10(trainable / C + 1)); a smaller C punishes parameters more.
+        #[arg(long, value_name = "C", default_value_t = statistics::PPT_C, value_parser = positive)]
+        ppt_c: f64,
     },
-    /// Speed and memory of a session: a short training, every step timed, nothing kept.
+    /// V-PETL suite: methods on data sets with one recipe, several seeds, and the published table beside. Goes on where it was stopped.
+    Suite {
+        /// Keeps the runs, the table as suite.md and suite.json. The same command on the same folder trains what is missing.
+        folder: PathBuf,
+        /// Presets (their stack, not their recipe), methods of the catalogue, or `probe`; a preset comes before a method of its name.
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values = METHODS)]
+        methods: Vec<String>,
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = datasets::CATALOG.iter().map(|c| c.name.to_owned()))]
+        data: Vec<String>,
+        /// Seeds 1 to this.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// Changes one value in every run alike, as in recipe.epochs=3; can be repeated.
+        #[arg(long = "set", value_name = "PATH=VALUE")]
+        set: Vec<String>,
+        /// C of the score PPT.
+        #[arg(long, value_name = "C", default_value_t = statistics::PPT_C, value_parser = positive)]
+        ppt_c: f64,
+        /// One JSON object instead of Markdown.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adds what several runs changed in one backbone, and writes the sum as merged weights with the head of one of them.
+    Compose {
+        /// Folders of runs, or their names under PETL_HOME/runs; all of methods that fold. Their order makes no difference.
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// New or empty folder.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Strength of each run's change, once for each run in their order; left out, all are 1. -1 takes a change back.
+        #[arg(long = "factor", value_name = "FACTOR", allow_negative_numbers = true)]
+        factors: Vec<f64>,
+        /// The run whose head is kept; left out, the first.
+        #[arg(long, value_name = "RUN")]
+        head: Option<String>,
+        /// The run whose start the changes are added to, where the runs started from different weights.
+        #[arg(long, value_name = "RUN")]
+        base: Option<String>,
+        /// One JSON object instead of words.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Speed and memory of a session: a short training, timed as it reports (`recipe.report_every`), nothing kept.
     Bench {
         #[command(flatten)]
         session: Wanted,
-        /// Steps that are measured.
+        /// Steps that are measured, at least: up to the report in which they are reached.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
         steps: u16,
         /// Steps before that, which are not.
@@ -217,23 +270,42 @@ pub fn main() -> ExitCode {
 fn obey(line: Line) -> Answer {
     match line.command {
         None => window(line.session.as_deref()),
-        Some(Task::List { kind, json }) => list::list(kind, json),
+        Some(Task::List { kind, name, json }) => list::list(kind, name.as_deref(), json),
         Some(Task::Plan { session, json }) => plan::plan(&session.open()?, json),
         Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
         Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
-        Some(Task::Compare { runs, json, figure, kind }) => compare::compare(&runs, json, figure.as_deref(), &kind),
+        Some(Task::Compare { runs, json, figure, kind, ppt_c }) => {
+            compare::compare(&runs, json, figure.as_deref(), kind.as_deref().unwrap_or("comparison"), ppt_c)
+        }
+        Some(Task::Suite { folder, methods, data, seeds, set, ppt_c, json }) => {
+            suite::suite(&folder, &Request { methods, data, seeds, set }, ppt_c, json)
+        }
+        Some(Task::Compose { runs, out, factors, head, base, json }) => {
+            runs::compose(&runs, &out, &factors, head.as_deref(), base.as_deref(), json)
+        }
         Some(Task::Bench { session, steps, warm_up, json }) => train::bench(&session.open()?, steps.into(), warm_up.into(), json),
     }
 }
 
-/// The folder of the run that `what` names.
+/// A number above zero.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
+        _ => Err("a number above 0, as in 1e7".to_owned()),
+    }
+}
+
+/// The folder of the run that `what` names: one with a log, or with an adapter that was exported as `petl`.
 pub fn run_folder(what: &str) -> Answer<PathBuf> {
     let runs = workbench::home().join("runs");
-    for folder in [PathBuf::from(what), runs.join(what)] {
-        if folder.is_dir() {
-            return Ok(folder);
-        }
+    let folders = || [PathBuf::from(what), runs.join(what)].into_iter().filter(|folder| folder.is_dir());
+    if let Some(run) = folders().find(|f| f.join("events.jsonl").exists() || f.join("adapter.toml").exists()) {
+        return Ok(run);
+    }
+    if let Some(folder) = folders().next() {
+        let words = format!("{} is not a run: it holds neither events.jsonl nor adapter.toml", folder.display());
+        return Err(Fault::Request(anyhow::anyhow!(words)));
     }
     let mut known: Vec<_> = std::fs::read_dir(&runs)
         .map(|list| list.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())

@@ -1,4 +1,4 @@
-//! `petl predict` and `petl export`: what a trained run gives. Called by the command line; files of tensors are checked here
+//! `petl predict`, `petl export` and `petl compose`: what trained runs give. Called by the command line; files of tensors are checked here
 //! before anything runs. Must not know any method or format by name.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use super::{Answer, Fault, asked, out, run_folder};
 use crate::backbones::weights;
 use crate::engine::model::host;
 use crate::exports;
+use crate::operations::compose::{Composition, Part};
 use crate::plan::Plan;
 
 /// Pictures that go through the network at once.
@@ -22,6 +23,10 @@ const INPUT: &str = "pixel_values";
 /// Writes the run's logits for the pixels in `inputs` to `out`.
 pub fn predict(run: &str, inputs: &Path, to: &Path) -> Answer {
     let folder = run_folder(run)?;
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if same(inputs, to) {
+        return Err(Fault::Request(anyhow!("--out would write over the inputs, {}. Choose another file", inputs.display())));
+    }
     let (_, model) = exports::load_run(&folder)?;
     let side = model.plan.anatomy.image;
     let (pixels, batch) = asked(pixels(inputs, side))?;
@@ -77,15 +82,7 @@ pub fn export(run: &str, kind: &str, into: &Path, json: bool) -> Answer {
     // What can be refused without work is a bad request; what fails after that has failed.
     let session = exports::own::session(&folder)?;
     asked((card.fits)(&Plan::of(&session)).map_err(anyhow::Error::msg))?;
-    if into.is_file() {
-        return Err(Fault::Request(anyhow!("{} is a file; an export takes a new or empty folder", into.display())));
-    }
-    if std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Fault::Request(anyhow!(
-            "{} is not empty. Choose a new folder, so that nothing is written over",
-            into.display()
-        )));
-    }
+    fresh(into)?;
     let done = exports::export(&folder, kind, into)?;
     if json {
         return out::json(&json!({ "path": done.path, "kind": kind, "difference": done.difference, "samples": done.samples }));
@@ -97,4 +94,63 @@ pub fn export(run: &str, kind: &str, into: &Path, json: bool) -> Answer {
         done.difference,
         done.samples
     ))
+}
+
+/// Whether `into` can take what is written.
+fn fresh(into: &Path) -> Answer {
+    if into.is_file() {
+        return Err(Fault::Request(anyhow!("{} is a file; an export takes a new or empty folder", into.display())));
+    }
+    if std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Fault::Request(anyhow!(
+            "{} is not empty. Choose a new folder, so that nothing is written over",
+            into.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Adds the changes of `runs` and says what came of it.
+pub fn compose(runs: &[String], into: &Path, factors: &[f64], head: Option<&str>, base: Option<&str>, json: bool) -> Answer {
+    if !factors.is_empty() && factors.len() != runs.len() {
+        return Err(Fault::Request(anyhow!(
+            "{} factors for {} runs. Give --factor once for each run in their order, or not at all",
+            factors.len(),
+            runs.len()
+        )));
+    }
+    if let Some(factor) = factors.iter().find(|factor| !factor.is_finite()) {
+        return Err(Fault::Request(anyhow!("--factor takes a number, not {factor}")));
+    }
+    let number = |name: &str| {
+        let unknown = || Fault::Request(anyhow!("`{name}` is not among the runs to be composed: {}", runs.join(", ")));
+        runs.iter().position(|run| run == name).ok_or_else(unknown)
+    };
+    let head = head.map(number).transpose()?.unwrap_or(0);
+    let base = base.map(number).transpose()?;
+    let mut parts = Vec::new();
+    for (n, run) in runs.iter().enumerate() {
+        parts.push(Part { name: run.clone(), folder: run_folder(run)?, factor: factors.get(n).copied().unwrap_or(1.0) });
+    }
+    fresh(into)?;
+    let composition = asked(Composition::of(&parts, head, base))?;
+    let done = composition.write(into)?;
+    let accuracy = composition.accuracy()?;
+    let data = &composition.session.data.name;
+    if json {
+        let composed: Vec<_> = parts.iter().map(|part| json!({ "run": part.name, "factor": part.factor })).collect();
+        return out::json(&json!({
+            "path": done.path, "composed": composed, "head": runs[head], "data": data, "accuracy": accuracy,
+            "difference": done.difference, "samples": done.samples,
+        }));
+    }
+    out::say(&format!(
+        "Composed {} into {}, head of {}; read back, largest difference of logits {:.1e} on {} samples",
+        composition.words,
+        done.path.display(),
+        runs[head],
+        done.difference,
+        done.samples
+    ))?;
+    out::say(&format!("Test accuracy on {data}: {:.1} %", accuracy * 100.0))
 }

@@ -1,17 +1,19 @@
 //! `petl train` and `petl bench`: drive the workbench as the window does and print its events. Called by the command line;
 //! must not know tensors.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
 
 use super::{Answer, Asked, Fault, asked, out, plan};
 use crate::datasets;
-use crate::engine::{Event, Finished, Started, Step};
+use crate::engine::{Event, Finished, Started, Step, model};
 use crate::plan::Plan;
 use crate::session::command::Command;
 use crate::session::file;
@@ -32,32 +34,38 @@ pub fn train(asked: Asked, into: Option<&Path>, json: bool) -> Answer {
     bench.start_run(&id, &folder)?;
     let show = Show::new(json);
     let mut told = false;
-    while let Some(event) = bench.wait() {
-        if event.run() != Some(&id) {
-            continue;
+    loop {
+        // Looked at between two events too: with few reports the next one may be minutes away.
+        if asked_to_stop.load(Relaxed) > 0 && !told {
+            told = true;
+            out::note("\nStopping after this step; what was learned is kept. Ctrl-C again ends at once");
+            bench.try_carry_out(Command::StopAndKeep)?;
         }
+        let event = bench.wait_for(BETWEEN_LOOKS);
+        let event = event.with_context(|| format!("the run in {} is cut off. Train it again", folder.display()))?;
+        let Some(event) = event.filter(|event| event.run() == Some(&id)) else { continue };
         show.event(&event)?;
         match event {
             Event::Finished(finished) => return show.finished(&finished, &folder),
             Event::Failed { words, .. } => return Err(Fault::Failed(anyhow!("{words}"))),
             _ => {}
         }
-        if asked_to_stop.load(Relaxed) > 0 && !told {
-            told = true;
-            out::note("\nStopping after this step; what was learned is kept. Ctrl-C again ends at once");
-            bench.try_carry_out(Command::StopAndKeep)?;
-        }
     }
-    Err(Fault::Failed(anyhow!("the worker ended without a word. The run in {} is cut off; train it again", folder.display())))
 }
 
+/// How long at most a Ctrl-C goes unnoticed.
+pub const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// As a shell reports a program that Ctrl-C ended.
+const ENDED_BY_CTRL_C: i32 = 130;
+
 /// Counts Ctrl-C; the second one ends the program.
-fn interrupts() -> Answer<Arc<AtomicUsize>> {
+pub fn interrupts() -> Answer<Arc<AtomicUsize>> {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
     let obey = move || {
         if counter.fetch_add(1, Relaxed) > 0 {
-            std::process::exit(130); // as a shell reports a program that Ctrl-C ended
+            std::process::exit(ENDED_BY_CTRL_C);
         }
     };
     ctrlc::set_handler(obey).context("cannot listen for Ctrl-C")?;
@@ -85,21 +93,38 @@ fn new_folder(folder: &Path) -> Answer<PathBuf> {
 struct Show {
     json: bool,
     line: bool,
+    /// The reader of standard output has left (`petl train ... | head -1`). The run goes on, and is kept.
+    unread: Cell<bool>,
 }
 
 impl Show {
     fn new(json: bool) -> Show {
         let err = std::io::stderr().is_terminal();
         // JSON lines on the same terminal would run into the progress line.
-        Show { json, line: err && !(json && std::io::stdout().is_terminal()) }
+        Show { json, line: err && !(json && std::io::stdout().is_terminal()), unread: Cell::new(false) }
+    }
+
+    /// Writes to standard output while somebody reads it.
+    fn tell(&self, tell: impl FnOnce() -> Answer) -> Answer {
+        if self.unread.get() {
+            return Ok(());
+        }
+        match tell() {
+            Err(Fault::Unread) => {
+                self.unread.set(true);
+                Ok(())
+            }
+            told => told,
+        }
     }
 
     fn event(&self, event: &Event) -> Answer {
         if self.json {
-            out::json_line(event)?;
+            self.tell(|| out::json_line(event))?;
         }
         match event {
             Event::Started(started) => self.started(started),
+            Event::Preparing { words, .. } if self.line => out::progress(words),
             Event::Step(step) if self.line => out::progress(&step_words(step)),
             Event::Evaluated(e) => {
                 let words =
@@ -134,19 +159,20 @@ impl Show {
         }
         let how = if f.stopped { "Stopped and kept" } else { "Finished" };
         let (accuracy, seconds, ms) = (f.accuracy * 100.0, f.seconds, f.step_ms);
-        out::say(&format!(
-            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, peak {})",
+        let mut words = format!(
+            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step; peak {}, in evaluation {})",
             f.steps,
-            out::bytes(f.peak_bytes)
-        ))?;
+            out::bytes(f.peak_bytes),
+            out::bytes(f.evaluation_peak_bytes)
+        );
         for (domain, accuracy) in &f.domains {
-            out::say(&format!("  {domain}: {:.1} %", accuracy * 100.0))?;
+            words += &format!("\n  {domain}: {:.1} %", accuracy * 100.0);
         }
-        out::say(&format!("{}", folder.display()))
+        self.tell(|| out::say(&format!("{words}\n{}", folder.display())))
     }
 }
 
-fn step_words(s: &Step) -> String {
+pub fn step_words(s: &Step) -> String {
     let left = s.seconds_left.round() as u64;
     format!(
         "step {}  epoch {}  loss {:.3}  accuracy {:.0} %  {:.1} ms a step  {}  {}:{:02} left",
@@ -161,11 +187,12 @@ fn step_words(s: &Step) -> String {
     )
 }
 
-/// Times `steps` steps of the session's own training loop, after `warm_up` that do not count. Keeps nothing.
+/// Times at least `steps` steps of the session's own training loop, after `warm_up` that do not count. Keeps nothing.
 pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer {
     plan::blocked(&Plan::of(&wanted.session), wanted)?;
-    // Every step reports; the run is stopped when enough are in. The test set is not what is measured.
-    let mut changes = vec!["recipe.report_every=1".to_owned(), "recipe.epochs=10000".to_owned()];
+    // The run is stopped when enough steps are in. The test set is not what is measured. The loss is read back as often as the
+    // session says, because that is a part of the loop.
+    let mut changes = vec!["recipe.epochs=10000".to_owned()];
     let fields = datasets::find(&wanted.session.data.name).map_or(&[][..], |card| card.fields);
     if fields.iter().any(|f| f.name == "test") {
         changes.push("data.settings.test=10".to_owned());
@@ -175,18 +202,23 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
     let scratch = tempfile::tempdir().context("cannot make a scratch folder. Is there room in the temporary folder?")?;
     let mut bench = Workbench::headless(session.clone(), scratch.path().to_owned(), Box::new(|| ()))?;
     bench.start_run("bench", &scratch.path().join("bench"))?;
-    let (mut device, mut times, mut seen, mut activations) = (String::new(), Vec::new(), 0, 0);
+    // Mean milliseconds a step of each report, and how many steps it is about.
+    let mut times: Vec<(f64, usize)> = Vec::new();
+    let (mut device, mut seen, mut measured, mut activations, mut told) = (String::new(), 0, 0, 0, false);
     let peak = loop {
         match bench.wait() {
             None => return Err(Fault::Failed(anyhow!("the worker ended without a word"))),
             Some(Event::Started(started)) => device = started.device,
             Some(Event::Step(step)) => {
-                seen += 1;
-                if seen > warm_up && times.len() < steps {
-                    times.push(step.step_ms);
+                let since = step.step - seen;
+                if seen >= warm_up && measured < steps {
+                    times.push((step.step_ms, since));
+                    measured += since;
                     activations = activations.max(step.activation_bytes);
                 }
-                if seen == warm_up + steps {
+                seen = step.step;
+                if measured >= steps && !told {
+                    told = true;
                     bench.try_carry_out(Command::StopAndKeep)?;
                 }
             }
@@ -195,17 +227,21 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
             Some(_) => {}
         }
     };
-    times.sort_by(f64::total_cmp);
-    let quantile = |q: f64| times.get(((times.len().max(1) - 1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN);
+    times.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let each: Vec<f64> = times.iter().flat_map(|(ms, steps)| std::iter::repeat_n(*ms, *steps)).collect();
+    let quantile = |q: f64| each.get((each.len().saturating_sub(1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN);
     let (median, low, high) = (quantile(0.5), quantile(0.1), quantile(0.9));
-    let rate = session.recipe.batch_size as f64 / median * 1e3;
+    // The last batch of an epoch may be smaller.
+    let samples = model::data(&session)?.train.len();
+    let rate = samples as f64 / samples.div_ceil(session.recipe.batch_size) as f64 / median * 1e3;
     if json {
         return out::json(&json!({
             "title": session.title,
             "stack": plan.words(),
             "device": device,
             "batch_size": session.recipe.batch_size,
-            "steps": times.len(),
+            "steps": measured,
+            "reports": times.len(),
             "warm_up": warm_up,
             "step_ms": median,
             "step_ms_10_90": [low, high],
@@ -232,7 +268,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
         session.title,
         plan.words(),
         session.recipe.batch_size,
-        times.len()
+        measured
     ))?;
     out::say(&out::table(&["measured", ""], &rows, &[]))
 }

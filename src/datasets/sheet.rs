@@ -124,6 +124,14 @@ mod tests {
         let good = "label,domain\ndog,one\ncat,one\ndog,one\n";
         let says = |png: &[u8], csv: &str, side: usize| format!("{:#}", read(png, csv, side).unwrap_err());
         assert!(says(b"no", good, 4).contains("here: the sheet is no readable PNG"));
+        // A picture that begins as one and cannot be decoded: cut off, or with a byte changed in the middle.
+        let whole = png();
+        for length in [8, whole.len() / 2, whole.len() - 20] {
+            assert!(says(&whole[..length], good, 4).contains("here: the sheet is no readable PNG; make the sheets again"));
+        }
+        let mut changed = whole.clone();
+        changed[whole.len() / 2] ^= 0xff;
+        assert!(says(&changed, good, 4).contains("no readable PNG"));
         assert!(says(&png(), good, 6).contains("8 x 8 pixels are no grid of 6 x 6 tiles"));
         assert!(says(&png(), good, 33).contains("do not fit evenly"));
         assert!(says(&png(), "label\ndog\n", 4).contains("begins with `label`, expected `label,domain`"));

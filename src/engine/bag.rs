@@ -2,7 +2,7 @@
 //! are written once, here and in `optimise`, instead of once a method. Lives on the autodiff device; the backbone never
 //! does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -27,14 +27,17 @@ pub type Measured = BTreeMap<(usize, String), Vec<f32>>;
 pub struct Bag {
     /// Trained.
     pub params: BTreeMap<String, Tensor<2>>,
-    /// Kept as they started: masks, indices, random projections.
+    /// Not trained: masks, indices, random projections, scores.
     pub constants: BTreeMap<String, Constant>,
+    /// Keys of one row that are matrices all the same, so that weight decay takes them: LoRA's B at rank 1.
+    pub matrices: BTreeSet<String>,
 }
 
 /// A matrix that is not trained, on the plain device and in host memory.
 #[derive(Clone)]
 pub struct Constant {
     pub tensor: Tensor<2>,
+    /// Empty after `Bag::keep`.
     pub host: Arc<[f32]>,
 }
 
@@ -110,6 +113,9 @@ impl Bag {
         if values.len() != spec.size() {
             bail!("`{key}` starts with {} values where {} x {} are declared", values.len(), spec.rows, spec.cols);
         }
+        if spec.rows == 1 && !spec.vector {
+            self.matrices.insert(key.to_owned());
+        }
         if spec.trainable {
             let tensor = Tensor::from_data(TensorData::new(values, [spec.rows, spec.cols]), device);
             self.params.insert(key.to_owned(), trainable(tensor));
@@ -119,22 +125,33 @@ impl Bag {
         Ok(())
     }
 
+    /// Replaces the constant `key` by what its method worked out on the device between two steps; it has no copy in host
+    /// memory then, so that a running score costs no read-back.
+    pub fn keep(&mut self, key: &str, tensor: Tensor<2>) {
+        self.constants.insert(key.to_owned(), Constant { tensor, host: Arc::new([]) });
+    }
+
     /// Each parameter's gradient, plain; a parameter that had no part in the loss is left out.
     pub fn gradients(&self, mut gradients: Gradients) -> BTreeMap<String, Tensor<2>> {
         self.params.iter().filter_map(|(key, param)| Some((key.clone(), param.grad_remove(&mut gradients)?))).collect()
     }
 
+    /// All but the parameters.
+    fn beside(&self) -> Bag {
+        Bag { params: BTreeMap::new(), constants: self.constants.clone(), matrices: self.matrices.clone() }
+    }
+
     /// The same values outside the graph, for evaluation and export.
     pub fn frozen(&self) -> Bag {
         let params = self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner())).collect();
-        Bag { params, constants: self.constants.clone() }
+        Bag { params, ..self.beside() }
     }
 
     /// The same values as leaves of a graph of their own: shards on several threads that shared leaves would wait for each
     /// other, since Burn locks connected graphs as one.
     pub fn leaves(&self) -> Bag {
         let params = self.params.iter().map(|(k, v)| (k.clone(), trainable(v.clone()))).collect();
-        Bag { params, constants: self.constants.clone() }
+        Bag { params, ..self.beside() }
     }
 
     /// Replaces every value by those of `values`, which must have the same names and shapes.
@@ -169,6 +186,11 @@ impl Bag {
         self.params.iter().map(|(k, v)| (k.clone(), v.clone().inner().to_data())).chain(constants).collect()
     }
 
+    /// Whether weight decay takes `key`: biases, norms and scales are left alone.
+    pub fn decays(&self, key: &str) -> bool {
+        self.params.get(key).is_some_and(|param| param.dims()[0] > 1) || self.matrices.contains(key)
+    }
+
     /// Trainable parameters in it.
     pub fn count(&self) -> usize {
         self.params.values().map(|t| t.dims().iter().product::<usize>()).sum()
@@ -187,7 +209,11 @@ pub struct At<'a> {
     pub heads: usize,
     /// While training: the seed of this step's dropout.
     pub(super) noise: Option<u64>,
+    /// The sample in each row of the batch.
+    pub(super) samples: &'a [usize],
     pub(super) bag: &'a Bag,
+    pub(super) weights: &'a Weights,
+    pub(super) quality: Option<Tensor<2>>,
     /// `0.lora/blocks.0.attn.q/`
     pub(super) prefix: String,
 }
@@ -221,6 +247,28 @@ impl At<'_> {
         }
     }
 
+    /// The site's frozen `part` as the backbone has it, `[rows, cols]`, plain.
+    ///
+    /// # Panics
+    /// When the backbone has none.
+    pub fn frozen(&self, part: &str) -> Tensor<2> {
+        match self.weights.get(&format!("{}.{part}", self.site.path)) {
+            Some(tensor) => tensor.clone(),
+            None => panic!("`{}` has no frozen `{part}`, which its method asks for", self.site.path),
+        }
+    }
+
+    /// The quality of every image of the batch, `[batch, 1]`, plain: `engine::quality`.
+    ///
+    /// # Panics
+    /// When the method does not say that it `reads_quality`, and outside a forward pass.
+    pub fn quality(&self) -> Tensor<2> {
+        match &self.quality {
+            Some(quality) => quality.clone(),
+            None => panic!("`{}` asks for the images' quality, which this pass did not look at", self.prefix),
+        }
+    }
+
     fn find(&self, key: &str) -> Tensor<2> {
         let constant = || self.bag.constants.get(key).map(|c| &c.tensor);
         match self.bag.params.get(key).or_else(constant) {
@@ -234,9 +282,16 @@ impl At<'_> {
         format!("{stem}/{ALL}/{name}")
     }
 
-    /// While training: a seed for this placement at this step, so that dropout is the same on every device and thread.
+    /// While training: a seed for this placement at this step, the same on every device and for every part of the batch.
     pub fn noise(&self) -> Option<u64> {
         self.noise.map(|noise| random::stream(noise, &self.prefix))
+    }
+
+    /// The same for row `row` of the batch: it goes by the sample that stands there, so that it does not matter how a batch
+    /// is cut.
+    pub fn noise_of(&self, row: usize) -> Option<u64> {
+        let sample = self.samples.get(row).copied().unwrap_or(row) as u64;
+        self.noise().map(|noise| noise ^ (sample + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     /// Whether this placement declared `name`.
@@ -262,8 +317,12 @@ pub struct Start<'a> {
 impl Start<'_> {
     /// The site's frozen `part`, row by row; empty when the backbone has none.
     pub fn frozen(&self, part: &str) -> Vec<f32> {
-        let tensor = self.weights.get(&format!("{}.{part}", self.site.path));
-        tensor.and_then(|t| super::model::host(t.clone()).ok()).unwrap_or_default()
+        self.weight(part).and_then(|t| super::model::host(t).ok()).unwrap_or_default()
+    }
+
+    /// The same on its device, `[rows, cols]`, for first values that must have the bits which the forward pass works out.
+    pub fn weight(&self, part: &str) -> Option<Tensor<2>> {
+        self.weights.get(&format!("{}.{part}", self.site.path)).cloned()
     }
 
     pub fn key(&self, name: &str) -> String {

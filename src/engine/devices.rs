@@ -15,6 +15,21 @@ struct Adapter {
     software: bool,
 }
 
+/// The adapters that `ask` finds. A graphics driver is other people's code: one that breaks costs the GPUs and gives words,
+/// not the program.
+fn guarded(ask: impl FnOnce() -> Vec<Adapter>) -> (Vec<Adapter>, Option<String>) {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(found) => (found, None),
+        Err(panic) => {
+            let cause = super::cause(panic.as_ref());
+            let words = format!(
+                "the graphics driver broke when it was asked for its devices ({cause}), so there is the CPU alone. Mend or remove the driver, then start again"
+            );
+            (vec![], Some(words))
+        }
+    }
+}
+
 fn adapters() -> Vec<Adapter> {
     // The one graphics interface that Burn would choose here, so that the numbers agree with its own.
     let backends = if cfg!(target_os = "macos") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
@@ -47,47 +62,48 @@ fn adapters() -> Vec<Adapter> {
     found
 }
 
+/// Every device, the CPU first; and what is wrong with the graphics driver, if something is.
+pub fn look() -> (Vec<Listed>, Option<String>) {
+    let (found, fault) = guarded(adapters);
+    (listed(&found), fault)
+}
+
 /// Every device, the CPU first.
 pub fn list() -> Vec<Listed> {
-    ask().0
+    look().0
 }
 
-/// Every device, and words when the graphics driver could not be asked: then the CPU alone.
-pub fn ask() -> (Vec<Listed>, Option<String>) {
-    ask_of(adapters)
-}
-
-fn ask_of(adapters: impl FnOnce() -> Vec<Adapter>) -> (Vec<Listed>, Option<String>) {
+fn listed(found: &[Adapter]) -> Vec<Listed> {
     let cpu = Listed { id: "cpu".into(), name: format!("CPU, {} threads", rayon::current_num_threads()), software: false };
-    let mut list = vec![cpu];
-    // A driver is foreign code; its fault must not take the worker along.
-    let Ok(found) = catch_unwind(AssertUnwindSafe(adapters)) else {
-        let words = "the graphics driver failed when it was asked for its devices, so training runs on the CPU. Install or update the driver to train on a GPU";
-        return (list, Some(words.to_owned()));
-    };
-    for (n, adapter) in found.into_iter().enumerate() {
-        list.push(Listed { id: format!("gpu {n}"), name: adapter.name, software: adapter.software });
-    }
-    (list, None)
+    let gpu = |(n, a): (usize, &Adapter)| Listed { id: format!("gpu {n}"), name: a.name.clone(), software: a.software };
+    std::iter::once(cpu).chain(found.iter().enumerate().map(gpu)).collect()
 }
 
 /// The device that `id` names, with the words to show for it. `auto` is the first real GPU, else the CPU.
 pub fn open(id: &str) -> Result<(Device, String)> {
-    let cpu = || (Device::flex(), "CPU".to_owned());
-    if id == "cpu" {
-        return Ok(cpu());
-    }
-    let found = catch_unwind(adapters).unwrap_or_default(); // a failing driver has no devices
+    // No driver is asked for the CPU.
+    if id == "cpu" { Ok(cpu()) } else { choose(id, guarded(adapters)) }
+}
+
+fn cpu() -> (Device, String) {
+    (Device::flex(), "CPU".to_owned())
+}
+
+fn choose(id: &str, (found, fault): (Vec<Adapter>, Option<String>)) -> Result<(Device, String)> {
+    let names: Vec<_> = listed(&found).into_iter().map(|d| format!("`{}` ({})", d.id, d.name)).collect();
     if id == "auto" {
         let real = found.into_iter().find(|a| !a.software);
         return Ok(real.map_or_else(cpu, |a| (Device::wgpu(a.kind), a.name)));
     }
     let number = id.strip_prefix("gpu ").and_then(|n| n.trim().parse::<usize>().ok());
-    let names: Vec<_> = list().into_iter().map(|d| format!("`{}` ({})", d.id, d.name)).collect();
     match found.into_iter().enumerate().find(|(n, a)| Some(*n) == number || a.name == id) {
         Some((_, adapter)) => Ok((Device::wgpu(adapter.kind), adapter.name)),
         None => {
-            bail!("device `{id}` is not on this machine; it has {}. Set `device` to one of these or to `auto`", names.join(", "))
+            let why = fault.map_or(String::new(), |words| format!("; {words}"));
+            bail!(
+                "device `{id}` is not on this machine; it has {}{why}. Set `device` to one of these or to `auto`",
+                names.join(", ")
+            )
         }
     }
 }
@@ -97,11 +113,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_driver_that_fails_leaves_the_cpu_and_words() {
-        let (devices, words) = ask_of(|| panic!("the driver's own fault"));
-        assert_eq!(devices.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["cpu"]);
-        assert!(words.is_some_and(|words| words.contains("graphics driver")));
-        let (devices, words) = ask_of(|| vec![Adapter { name: "A".into(), kind: DeviceKind::DiscreteGpu(0), software: false }]);
-        assert_eq!((devices.len(), words), (2, None));
+    fn a_driver_that_breaks_leaves_the_cpu_and_words() {
+        let broken = || guarded(|| panic!("vkEnumerate"));
+        let (found, fault) = broken();
+        assert_eq!(listed(&found).len(), 1);
+        assert!(fault.is_some_and(|words| words.contains("vkEnumerate") && words.contains("CPU alone")));
+        assert_eq!(choose("auto", broken()).expect("the CPU").1, "CPU");
+        let words = choose("gpu 0", broken()).expect_err("no GPU").to_string();
+        assert!(words.contains("`cpu`") && words.contains("vkEnumerate") && words.contains("`auto`"), "{words}");
     }
 }

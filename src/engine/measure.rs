@@ -61,6 +61,68 @@ pub fn peak() -> usize {
     PEAK.load(Relaxed)
 }
 
+/// What a run is doing; the most that it holds is kept for each of these apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Training,
+    Evaluation,
+    /// Measuring itself: counts for nothing.
+    Aside,
+}
+
+/// Memory of a run beyond what the program held before it.
+pub struct Memory {
+    before: usize,
+    device: Device,
+    pooled: bool,
+    /// The most of the phase that runs now. On a GPU only what `now` happened to see: the pools keep no peak of their own.
+    seen: AtomicUsize,
+    training: AtomicUsize,
+    evaluation: AtomicUsize,
+}
+
+impl Memory {
+    /// `before`: what the program held when the run began; a GPU's pools are the run's alone.
+    pub fn start(before: usize, device: &Device) -> Memory {
+        let pooled = device.memory_pool_usage().is_some();
+        let none = || AtomicUsize::new(0);
+        Memory { before, device: device.clone(), pooled, seen: none(), training: none(), evaluation: none() }
+    }
+
+    /// Bytes held now.
+    pub fn now(&self) -> usize {
+        let now = on_device(&self.device);
+        let now = if self.pooled { now } else { now.saturating_sub(self.before) };
+        self.seen.fetch_max(now, Relaxed);
+        now
+    }
+
+    /// Runs `work` and keeps the most that was held meanwhile as this phase's.
+    pub fn during<R>(&self, phase: Phase, work: impl FnOnce() -> R) -> R {
+        self.seen.store(0, Relaxed);
+        reset_peak();
+        let answer = work();
+        self.now();
+        let most = if self.pooled { self.seen.load(Relaxed) } else { peak().saturating_sub(self.before) };
+        match phase {
+            Phase::Training => self.training.fetch_max(most, Relaxed),
+            Phase::Evaluation => self.evaluation.fetch_max(most, Relaxed),
+            Phase::Aside => 0,
+        };
+        answer
+    }
+
+    /// The most that a training step held so far.
+    pub fn training_peak(&self) -> usize {
+        self.training.load(Relaxed)
+    }
+
+    /// The most that an evaluation held so far.
+    pub fn evaluation_peak(&self) -> usize {
+        self.evaluation.load(Relaxed)
+    }
+}
+
 /// Bytes in use on a device: the pools' on wgpu, the counting allocator's on the CPU.
 pub fn on_device(device: &Device) -> usize {
     match device.memory_pool_usage() {

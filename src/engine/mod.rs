@@ -3,15 +3,19 @@
 
 pub mod bag;
 pub mod batch;
+pub mod calibrate;
 pub mod claim;
+mod clock;
 pub mod devices;
 pub mod measure;
 pub mod model;
 pub mod optimise;
+pub mod quality;
 pub mod random;
 pub mod run;
 pub mod shards;
 pub mod tuner;
+mod watch;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -53,6 +57,11 @@ pub enum Order {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     Started(Started),
+    /// Before the first step: a method wants something measured.
+    Preparing {
+        run: String,
+        words: String,
+    },
     Step(Step),
     Evaluated(Evaluated),
     Paused {
@@ -79,6 +88,7 @@ pub enum Event {
     },
     Devices {
         names: Vec<Device>,
+        /// What is wrong with the graphics driver.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fault: Option<String>,
     },
@@ -121,17 +131,34 @@ pub struct Step {
     pub learning_rate: f64,
     /// Global, before clipping.
     pub gradient_norm: f64,
-    /// By site, before clipping.
+    /// By placement (`0.lora/blocks.3.attn.q`, `0.vera/all` for what its places share, `head`), before clipping.
     pub gradients: BTreeMap<String, f64>,
-    /// Milliseconds a step, over the steps since the last report.
+    /// Milliseconds a step and samples a second, over the steps since the last report.
     pub step_ms: f64,
     pub samples_per_second: f64,
     /// Bytes the run holds beyond what the program held before it.
     pub bytes: usize,
+    /// The most that a training step held so far; evaluations are not in it.
     pub peak_bytes: usize,
-    /// Measured bytes saved for the backward pass, of the last reported step.
+    /// Measured bytes that the forward pass over one batch saves for the backward pass.
     pub activation_bytes: usize,
+    /// Steps and evaluations to come.
     pub seconds_left: f64,
+}
+
+impl Step {
+    /// Gradient norms by site, whatever stands there taken together; what belongs to no single site is left out.
+    pub fn gradients_by_site(&self) -> BTreeMap<String, f64> {
+        let mut sites: BTreeMap<String, f64> = BTreeMap::new();
+        for (placement, norm) in &self.gradients {
+            let site = placement.split_once('/').map_or(placement.as_str(), |(_, site)| site);
+            if site != "head" && site != bag::ALL {
+                let sum = sites.entry(site.to_owned()).or_default();
+                *sum = sum.hypot(*norm);
+            }
+        }
+        sites
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -143,6 +170,9 @@ pub struct Evaluated {
     pub loss: f64,
     /// Accuracy by domain, where the data set has several.
     pub domains: BTreeMap<String, f64>,
+    /// The most that an evaluation held so far.
+    #[serde(default)]
+    pub peak_bytes: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -154,10 +184,16 @@ pub struct Finished {
     pub accuracy: f64,
     pub loss: f64,
     pub domains: BTreeMap<String, f64>,
+    /// Evaluations included, pauses not.
     pub seconds: f64,
+    /// Over all steps, evaluations left out.
     pub step_ms: f64,
     pub samples_per_second: f64,
+    /// The most that a training step held.
     pub peak_bytes: usize,
+    /// The most that an evaluation held: its batches are larger than a training step's.
+    #[serde(default)]
+    pub evaluation_peak_bytes: usize,
     pub activation_bytes: usize,
     /// Predicted label of every test sample, for comparisons sample by sample.
     #[serde(default)]
@@ -172,6 +208,7 @@ impl Event {
             | Event::Step(Step { run, .. })
             | Event::Evaluated(Evaluated { run, .. })
             | Event::Finished(Finished { run, .. })
+            | Event::Preparing { run, .. }
             | Event::Paused { run }
             | Event::Continued { run }
             | Event::Saved { run, .. }
@@ -180,6 +217,13 @@ impl Event {
             Event::Devices { .. } => None,
         }
     }
+}
+
+/// The words of a panic.
+fn cause(panic: &(dyn std::any::Any + Send)) -> String {
+    (panic.downcast_ref::<String>().cloned())
+        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+        .unwrap_or_else(|| "no words were given".to_owned())
 }
 
 /// Wakes whoever waits for events: the window asks for a repaint.
@@ -269,6 +313,7 @@ mod tests {
         };
         let engine = Engine::start(Box::new(|| ())).unwrap();
         assert!(engine.send(train(0)));
+        while !matches!(engine.wait(), Some(Event::Started(_))) {}
         let waiting = (1..).take_while(|n| engine.send(train(*n))).count();
         assert!(waiting >= 64);
         let (gone, wait) = bounded(1);
@@ -279,5 +324,14 @@ mod tests {
         std::thread::Builder::new().name("drop".into()).spawn(drop_it).unwrap();
         assert!(wait.recv_timeout(Duration::from_secs(60)).is_ok(), "the worker still trains");
         assert!(!folder.path().join("1").exists(), "an order that waited was begun");
+    }
+
+    #[test]
+    fn gradients_of_one_site_are_taken_together() {
+        let of = |entries: &[(&str, f64)]| entries.iter().map(|(key, norm)| ((*key).to_owned(), *norm)).collect();
+        let gradients =
+            of(&[("0.lora/blocks.0.attn.q", 3.0), ("1.ia3/blocks.0.attn.q", 4.0), ("2.vera/all", 9.0), ("head", 9.0)]);
+        let step = Step { gradients, ..Step::default() };
+        assert_eq!(step.gradients_by_site(), of(&[("blocks.0.attn.q", 5.0)]));
     }
 }

@@ -46,13 +46,24 @@ impl Model {
     /// Features `[batch, positions, width]` of `pixels` with the parameters of `bag`; `noise` is the seed of dropout while
     /// training.
     pub fn features(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
-        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise);
+        self.features_of(&[], bag, pixels, noise)
+    }
+
+    /// The same with the numbers of the samples that `pixels` shows, by which dropout goes.
+    fn features_of(&self, samples: &[usize], bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
+        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(samples);
+        tuner.look(&pixels);
         self.backbone.forward(&mut tuner, pixels)
     }
 
     /// Logits `[batch, classes]` of `pixels` with the parameters of `bag`.
     pub fn logits(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
         classify::logits(bag, classify::pooled(self.features(bag, pixels, noise)))
+    }
+
+    /// The same of the samples with these numbers: a part of a batch gives what it gives in the whole one, dropout included.
+    pub fn logits_of(&self, samples: &[usize], bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
+        classify::logits(bag, classify::pooled(self.features_of(samples, bag, pixels, noise)))
     }
 
     /// What the methods of the stack add to the loss `[1]`, if any of them adds something.

@@ -1,4 +1,5 @@
-//! One optimiser step over the bag, by Burn's own AdamW and SGD; clipping; gradient norms by placement. Called by the run.
+//! One optimiser step over the bag, by Burn's own AdamW and SGD; decoupled weight decay (Loshchilov and Hutter 2019) with
+//! both; clipping; gradient norms. Called by the run.
 
 use std::collections::BTreeMap;
 
@@ -12,34 +13,32 @@ use crate::session::{Optimizer, Recipe, Schedule};
 /// Optimiser and its state, one entry a parameter.
 pub struct Optimiser {
     rule: Rule,
+    weight_decay: f64,
     clip_norm: f64,
     /// Learning-rate factor of each key's method.
     factors: BTreeMap<String, f64>,
 }
 
+/// Burn's rules without their own decay: its SGD would add the decay to the gradient, and with it to the momentum.
 enum Rule {
-    AdamW { decayed: AdamW, plain: AdamW, states: BTreeMap<String, AdamWState<2>> },
-    Sgd { decayed: Sgd, plain: Sgd, states: BTreeMap<String, SgdState<2>> },
+    AdamW { rule: AdamW, states: BTreeMap<String, AdamWState<2>> },
+    Sgd { rule: Sgd, states: BTreeMap<String, SgdState<2>> },
 }
 
 impl Optimiser {
     pub fn new(recipe: &Recipe, factors: BTreeMap<String, f64>) -> Optimiser {
         let rule = match recipe.optimizer {
             Optimizer::AdamW => {
-                let adamw = |decay: f64| AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(decay as f32).build();
-                Rule::AdamW { decayed: adamw(recipe.weight_decay), plain: adamw(0.0), states: BTreeMap::new() }
+                let rule = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0).build();
+                Rule::AdamW { rule, states: BTreeMap::new() }
             }
             Optimizer::Sgd => {
                 let momentum =
                     (recipe.momentum > 0.0).then(|| MomentumConfig::new().with_momentum(recipe.momentum).with_dampening(0.0));
-                let sgd = |decay: f64| {
-                    let decay = (decay > 0.0).then(|| burn::optim::decay::WeightDecayConfig::new(decay as f32));
-                    SgdConfig::new().with_momentum(momentum.clone()).with_weight_decay(decay).build()
-                };
-                Rule::Sgd { decayed: sgd(recipe.weight_decay), plain: sgd(0.0), states: BTreeMap::new() }
+                Rule::Sgd { rule: SgdConfig::new().with_momentum(momentum).build(), states: BTreeMap::new() }
             }
         };
-        Optimiser { rule, clip_norm: recipe.clip_norm, factors }
+        Optimiser { rule, weight_decay: recipe.weight_decay, clip_norm: recipe.clip_norm, factors }
     }
 
     /// Applies the gradients `found` to the parameters of `bag`. Returns each key's squared gradient norm `[1]`, still on the
@@ -57,18 +56,19 @@ impl Optimiser {
                 None => gradient,
             };
             let lr = learning_rate * self.factors.get(&key).copied().unwrap_or(1.0);
+            let decay = if bag.decays(&key) { lr * self.weight_decay } else { 0.0 };
             let Some(param) = bag.params.remove(&key) else { continue };
-            let value = param.inner();
-            let is_vector = value.dims()[0] == 1; // biases, norms and scales are not decayed
+            let value = match decay {
+                0.0 => param.inner(),
+                decay => param.inner() * (1.0 - decay),
+            };
             let next = match &mut self.rule {
-                Rule::AdamW { decayed, plain, states } => {
-                    let rule = if is_vector { plain } else { decayed };
+                Rule::AdamW { rule, states } => {
                     let (next, state) = rule.step(lr, value, gradient, states.remove(&key));
                     states.extend(state.map(|s| (key.clone(), s)));
                     next
                 }
-                Rule::Sgd { decayed, plain, states } => {
-                    let rule = if is_vector { plain } else { decayed };
+                Rule::Sgd { rule, states } => {
                     let (next, state) = rule.step(lr, value, gradient, states.remove(&key));
                     states.extend(state.map(|s| (key.clone(), s)));
                     next

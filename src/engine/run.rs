@@ -1,18 +1,22 @@
 //! One run: the training loop, straight down. Every fact leaves as an event; every file of the run's folder is written
 //! here. Called by the worker.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::bag::Bag;
+use super::clock::Clock;
+use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
-use super::{Evaluated, Event, Finished, Started, Step, batch, devices, measure, random, shards};
+use super::watch::{self, Watch};
+use super::{Evaluated, Event, Finished, Started, Step, batch, calibrate, devices, measure, random, shards};
+use crate::backbones;
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
@@ -23,9 +27,10 @@ use crate::tasks::classify;
 pub struct Surroundings<'a> {
     pub run: &'a str,
     pub folder: &'a Path,
-    pub send: &'a dyn Fn(Event),
+    /// Fails when the event cannot be kept in the run's log; the run ends with that.
+    pub send: &'a dyn Fn(Event) -> Result<()>,
     /// Asked between two steps: go on, or stop and keep. Waits while the run is paused.
-    pub ask: &'a dyn Fn() -> ControlFlow<()>,
+    pub ask: &'a dyn Fn() -> Result<ControlFlow<()>>,
 }
 
 /// Trains `session`; keeps session, adapter and summary in the folder.
@@ -34,6 +39,11 @@ pub struct Surroundings<'a> {
 /// When something cannot be read or written, and when the loss is no longer a number.
 pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let before = measure::in_use();
+    let mut session = session.clone();
+    if let Some(card) = backbones::find(&session.backbone.name) {
+        card.backbone.settle(&mut session.backbone.settings);
+    }
+    let session = &session;
     let (device, device_name) = devices::open(&session.device)?;
     std::fs::create_dir_all(around.folder)
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", around.folder.display()))?;
@@ -52,52 +62,54 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         head: plan.head_count(),
         predicted_bytes: plan.cost.bytes.total(),
         predicted_activations: plan.cost.bytes.activations,
-    }));
+    }))?;
 
     let memory = Memory::start(before, &device);
-    let started = Instant::now();
-    let mut training_seconds = 0.0;
+    let mut clock = Clock::default();
     let mut stopped = false;
+    if calibrate::wanted(&model.plan) {
+        match calibrate::measure(session, &model, &data, &memory, &preparing(around))? {
+            Some(measured) => model.bag = Bag::make_with(&model.plan, &model.weights, &measured, session.seed, &device)?,
+            None => stopped = true, // what is kept then has not been trained
+        }
+    }
     let mut last = Evaluated::default();
-    let mut since = (Instant::now(), 0); // last report: when, and at which step
-    'epochs: for epoch in 0..session.recipe.epochs {
+    for epoch in 0..session.recipe.epochs {
         for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
-            let asked = Instant::now();
-            if (around.ask)().is_break() {
+            if stopped || clock.wait(|| (around.ask)())?.is_break() {
                 stopped = true;
-                break 'epochs;
+                break;
             }
-            since.0 += asked.elapsed(); // a pause is not a slow step
-            let clock = Instant::now();
-            let report = trainer.step(&mut model, &data.train, &picked, epoch, &memory)?;
-            training_seconds += clock.elapsed().as_secs_f64();
+            let step = || memory.during(Phase::Training, || trainer.step(&mut model, &data.train, &picked, epoch, &memory));
+            let report = clock.step(picked.len(), step)?;
+            if trainer.done == 1 {
+                trainer.measure(&model, &data.train, &picked, epoch, &memory);
+            }
             if let Some(mut step) = report {
-                let steps = trainer.done - since.1;
                 step.run = around.run.to_owned();
                 step.epoch = epoch + 1;
-                step.step_ms = since.0.elapsed().as_secs_f64() * 1e3 / steps as f64;
-                step.samples_per_second = picked.len() as f64 / step.step_ms * 1e3;
-                step.seconds_left = (trainer.steps - trainer.done) as f64 * training_seconds / trainer.done as f64;
-                since = (Instant::now(), trainer.done);
-                (around.send)(Event::Step(step));
+                (step.step_ms, step.samples_per_second) = clock.lap();
+                step.seconds_left = clock.left(trainer.steps - trainer.done, session.recipe.epochs - epoch, data.test.len());
+                step.bytes = memory.now();
+                step.peak_bytes = memory.training_peak();
+                step.activation_bytes = trainer.activation_bytes;
+                (around.send)(Event::Step(step))?;
             }
         }
-        let clock = Instant::now();
-        last = trainer.evaluate(&model, &data, session, epoch + 1)?;
+        let test = || memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch + 1));
+        last = clock.evaluate(test)?;
         last.run = around.run.to_owned();
-        (around.send)(Event::Evaluated(last.clone()));
-        since.0 += clock.elapsed();
-    }
-    if stopped {
-        let epoch = trainer.done / data.train.len().div_ceil(session.recipe.batch_size) + 1;
-        last = trainer.evaluate(&model, &data, session, epoch)?;
-        last.run = around.run.to_owned();
-        (around.send)(Event::Evaluated(last.clone()));
+        last.peak_bytes = memory.evaluation_peak();
+        (around.send)(Event::Evaluated(last.clone()))?;
+        if stopped {
+            break;
+        }
     }
 
+    watch::values(&model.bag, &model.plan, &session.recipe, trainer.done)?;
     exports::own::write(session, &model, around.folder)?;
-    (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") });
-    let step_ms = training_seconds * 1e3 / trainer.done.max(1) as f64;
+    (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") })?;
+    let (step_ms, samples_per_second) = clock.speed();
     let finished = Finished {
         run: around.run.to_owned(),
         stopped,
@@ -105,46 +117,38 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         accuracy: last.accuracy,
         loss: last.loss,
         domains: last.domains,
-        seconds: started.elapsed().as_secs_f64(),
+        seconds: clock.seconds(),
         step_ms,
-        samples_per_second: session.recipe.batch_size.min(data.train.len()) as f64 / step_ms.max(1e-9) * 1e3,
-        peak_bytes: memory.peak(),
+        samples_per_second,
+        peak_bytes: memory.training_peak(),
+        evaluation_peak_bytes: memory.evaluation_peak(),
         activation_bytes: trainer.activation_bytes,
         predictions: trainer.predictions,
     };
     let summary = serde_json::to_vec_pretty(&finished).context("cannot write the summary as JSON")?;
-    file::write_whole(&around.folder.join("summary.json"), &summary)?;
-    (around.send)(Event::Finished(finished));
-    Ok(())
+    let path = around.folder.join("summary.json");
+    file::write_whole(&path, &summary)?;
+    // No summary of a run whose log could not say that it finished.
+    (around.send)(Event::Finished(finished)).inspect_err(|_| drop(std::fs::remove_file(&path)))
 }
 
-/// Memory of the run beyond what the program held before it.
-pub struct Memory {
-    before: usize,
-    device: Device,
-    highest: std::cell::Cell<usize>,
+/// Says what the run prepares, each words once, and asks whether to go on.
+fn preparing(around: &Surroundings) -> impl Fn(String) -> Result<ControlFlow<()>> {
+    let said = RefCell::new(String::new());
+    move |words| {
+        if *said.borrow() != words {
+            (around.send)(Event::Preparing { run: around.run.to_owned(), words: words.clone() })?;
+            said.replace(words);
+        }
+        (around.ask)()
+    }
 }
 
-impl Memory {
-    fn start(before: usize, device: &Device) -> Memory {
-        measure::reset_peak();
-        Memory { before, device: device.clone(), highest: std::cell::Cell::new(0) }
-    }
-
-    fn pooled(&self) -> bool {
-        self.device.memory_pool_usage().is_some()
-    }
-
-    pub fn now(&self) -> usize {
-        let now = measure::on_device(&self.device);
-        let now = if self.pooled() { now } else { now.saturating_sub(self.before) };
-        self.highest.set(self.highest.get().max(now));
-        now
-    }
-
-    pub fn peak(&self) -> usize {
-        if self.pooled() { self.highest.get() } else { measure::peak().saturating_sub(self.before) }
-    }
+/// What a batch gives: loss `[1]`, logits of its parts in order, gradients by key; all plain.
+pub struct Gathered {
+    pub loss: Tensor<1>,
+    pub answers: Vec<Tensor<2>>,
+    pub gradients: BTreeMap<String, Tensor<2>>,
 }
 
 /// The state between two steps.
@@ -152,6 +156,7 @@ pub struct Trainer {
     recipe: crate::session::Recipe,
     seed: u64,
     optimiser: Optimiser,
+    watch: Watch,
     pub steps: usize,
     pub done: usize,
     pub activation_bytes: usize,
@@ -174,12 +179,80 @@ impl Trainer {
             recipe: session.recipe.clone(),
             seed: session.seed,
             optimiser,
+            watch: Watch::default(),
             steps: batches * session.recipe.epochs,
             done: 0,
             activation_bytes: 0,
             predictions: vec![],
             probe,
         })
+    }
+
+    /// Logits `[batch, classes]` and labels `[batch]` of the samples `some` in the step to come.
+    fn answers(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<2>, Tensor<1, Int>) {
+        if let Some((features, _)) = &self.probe {
+            let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
+            let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
+            return (classify::logits(bag, features.clone().select(0, rows)), batch::labels(train, some, &model.device));
+        }
+        let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
+        let noise = random::stream(self.seed, &format!("step {}", self.done));
+        let (pixels, labels) = batch::tensors(train, some, Some(augment), &model.device);
+        (model.logits_of(some, bag, pixels, Some(noise)), labels)
+    }
+
+    /// Their loss `[1]`, what the methods add to it included, and their logits.
+    fn loss(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<1>, Tensor<2>) {
+        let (logits, labels) = self.answers(model, bag, train, some, epoch);
+        let answers = logits.clone().inner();
+        let loss = classify::loss(logits, labels, self.recipe.label_smoothing);
+        match model.penalty(bag) {
+            Some(more) => (loss + more, answers),
+            None => (loss, answers),
+        }
+    }
+
+    /// Loss, logits and gradients of the samples `picked`, worked out in `parts` parts side by side.
+    pub fn gradients(
+        &self,
+        model: &Model,
+        train: &Samples,
+        picked: &[usize],
+        epoch: usize,
+        parts: usize,
+        memory: &Memory,
+    ) -> Gathered {
+        let part = |some: &[usize]| {
+            let bag = model.bag.leaves();
+            let (loss, answers) = self.loss(model, &bag, train, some, epoch);
+            let loss = loss * (some.len() as f64 / picked.len() as f64);
+            memory.now(); // a GPU keeps no peak of its own, and what the backward pass needs is all there now
+            Gathered { loss: loss.clone().inner(), answers: vec![answers], gradients: bag.gradients(loss.backward()) }
+        };
+        let sum = |mut all: Gathered, more: Gathered| {
+            for (key, gradient) in more.gradients {
+                let sum = match all.gradients.remove(&key) {
+                    Some(first) => first + gradient,
+                    None => gradient,
+                };
+                all.gradients.insert(key, sum);
+            }
+            all.answers.extend(more.answers);
+            Gathered { loss: all.loss + more.loss, ..all }
+        };
+        let gathered = shards::each(picked, parts, part).into_iter().reduce(sum);
+        gathered.unwrap_or_else(|| part(picked))
+    }
+
+    /// Measures what the forward pass over the batch `picked`, not cut, holds for the backward pass. After the first step,
+    /// when nothing is set up any more; no step is part of it.
+    fn measure(&mut self, model: &Model, train: &Samples, picked: &[usize], epoch: usize, memory: &Memory) {
+        self.activation_bytes = memory.during(Phase::Aside, || {
+            let bag = model.bag.leaves();
+            let held = measure::on_device(&model.device);
+            let _kept = self.loss(model, &bag, train, picked, epoch);
+            measure::on_device(&model.device).saturating_sub(held)
+        });
     }
 
     /// One step on the samples `picked`. Reads values back, and reports, every `report_every` steps only.
@@ -193,53 +266,8 @@ impl Trainer {
     ) -> Result<Option<Step>> {
         let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
         let rate = learning_rate(&self.recipe, self.done, self.steps);
-        let noise = random::stream(self.seed, &format!("step {}", self.done));
-        let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
-        let (probe, smoothing) = (&self.probe, self.recipe.label_smoothing);
-        // One part of the batch: its share of the loss, its logits, its gradients, and what it held for the backward pass.
-        let part = |some: &[usize]| {
-            let bag = model.bag.leaves();
-            let held = measure::on_device(&model.device);
-            let (logits, labels) = match probe {
-                Some((features, _)) => {
-                    let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
-                    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
-                    (classify::logits(&bag, features.clone().select(0, rows)), batch::labels(train, some, &model.device))
-                }
-                None => {
-                    let (pixels, labels) = batch::tensors(train, some, Some(augment), &model.device);
-                    (model.logits(&bag, pixels, Some(random::stream(noise, &format!("sample {}", some[0])))), labels)
-                }
-            };
-            let answers = logits.clone().inner();
-            let share = some.len() as f64 / picked.len() as f64;
-            let mut loss = classify::loss(logits, labels, smoothing);
-            if let Some(more) = model.penalty(&bag) {
-                loss = loss + more;
-            }
-            let loss = loss * share;
-            let activations = measure::on_device(&model.device).saturating_sub(held);
-            (loss.clone().inner(), answers, bag.gradients(loss.backward()), activations)
-        };
-        // The first step is not cut, so that what it holds for the backward pass can be measured.
-        let shards = if self.done == 0 { 1 } else { shards::count(&model.device) };
-        let mut parts = shards::each(picked, shards, part).into_iter();
-        let Some((mut value, answers, mut gradients, activations)) = parts.next() else { return Ok(None) };
-        let mut answers = vec![answers];
-        if self.done == 0 {
-            self.activation_bytes = activations;
-        }
-        for (loss, logits, more, _) in parts {
-            value = value + loss;
-            answers.push(logits);
-            for (key, gradient) in more {
-                let sum = match gradients.remove(&key) {
-                    Some(first) => first + gradient,
-                    None => gradient,
-                };
-                gradients.insert(key, sum);
-            }
-        }
+        let Gathered { loss, answers, gradients } =
+            self.gradients(model, train, picked, epoch, shards::count(&model.device), memory);
         memory.now();
         let acting = || model.plan.members.iter().filter(|m| m.card.method.acts_between());
         let kept = if acting().next().is_some() { gradients.clone() } else { BTreeMap::new() };
@@ -249,49 +277,30 @@ impl Trainer {
         for member in acting() {
             member.card.method.between(moment, member, &kept, &mut model.bag);
         }
+        self.watch.keep(self.done, loss, squares);
         if !reports {
             return Ok(None);
         }
 
-        // One read-back for all norms.
-        let keys: Vec<&String> = squares.keys().collect();
-        let norms = match squares.is_empty() {
-            true => vec![],
-            false => host(Tensor::cat(squares.values().cloned().collect(), 0))?,
-        };
-        let value = host(value)?.first().copied().unwrap_or(f32::NAN);
-        let total = norms.iter().map(|v| f64::from(*v)).sum::<f64>().sqrt();
-        if !value.is_finite() || !total.is_finite() {
-            let worst = keys.iter().zip(&norms).find(|(_, v)| !v.is_finite()).map_or("the loss", |(k, _)| k.as_str());
-            bail!(
-                "the loss became {value} at step {} of {} (first seen in {worst}, learning rate {rate:.2e}). Lower the learning rate, or set recipe.clip_norm to 1",
-                self.done,
-                self.steps
-            );
-        }
-        let mut by_site = BTreeMap::new();
-        for (key, square) in keys.iter().zip(&norms) {
-            let site = key.split('/').rev().nth(1).unwrap_or_default();
-            *by_site.entry(site.to_owned()).or_insert(0.0) += f64::from(*square);
-        }
-        by_site.values_mut().for_each(|v: &mut f64| *v = v.sqrt());
+        let Some(seen) = self.watch.read(&model.plan, &self.recipe, self.steps)? else { return Ok(None) };
         let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
         Ok(Some(Step {
             step: self.done,
-            loss: f64::from(value),
+            loss: seen.loss,
             accuracy: classify::hits(&host(Tensor::cat(answers, 0))?, &labels) as f64 / labels.len() as f64,
             learning_rate: rate,
-            gradient_norm: total,
-            gradients: by_site,
-            bytes: memory.now(),
-            peak_bytes: memory.peak(),
-            activation_bytes: self.activation_bytes,
+            gradient_norm: seen.norm,
+            gradients: seen.gradients.clone(),
             ..Step::default()
         }))
     }
 
     /// Accuracy and loss on the test set, and its predictions kept.
+    ///
+    /// # Errors
+    /// When a number of the steps before, or of the answers, is none.
     pub fn evaluate(&mut self, model: &Model, data: &Loaded, session: &Session, epoch: usize) -> Result<Evaluated> {
+        self.watch.read(&model.plan, &self.recipe, self.steps)?;
         let test = &data.test;
         let all: Vec<usize> = (0..test.len()).collect();
         let logits = match &self.probe {
@@ -299,6 +308,14 @@ impl Trainer {
             None => model.answers(&model.bag, test, &all)?,
         };
         let classes = logits.len() / test.len();
+        if let Some(at) = logits.iter().position(|v| !v.is_finite()) {
+            bail!(
+                "the answer to test sample {} is no number after step {}. {}",
+                at / classes,
+                self.done,
+                watch::remedies(&model.plan, &self.recipe)
+            );
+        }
         self.predictions = logits.chunks(classes).map(|row| classify::argmax(row) as u32).collect();
         let loss = logits.chunks(classes).zip(&test.labels).map(|(row, label)| cross_entropy(row, *label as usize)).sum::<f64>();
         let right = |n: &usize| self.predictions[*n] == test.labels[*n];

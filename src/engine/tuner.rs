@@ -1,12 +1,15 @@
 //! The tuner: the doors of one forward pass. A backbone's code names its places through it; the tuner lets the methods
 //! that stand there act. Knows no method by name.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Tensor;
 use burn::tensor::module;
 
 use super::bag::{At, Bag, Weights};
-use crate::plan::Plan;
+use super::quality;
 use crate::plan::anatomy::{Anatomy, Door, Site};
+use crate::plan::{Member, Plan};
 
 /// One forward pass: frozen weights, trainable bag, and who stands where.
 pub struct Tuner<'a> {
@@ -15,17 +18,38 @@ pub struct Tuner<'a> {
     bag: &'a Bag,
     /// While training: the seed of this step's dropout.
     noise: Option<u64>,
+    /// The sample in each row of the batch; empty where nobody asks.
+    samples: &'a [usize],
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
     taps: Vec<Tensor<3>>,
+    /// Of every image of the batch, `[batch, 1]`, where a method reads it.
+    quality: Option<Tensor<2>>,
     /// Paths in the order in which the pass came by; the anatomy law compares them with the declaration.
     pub visited: Vec<String>,
+    /// Sites that somebody watches, and what left them, `[batch, positions, channels]`, once the pass came by.
+    pub watched: BTreeMap<String, Option<Tensor<3>>>,
 }
 
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
-        Tuner { plan, weights, bag, noise, positions: plan.anatomy.tokens, taps: Vec::new(), visited: Vec::new() }
+        let (taps, visited, watched) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let positions = plan.anatomy.tokens;
+        Tuner { plan, weights, bag, noise, samples: &[], positions, taps, quality: None, visited, watched }
+    }
+
+    /// Says which samples the batch holds: dropout goes by them.
+    pub fn on(self, samples: &'a [usize]) -> Tuner<'a> {
+        Tuner { samples, ..self }
+    }
+
+    /// Looks at the images of the batch `[batch, 3, side, side]` for methods that read their quality. Once a pass, and only
+    /// when there is such a method.
+    pub fn look(&mut self, pixels: &Tensor<4>) {
+        if self.plan.members.iter().any(|m| m.card.method.reads_quality()) {
+            self.quality = Some(quality::sharpness(pixels.clone()));
+        }
     }
 
     pub fn anatomy(&self) -> &'a Anatomy {
@@ -63,11 +87,23 @@ impl<'a> Tuner<'a> {
     /// Runs `inner` between the doors of `site`: `Before`, then the site itself, then `After` and `Extend`.
     pub fn around(&mut self, site: &str, x: Tensor<3>, inner: impl FnOnce(&mut Self, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
         self.visited.push(site.to_owned());
-        let plan = self.plan;
-        if !plan.stands_at(site) {
-            return inner(self, x);
+        let y = match self.plan.stands_at(site) {
+            true => self.through_doors(site, x, inner),
+            false => inner(self, x),
+        };
+        if let Some(kept) = self.watched.get_mut(site) {
+            *kept = Some(y.clone());
         }
-        let x = self.standing(site, Door::Before).fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        y
+    }
+
+    fn through_doors(&mut self, site: &str, x: Tensor<3>, inner: impl FnOnce(&mut Self, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        // What is taken off again at this very site joins last: it is taken off the end. (Deep prompts beside shallow ones.)
+        let mut x = x;
+        for passing in [false, true] {
+            let joining = self.standing(site, Door::Before).filter(|(member, _)| member.tidies(site) == passing);
+            x = joining.fold(x, |x, (member, at)| member.card.method.before(&at, x));
+        }
         let mut y = inner(self, x.clone());
         for door in [Door::After, Door::Extend] {
             y = self.standing(site, door).fold(y, |y, (member, at)| member.card.method.after(&at, &x, y));
@@ -106,33 +142,48 @@ impl<'a> Tuner<'a> {
     }
 
     /// The members of the stack that stand at this door, in the order of the stack.
-    fn standing<'s>(&'s self, site: &'s str, door: Door) -> impl Iterator<Item = (&'s crate::plan::Member, At<'s>)> + 's {
+    fn standing<'s>(&'s self, site: &'s str, door: Door) -> impl Iterator<Item = (&'s Member, At<'s>)> + 's {
         self.plan.members.iter().filter(move |m| m.stands(site, door)).filter_map(move |member| {
             let site: &Site = self.plan.anatomy.site(site)?;
             Some((member, self.at(member, site)))
         })
     }
 
-    fn at<'s>(&'s self, member: &'s crate::plan::Member, site: &'s Site) -> At<'s> {
+    fn at<'s>(&'s self, member: &'s Member, site: &'s Site) -> At<'s> {
         At {
             site,
             set: &member.settings,
             heads: self.plan.anatomy.heads,
             noise: self.noise,
+            samples: self.samples,
             bag: self.bag,
+            weights: self.weights,
+            quality: self.quality.clone(),
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }
     }
 
-    /// The backbone's frozen part with every foldable change of the stack folded in, for a merged export. Changes of the
-    /// input come last: the pass lets them act before everything that stands behind the site, wherever in the stack they are.
+    /// The backbone's frozen part with every foldable change of the stack folded in, for a merged export. From the weight
+    /// outwards: what acts on it, what leaves the site, then what enters it, the last first, wherever in the stack they are.
     pub fn folded(&self, site: &Site, part: &str) -> Tensor<2> {
-        let mut w = self.weight(&site.path, part);
-        for first in [false, true] {
-            let others =
-                self.plan.members.iter().filter(|m| m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight));
-            for member in others.filter(|m| m.stands(&site.path, Door::Before) == first) {
-                w = member.card.method.fold(&self.at(member, site), part, w);
+        let members = || self.plan.members.iter();
+        let behind = |m: &&Member| {
+            m.stands_anywhere(&site.path) && !m.stands(&site.path, Door::Weight) && !m.stands(&site.path, Door::Before)
+        };
+        let mut steps: Vec<(&Member, At)> = members().filter(behind).map(|m| (m, self.at(m, site))).collect();
+        for place in [Some(site), self.plan.anatomy.read_by(site)].into_iter().flatten() {
+            steps.extend(members().rev().filter(|m| m.stands(&place.path, Door::Before)).map(|m| (m, self.at(m, place))));
+        }
+        let through = |part: &str, steps: &[(&Member, At)]| {
+            steps.iter().fold(self.weight(&site.path, part), |w, (member, at)| member.card.method.fold(at, part, w))
+        };
+        let mut w = through(part, &steps);
+        if part == "bias" {
+            // What is added to every input has still to pass the weight behind it.
+            for (n, (member, at)) in steps.iter().enumerate() {
+                if let Some(shift) = member.card.method.shift(at) {
+                    w = w + shift.matmul(through("weight", &steps[..n])); // [1, d_in] · [d_in, d_out]
+                }
             }
         }
         w

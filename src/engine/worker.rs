@@ -1,9 +1,12 @@
 //! The worker thread: takes orders, runs them one at a time, turns every error and panic into words. Called by `Engine` only.
 
-use std::io::Write;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{Context, Result, anyhow};
@@ -20,7 +23,7 @@ pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake, closin
         let _ = outbox.send(event);
         wake();
     };
-    let mut waiting = std::collections::VecDeque::new();
+    let mut waiting = VecDeque::new();
     loop {
         let order = match waiting.pop_front() {
             Some(order) => order,
@@ -35,7 +38,7 @@ pub fn work(inbox: &Receiver<Order>, outbox: &Sender<Event>, wake: &Wake, closin
         match order {
             Order::Quit => return,
             Order::ListDevices => {
-                let (names, fault) = devices::ask();
+                let (names, fault) = devices::look();
                 send(Event::Devices { names, fault });
             }
             Order::Train { run, session, folder } => {
@@ -69,9 +72,7 @@ fn guarded(run: &str, send: &dyn Fn(Event), job: impl FnOnce() -> Result<bool>) 
         Ok(Ok(quit)) => return quit,
         Ok(Err(error)) => format!("{error:#}"),
         Err(panic) => {
-            let cause = (panic.downcast_ref::<String>().cloned())
-                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                .unwrap_or_else(|| "no words were given".to_owned());
+            let cause = super::cause(panic.as_ref());
             format!(
                 "the numerics stopped: {cause}. The session and the other runs are untouched; undo the last placement or choose device `cpu`, then train again"
             )
@@ -81,41 +82,58 @@ fn guarded(run: &str, send: &dyn Fn(Event), job: impl FnOnce() -> Result<bool>) 
     false
 }
 
+/// A run's `events.jsonl`: whole lines or none, also on a full disk.
+struct Log {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Log {
+    fn create(folder: &Path) -> Result<Log> {
+        let path = folder.join("events.jsonl");
+        let file = File::create(&path).with_context(|| format!("cannot write {}. Is there room on the disk?", path.display()))?;
+        Ok(Log { path, file, length: 0 })
+    }
+
+    fn keep(&mut self, event: &Event) -> Result<()> {
+        let mut line = serde_json::to_vec(event).map_err(|e| anyhow!("cannot write an event as JSON: {e}"))?;
+        line.push(b'\n');
+        match self.file.write_all(&line) {
+            Ok(()) => {
+                self.length += line.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // Takes half a line off again; where even that fails, the reader passes over it.
+                let _ = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+                Err(error).with_context(|| format!("cannot write {}. Is the disk full?", self.path.display()))
+            }
+        }
+    }
+}
+
 fn train(
     run: &str,
     session: &Session,
     folder: &Path,
     inbox: &Receiver<Order>,
-    waiting: &mut std::collections::VecDeque<Order>,
+    waiting: &mut VecDeque<Order>,
     send: &dyn Fn(Event),
 ) -> Result<bool> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", folder.display()))?;
     let _claim = claim::take(folder)?;
-    let path = folder.join("events.jsonl");
-    let log =
-        std::fs::File::create(&path).with_context(|| format!("cannot write {}. Is there room on the disk?", path.display()))?;
-    let log = std::cell::RefCell::new(std::io::BufWriter::new(log));
-    let broken = std::cell::RefCell::new(None);
-    let logged = |event: Event| {
-        let line = serde_json::to_string(&event).map_err(|e| anyhow!("cannot write an event as JSON: {e}"));
-        let written = line.and_then(|line| {
-            let mut log = log.borrow_mut();
-            writeln!(log, "{line}")
-                .and_then(|()| log.flush())
-                .with_context(|| format!("cannot write {}. Is the disk full?", path.display()))
-        });
-        if let Err(error) = written {
-            broken.borrow_mut().get_or_insert(error);
-        }
+    let log = RefCell::new(Log::create(folder)?);
+    // What the log cannot keep has not happened: the run ends with the words of that.
+    let logged = |event: Event| -> Result<()> {
+        log.borrow_mut().keep(&event)?;
         send(event);
+        Ok(())
     };
-    let quit = std::cell::Cell::new(false);
-    let waiting = std::cell::RefCell::new(waiting);
-    let ask = || {
-        if broken.borrow().is_some() {
-            return ControlFlow::Break(());
-        }
+    let quit = Cell::new(false);
+    let waiting = RefCell::new(waiting);
+    let ask = || -> Result<ControlFlow<()>> {
         let mut paused = false;
         loop {
             let order = match paused {
@@ -123,19 +141,19 @@ fn train(
                 false => inbox.try_recv(),
             };
             match order {
-                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+                Err(TryRecvError::Empty) => return Ok(ControlFlow::Continue(())),
                 Err(TryRecvError::Disconnected) | Ok(Order::Quit) => {
                     quit.set(true);
-                    return ControlFlow::Break(());
+                    return Ok(ControlFlow::Break(()));
                 }
-                Ok(Order::Stop) => return ControlFlow::Break(()),
+                Ok(Order::Stop) => return Ok(ControlFlow::Break(())),
                 Ok(Order::Pause) if !paused => {
                     paused = true;
-                    logged(Event::Paused { run: run.to_owned() });
+                    logged(Event::Paused { run: run.to_owned() })?;
                 }
                 Ok(Order::Continue) if paused => {
                     paused = false;
-                    logged(Event::Continued { run: run.to_owned() });
+                    logged(Event::Continued { run: run.to_owned() })?;
                 }
                 Ok(Order::Pause | Order::Continue) => {}
                 Ok(other) => waiting.borrow_mut().push_back(other), // after this run
@@ -143,19 +161,11 @@ fn train(
         }
     };
     let around = run::Surroundings { run, folder, send: &logged, ask: &ask };
-    // Caught here, so that the words of a failure reach the run's own file too.
-    let ended = catch_unwind(AssertUnwindSafe(|| run::train(session, &around)));
-    if let Some(error) = broken.take() {
-        return Err(error);
-    }
-    match ended {
-        Ok(Ok(())) => {}
-        ended => {
-            guarded(run, &logged, || match ended {
-                Ok(result) => result.map(|()| false),
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-        }
-    }
+    // Guarded here, so that the words of a failure reach the run's own file too, where that can still be written.
+    let told = |event: Event| {
+        let _ = log.borrow_mut().keep(&event);
+        send(event);
+    };
+    guarded(run, &told, || run::train(session, &around).map(|()| false));
     Ok(quit.get())
 }

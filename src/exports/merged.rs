@@ -27,6 +27,8 @@ pub const CARD: Card = Card {
     tolerance: 1e-4,
 };
 
+const CONFIG: &str = "config.json";
+const FORMAT: &str = "petl-merged 1";
 const MODEL: &str = "model.safetensors";
 const HEAD: &str = "head.safetensors";
 
@@ -55,19 +57,23 @@ pub fn folded(model: &Model) -> Result<Named> {
 }
 
 fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
+    write_folder(session, &model.plan, &folded(model)?, &model.bag.data(), &model.plan.words(), folder)
+}
+
+/// Writes the matrices `frozen` and the head of `bag` as such a folder; `words` say what was folded.
+pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named, words: &str, folder: &Path) -> Result<()> {
     let notes = |format: &str| BTreeMap::from([("format".to_owned(), format.to_owned())]);
-    weights::write(&folder.join(MODEL), &folded(model)?, false, notes("petl-backbone 1"))?;
-    let bag = model.bag.data();
-    let head = bag.into_iter().filter_map(|(key, data)| Some((key.strip_prefix("head/")?.to_owned(), data))).collect();
+    weights::write(&folder.join(MODEL), frozen, false, notes("petl-backbone 1"))?;
+    let head = bag.iter().filter_map(|(key, data)| Some((key.strip_prefix("head/")?.to_owned(), data.clone()))).collect();
     weights::write(&folder.join(HEAD), &head, false, notes("petl-head 1"))?;
-    let anatomy = &model.plan.anatomy;
+    let anatomy = &plan.anatomy;
     let config = json!({
         "backbone": session.backbone.name,
         "blocks": anatomy.blocks,
-        "classes": model.plan.classes,
+        "classes": plan.classes,
         "data": session.data.name,
-        "folded": model.plan.words(),
-        "format": "petl-merged 1",
+        "folded": words,
+        "format": FORMAT,
         "heads": anatomy.heads,
         "hidden": anatomy.hidden,
         "image": anatomy.image,
@@ -76,7 +82,7 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
         "pixels": "RGB, byte / 127.5 - 1",
         "width": anatomy.width,
     });
-    tensors::write_json(&folder.join("config.json"), &config)
+    tensors::write_json(&folder.join(CONFIG), &config)
 }
 
 fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
@@ -84,6 +90,20 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     session.methods.clear();
     session.backbone.settings.set("weights", Value::Text(folder.join(MODEL).display().to_string()));
     let mut model = Model::make(&session, device)?;
+    // Who rebuilds the network from these files has nothing but the configuration to go by.
+    let (place, anatomy) = (folder.join(CONFIG), &model.plan.anatomy);
+    let wanted = [
+        ("/format", json!(FORMAT)),
+        ("/backbone", json!(session.backbone.name)),
+        ("/blocks", json!(anatomy.blocks)),
+        ("/classes", json!(model.plan.classes)),
+        ("/heads", json!(anatomy.heads)),
+        ("/hidden", json!(anatomy.hidden)),
+        ("/image", json!(anatomy.image)),
+        ("/patch", json!(anatomy.patch)),
+        ("/width", json!(anatomy.width)),
+    ];
+    tensors::agree(&place, &tensors::read_json(&place)?, &wanted)?;
     let head = tensors::read(&folder.join(HEAD), "Export the folder again")?;
     let head = head.into_iter().map(|(name, data)| (format!("head/{name}"), data)).collect();
     model.bag.load(&head, device).with_context(|| format!("{} does not fit this backbone", folder.join(HEAD).display()))?;

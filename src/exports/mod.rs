@@ -14,9 +14,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 
+use crate::datasets::Samples;
+use crate::engine::Finished;
 use crate::engine::model::{self, Model};
 use crate::plan::Plan;
 use crate::session::Session;
+use crate::tasks::classify;
 
 pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &merged::CARD, &transformers::CARD];
 
@@ -24,7 +27,7 @@ pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
 }
 
-/// Samples on which a written export is compared with the model in memory.
+/// Samples on which a written export is compared with the model in memory; fewer where the test set has no more.
 pub const SAMPLES: usize = 64;
 
 /// What the catalogue says of an export.
@@ -38,7 +41,7 @@ pub struct Card {
     pub write: fn(&Session, &Model, &Path) -> Result<()>,
     /// Rebuilds a model from the written folder alone (and the backbone), to be compared.
     pub read: fn(&Session, &Path, &Device) -> Result<Model>,
-    /// Largest difference of logits that still counts as the same.
+    /// Largest difference of logits that still counts as the same, as a part of the largest logit (of 1 where all are smaller).
     pub tolerance: f64,
 }
 
@@ -70,6 +73,20 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
     let card = find(kind).with_context(|| format!("unknown export `{kind}`; one of: {}", names()))?;
     let (session, model) = load_run(run)?;
     (card.fits)(&model.plan).map_err(anyhow::Error::msg)?;
+    staged(into, |stage| {
+        let reference = Reference::of(&session, &model)?;
+        reference.is_what_the_run_said(run)?;
+        (card.write)(&session, &model, stage)?;
+        Ok((reference.verify(card, &session, &model, stage)?, reference.picked.len()))
+    })
+}
+
+/// Lets `write` fill a folder beside `into` and say how far what it wrote is from what it should be, on how many samples; only
+/// then moves it into place.
+///
+/// # Errors
+/// When `into` holds something already, when a folder cannot be made or moved, and what `write` finds.
+pub fn staged(into: &Path, write: impl FnOnce(&Path) -> Result<(f64, usize)>) -> Result<Done> {
     if into.exists() && std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} is not empty. Choose a new folder, so that nothing is written over", into.display());
     }
@@ -81,42 +98,88 @@ pub fn export(run: &Path, kind: &str, into: &Path) -> Result<Done> {
     #[cfg(unix)]
     stage.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // what the user's umask leaves of it, as for any folder
     let stage = stage.tempdir_in(above).with_context(fail)?;
-    (card.write)(&session, &model, stage.path())?;
-    let difference = verify(card, &session, &model, stage.path())?;
+    let (difference, samples) = write(stage.path())?;
     if into.exists() {
         std::fs::remove_dir(into).with_context(fail)?; // empty, as checked above
     }
     std::fs::rename(stage.path(), into).with_context(fail)?;
     let _ = stage.keep(); // it has gone from where it was made
-    Ok(Done { path: into.to_owned(), difference, samples: SAMPLES })
+    Ok(Done { path: into.to_owned(), difference, samples })
 }
 
-/// Reads what was written into `folder` and compares it with the model in memory: the largest difference of logits.
+/// Reads what was written into `folder` and compares it with the model in memory: the largest difference of logits, and on how
+/// many samples.
 ///
 /// # Errors
 /// When a file cannot be read, or when the difference is more than the card allows.
-pub fn verify(card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<f64> {
-    let back = (card.read)(session, folder, &model.device)
-        .with_context(|| format!("the written {} cannot be read back; nothing was exported", card.title))?;
-    let difference = difference(session, model, &back)?;
-    if difference.is_nan() || difference > card.tolerance {
-        bail!(
-            "the written {} was read back and gave other logits (largest difference {difference:.2e} on {SAMPLES} samples, allowed {:.0e}); nothing was exported",
-            card.title,
-            card.tolerance
-        );
-    }
-    Ok(difference)
+pub fn verify(card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<(f64, usize)> {
+    let reference = Reference::of(session, model)?;
+    Ok((reference.verify(card, session, model, folder)?, reference.picked.len()))
 }
 
-/// Largest absolute difference of the two models' logits on the first test samples.
-fn difference(session: &Session, one: &Model, other: &Model) -> Result<f64> {
-    let data = model::data(session)?;
-    let picked: Vec<usize> = (0..SAMPLES).map(|n| n % data.test.len()).collect();
-    let a = one.answers(&one.bag, &data.test, &picked)?;
-    let b = other.answers(&other.bag, &data.test, &picked)?;
-    if a.len() != b.len() {
-        bail!("the export gives {} logits where the run gives {}", b.len(), a.len());
+/// The samples on which models are compared, and the logits that the run's own model gives them.
+struct Reference {
+    test: Samples,
+    picked: Vec<usize>,
+    logits: Vec<f32>,
+}
+
+impl Reference {
+    /// Spread over the whole test set, no sample twice: every domain has its part in it.
+    fn of(session: &Session, model: &Model) -> Result<Reference> {
+        let test = model::data(session)?.test;
+        let count = SAMPLES.min(test.len());
+        let picked: Vec<usize> = (0..count).map(|n| n * test.len() / count).collect();
+        let logits = model.answers(&model.bag, &test, &picked)?;
+        Ok(Reference { test, picked, logits })
     }
-    Ok(a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |m, d| if d.is_nan() { f64::NAN } else { d.max(m) }))
+
+    /// The largest logit, 1 at least: rounding grows with it.
+    fn scale(&self) -> f64 {
+        self.logits.iter().fold(1.0, |most, v| f64::from(v.abs()).max(most))
+    }
+
+    fn verify(&self, card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<f64> {
+        let back = (card.read)(session, folder, &model.device)
+            .with_context(|| format!("the written {} cannot be read back; nothing was exported", card.title))?;
+        let logits = back.answers(&back.bag, &self.test, &self.picked)?;
+        if logits.len() != self.logits.len() {
+            bail!("the export gives {} logits where the run gives {}", logits.len(), self.logits.len());
+        }
+        let apart = self.logits.iter().zip(&logits).map(|(a, b)| f64::from((a - b).abs()));
+        let difference = apart.fold(0.0, |most: f64, d| if d.is_nan() { f64::NAN } else { d.max(most) });
+        let allowed = card.tolerance * self.scale();
+        if difference.is_nan() || difference > allowed {
+            bail!(
+                "the written {} was read back and gave other logits (largest difference {difference:.2e} on {} samples, allowed {allowed:.0e}); nothing was exported",
+                card.title,
+                self.picked.len()
+            );
+        }
+        Ok(difference)
+    }
+
+    /// The labels must be those that the run itself predicted at its end. A near tie may fall the other way on another device.
+    fn is_what_the_run_said(&self, run: &Path) -> Result<()> {
+        let path = run.join("summary.json");
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) }; // an exported folder has none
+        let said = serde_json::from_str::<Finished>(&text)
+            .with_context(|| format!("{} is no run's summary. Train it again, or choose another run", path.display()))?
+            .predictions;
+        let classes = self.logits.len() / self.picked.len().max(1);
+        let differs = |(n, row): (&usize, &[f32])| match said.get(*n).and_then(|label| row.get(*label as usize)) {
+            Some(then) => f64::from(row[classify::argmax(row)] - then) > 1e-3 * self.scale(),
+            None => true,
+        };
+        let wrong = self.picked.iter().zip(self.logits.chunks(classes.max(1))).filter(|pair| differs(*pair)).count();
+        if wrong > 0 || said.len() != self.test.len() {
+            bail!(
+                "{} gives other labels than its own {} says, on {wrong} of {} samples: its adapter, its session or the data set has changed since it was trained. Nothing was exported; train it again",
+                run.display(),
+                path.display(),
+                self.picked.len()
+            );
+        }
+        Ok(())
+    }
 }

@@ -52,7 +52,7 @@ fn fits(plan: &Plan) -> Result<(), String> {
         let title = member.card.title;
         if !matches!(member.card.name, "lora" | "ia3") {
             let other = if plan.members.iter().all(|m| m.card.folds) { " or `merged`" } else { "" };
-            return Err(format!("PEFT's format has no place for {title}. {INSTEAD}{other}"));
+            return Err(format!("a PEFT folder from here holds LoRA or IA3, not {title}. {INSTEAD}{other}"));
         }
         if member.card.name != first.card.name {
             return Err(format!(
@@ -102,6 +102,12 @@ fn number(value: f64) -> Json {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
+/// The rank that PEFT needs. It adds to the original weight, where PiSSA takes its start A0 B0 from it first: as in PEFT's own
+/// conversion of PiSSA, the difference leaves as one change of twice the rank, A `[A A0]` and B `[B; -B0]`.
+fn rank(member: &Member) -> usize {
+    member.settings.whole("rank") * if lora::is_pissa(&member.settings) { 2 } else { 1 }
+}
+
 /// `adapter_config.json` of a stack that `fits`. Few keys: readers before 2024 refuse those that they do not know.
 pub fn config(plan: &Plan) -> Json {
     let placed = placed(plan);
@@ -120,9 +126,11 @@ pub fn config(plan: &Plan) -> Json {
     }
     let rslora = plan.members.iter().all(|m| m.settings.text("scaling") == RSLORA);
     let strength = |m: &Member| {
-        let r = m.settings.whole("rank");
+        let (r, wide) = (m.settings.whole("rank") as f64, rank(m));
+        let wider = wide as f64 / r;
         // Where both scales occur, each strength is written as the one that α / r needs for the same scale.
-        (r, if rslora { m.settings.real("alpha") } else { lora::scale(&m.settings) * r as f64 })
+        let alpha = if rslora { m.settings.real("alpha") * wider.sqrt() } else { lora::scale(&m.settings) * r * wider };
+        (wide, alpha)
     };
     let (r, alpha) = plan.members.first().map(strength).unwrap_or_default();
     let (mut ranks, mut alphas) = (BTreeMap::new(), BTreeMap::new());
@@ -162,10 +170,14 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
         let param = |name| of(bag::key(member.index, member.card.name, &site.path, name));
         for module in DIALECTS.iter().filter_map(|d| d.module(site.block?, site.role)) {
             if member.card.name == "lora" {
-                for (ours, theirs) in [("A", "lora_A"), ("B", "lora_B")] {
-                    let (key, data) = param(ours)?;
-                    out.insert(format!("{PREFIX}{module}.{theirs}.weight"), tensors::turned(&key, data)?); // [r, in], [out, r]
+                let ((a_key, a), (b_key, b)) = (param("A")?, param("B")?);
+                let (mut a, mut b) = (tensors::turned(&a_key, a)?, b.clone()); // [r, in], [r, out]
+                if lora::is_pissa(&member.settings) {
+                    a = tensors::stacked(&a_key, &a, &tensors::turned(&a_key, param("A0")?.1)?, 1.0)?; // [2 r, in]
+                    b = tensors::stacked(&b_key, &b, param("B0")?.1, -1.0)?; // [2 r, out]
                 }
+                out.insert(format!("{PREFIX}{module}.lora_A.weight"), a);
+                out.insert(format!("{PREFIX}{module}.lora_B.weight"), tensors::turned(&b_key, &b)?); // [out, r]
             } else {
                 let (key, data) = param("l")?;
                 let n = data.shape().num_elements();
@@ -212,9 +224,21 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             bail!("{} sets `{name}`, which is not known here", place.display());
         }
     }
+    // Such a start changes the base model's own weights, which the folder does not hold. Converted ones say `true`.
+    let start = config["init_lora_weights"].as_str().unwrap_or_default();
+    if ["pissa", "olora", "corda", "loftq"].iter().any(|name| start.starts_with(name)) {
+        bail!(
+            "{} sets init_lora_weights to `{start}`, which changes the base model; convert it to plain LoRA first",
+            place.display()
+        );
+    }
     let entries = list(&config["target_modules"])
         .with_context(|| format!("{}: target_modules must be a list of names", place.display()))?;
     let inputs = list(&config["feedforward_modules"]).unwrap_or_default();
+    let saved = list(&config["modules_to_save"]).unwrap_or_default();
+    if read.keys().any(|key| key.contains(".classifier.")) && !names_it(&saved, "classifier") {
+        bail!("{}: modules_to_save does not name the classifier, so PEFT would leave the trained one out", place.display());
+    }
 
     let mut found: BTreeMap<String, BTreeMap<&str, burn::tensor::TensorData>> = BTreeMap::new(); // by site, by our name
     let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
@@ -342,6 +366,13 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut session = session.clone();
     session.methods = adapter.methods;
     let mut model = Model::make(&session, device)?;
+    let place = folder.join(CONFIG);
+    tensors::agree(
+        &place,
+        &tensors::read_json(&place)?,
+        &[("/base_model_name_or_path", json!(BASE)), ("/inference_mode", json!(true))],
+    )?;
+    transformers::check(&session, &model.plan, &folder.join(BASE))?;
     model.weights = transformers::read_base(&folder.join(BASE), &model.plan.anatomy, device)?.0;
     model
         .bag

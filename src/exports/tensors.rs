@@ -31,6 +31,19 @@ pub fn turned(name: &str, data: &TensorData) -> Result<TensorData> {
     Ok(TensorData::new(to, [cols, rows]))
 }
 
+/// The rows of `top` and below them those of `bottom` times `factor`.
+pub fn stacked(name: &str, top: &TensorData, bottom: &TensorData, factor: f32) -> Result<TensorData> {
+    let (&[rows, cols], &[more, as_wide]) = (top.shape().as_slice(), bottom.shape().as_slice()) else {
+        bail!("`{name}` is no matrix")
+    };
+    if cols != as_wide {
+        bail!("`{name}` has {cols} columns above and {as_wide} below");
+    }
+    let below = values(name, bottom)?;
+    let both = values(name, top)?.into_iter().chain(below.into_iter().map(|v| v * factor)).collect();
+    Ok(TensorData::new::<f32, _>(both, [rows + more, cols]))
+}
+
 /// The same values in another shape.
 pub fn shaped(name: &str, data: &TensorData, shape: &[usize]) -> Result<TensorData> {
     let from = values(name, data)?;
@@ -54,6 +67,15 @@ pub fn read(path: &Path, remedy: &str) -> Result<Named> {
     Ok(found)
 }
 
+/// What the header of a safetensors file notes beside its tensors.
+pub fn notes(path: &Path, remedy: &str) -> Result<BTreeMap<String, String>> {
+    let place = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}. {remedy}"))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .with_context(|| format!("{place} is not a whole safetensors file ({} bytes). {remedy}", bytes.len()))?;
+    Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
+}
+
 /// Writes named tensors as PyTorch's readers expect them.
 pub fn write(path: &Path, tensors: &Named) -> Result<()> {
     weights::write(path, tensors, false, BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
@@ -70,4 +92,21 @@ pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
 pub fn read_json(path: &Path) -> Result<serde_json::Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}. Is the folder whole?", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
+}
+
+/// Fails unless the JSON read from `place` holds every one of `wanted` (pointer, value), as `/size/height`.
+pub fn agree(place: &Path, found: &serde_json::Value, wanted: &[(&str, serde_json::Value)]) -> Result<()> {
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs();
+    for (pointer, wanted) in wanted {
+        let value = found.pointer(pointer).unwrap_or(&serde_json::Value::Null);
+        let same = match (value.as_f64(), wanted.as_f64()) {
+            (Some(value), Some(wanted)) => near(value, wanted), // 8 and 8.0 are one number to other programs
+            _ => value == wanted,
+        };
+        if !same {
+            let name = pointer.trim_start_matches('/').replace('/', ".");
+            bail!("{}: `{name}` is {value}, but this network has {wanted}", place.display());
+        }
+    }
+    Ok(())
 }

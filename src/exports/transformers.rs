@@ -130,10 +130,51 @@ pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(W
     Ok((weights, head))
 }
 
+/// Compares what the configuration in `folder` says with the network, its labels and its pixels: who loads the folder has
+/// nothing but these files to go by, and a wrong number of heads fits every shape.
+pub fn check(session: &Session, plan: &Plan, folder: &Path) -> Result<()> {
+    let anatomy = &plan.anatomy;
+    let place = folder.join("config.json");
+    let config = tensors::read_json(&place)?;
+    let sizes = [
+        ("/model_type", json!("vit")),
+        ("/hidden_act", json!("gelu")),
+        ("/hidden_size", json!(anatomy.width)),
+        ("/image_size", json!(anatomy.image)),
+        ("/intermediate_size", json!(anatomy.hidden)),
+        ("/layer_norm_eps", json!(sizes(session)?.epsilon)),
+        ("/num_attention_heads", json!(anatomy.heads)),
+        ("/num_channels", json!(3)),
+        ("/num_hidden_layers", json!(anatomy.blocks)),
+        ("/patch_size", json!(anatomy.patch)),
+        ("/qkv_bias", json!(anatomy.cell("q", 0).is_some_and(|q| q.part("bias").is_some()))),
+    ];
+    tensors::agree(&place, &config, &sizes)?;
+    let labels = config["id2label"].as_object().map_or(0, serde_json::Map::len);
+    if labels != plan.classes.len() {
+        bail!("{}: `id2label` has {labels} labels, but this network has {}", place.display(), plan.classes.len());
+    }
+    for (n, name) in plan.classes.iter().enumerate() {
+        if config["id2label"][n.to_string()] != **name || config["label2id"][*name] != n {
+            bail!("{}: `id2label` and `label2id` do not call label {n} `{name}`, as this network does", place.display());
+        }
+    }
+    let place = folder.join("preprocessor_config.json");
+    let yes = ["/do_normalize", "/do_rescale", "/do_resize"].map(|name| (name, json!(true)));
+    // (byte · factor - mean) / deviation must be our byte / 127.5 - 1.
+    let half = |name| [0, 1, 2].map(|channel| (format!("/{name}/{channel}"), json!(0.5)));
+    let halves = [half("image_mean"), half("image_std")].concat();
+    let side = ["/size/height", "/size/width"].map(|name| (name, json!(anatomy.image)));
+    let mut wanted = [yes.to_vec(), side.to_vec(), vec![("/rescale_factor", json!(1.0 / 255.0))]].concat();
+    wanted.extend(halves.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    tensors::agree(&place, &tensors::read_json(&place)?, &wanted)
+}
+
 fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut session = session.clone();
     session.methods.clear();
     let mut model = Model::make(&session, device)?;
+    check(&session, &model.plan, folder)?;
     let (weights, head) = read_base(folder, &model.plan.anatomy, device)?;
     model.weights = weights;
     model.bag.load(&head, device).with_context(|| format!("the classifier in {}", folder.display()))?;

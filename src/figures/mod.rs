@@ -27,6 +27,10 @@ pub fn names() -> [&'static str; 3] {
     KINDS.map(|(name, _, _)| name)
 }
 
+/// Headings of the numbers beside a figure.
+const CURVES: &str = "run,title,seed,step,epoch,train_loss,train_accuracy,test_loss,test_accuracy";
+const ENTRIES: &str = "title,stack,run,seed,accuracy,mean,sd,n,trainable,head,on_front,peak_bytes,evaluation_peak_bytes,step_ms";
+
 /// Width and height in points; the PNG has twice as many pixels each way.
 const SIZE: (u32, u32) = (900, 480);
 const PNG_SCALE: u32 = 2;
@@ -40,7 +44,8 @@ struct Entry<'a> {
     on_front: bool,
 }
 
-/// Draws `kind` of `runs` to `path` (its ending is set for each file): SVG, PNG and CSV. Each file is written whole.
+/// Draws `kind` of `runs` to `path` (its ending is set for each file): SVG, PNG and CSV. Each file is written whole. An older
+/// figure of that name is written over; a table or a picture of somebody else's is not.
 ///
 /// # Errors
 /// When there is nothing to draw, for an unknown kind, and when a file cannot be written.
@@ -48,6 +53,7 @@ pub fn write(kind: &str, runs: &[&Run], path: &Path) -> Result<Vec<PathBuf>> {
     if !names().contains(&kind) {
         bail!("unknown figure `{kind}`; one of: {}", names().join(", "));
     }
+    ours(path)?;
     font()?;
     let entries = entries(runs);
     let with_steps: Vec<&Run> = runs.iter().copied().filter(|r| !r.steps.is_empty() || !r.evaluations.is_empty()).collect();
@@ -86,6 +92,22 @@ pub fn write(kind: &str, runs: &[&Run], path: &Path) -> Result<Vec<PathBuf>> {
         written.push(path);
     }
     Ok(written)
+}
+
+/// Whoever chose `name.svg` was asked about that file alone. The PNG and the CSV beside it are written over only where all three
+/// are an older figure: its numbers begin with one of our headings.
+fn ours(path: &Path) -> Result<()> {
+    let there = ["png", "csv"].map(|ending| with_ending(path, ending)).into_iter().find(|path| path.exists());
+    let Some(there) = there else { return Ok(()) };
+    let numbers = std::fs::read(with_ending(path, "csv")).unwrap_or_default();
+    let figure =
+        with_ending(path, "svg").exists() && [CURVES, ENTRIES].iter().any(|heading| numbers.starts_with(heading.as_bytes()));
+    anyhow::ensure!(
+        figure,
+        "{} is there already, and a figure of this name would write over it. Choose another name, or move the file away",
+        there.display()
+    );
+    Ok(())
 }
 
 fn draw_on<B: plotters::backend::DrawingBackend>(
@@ -133,15 +155,16 @@ fn entries<'a>(runs: &[&'a Run]) -> Vec<Entry<'a>> {
         .map(|group| {
             let started = group.runs.first().and_then(|run| run.started.as_ref());
             let trainable = started.map_or(0, |s| s.trainable + s.head);
-            Entry { label: group.title(), trainable, on_front: false, group }
+            let mark = if group.finished { String::new() } else { format!(" ({})", group.runs[0].status.words()) };
+            Entry { label: group.title() + &mark, trainable, on_front: false, group }
         })
         .collect();
-    // On the front: no other has at most as many parameters and at least the accuracy, with one of the two strictly so.
+    // On the front: no other that finished has at most as many parameters and at least the accuracy, with one of the two strictly so.
     let beaten = |e: &Entry| {
         let (n, a) = (e.trainable, e.group.mean);
-        entries.iter().any(|o| o.trainable <= n && o.group.mean >= a && (o.trainable < n || o.group.mean > a))
+        entries.iter().any(|o| o.group.finished && o.trainable <= n && o.group.mean >= a && (o.trainable < n || o.group.mean > a))
     };
-    let front: Vec<bool> = entries.iter().map(|e| !beaten(e)).collect();
+    let front: Vec<bool> = entries.iter().map(|e| e.group.finished && !beaten(e)).collect();
     entries.iter_mut().zip(front).for_each(|(entry, on_front)| entry.on_front = on_front);
     entries
 }
@@ -152,7 +175,7 @@ fn cell(text: &str) -> String {
 }
 
 fn curves_csv(runs: &[&Run]) -> String {
-    let mut csv = "run,title,seed,step,epoch,train_loss,train_accuracy,test_loss,test_accuracy\n".to_owned();
+    let mut csv = format!("{CURVES}\n");
     for run in runs {
         let seed = run.session.as_ref().map_or(String::new(), |s| s.seed.to_string());
         let head = format!("{},{},{seed}", cell(&run.id), cell(&run.title()));
@@ -167,7 +190,7 @@ fn curves_csv(runs: &[&Run]) -> String {
 }
 
 fn entries_csv(entries: &[Entry]) -> String {
-    let mut csv = "title,stack,run,seed,accuracy,mean,sd,n,trainable,head,on_front,peak_bytes,step_ms\n".to_owned();
+    let mut csv = format!("{ENTRIES}\n");
     for entry in entries {
         let group = &entry.group;
         let sd = group.deviation.map_or(String::new(), |sd| sd.to_string());
@@ -176,14 +199,15 @@ fn entries_csv(entries: &[Entry]) -> String {
             let (trainable, head) = run.started.as_ref().map_or((0, 0), |s| (s.trainable, s.head));
             let accuracy = run.accuracy().map_or(String::new(), |a| a.to_string());
             csv += &format!(
-                "{},{},{},{seed},{accuracy},{},{sd},{},{trainable},{head},{},{},{}\n",
+                "{},{},{},{seed},{accuracy},{},{sd},{},{trainable},{head},{},{},{},{}\n",
                 cell(&entry.label),
                 cell(&run.stack()),
                 cell(&run.id),
                 group.mean,
-                group.runs.len(),
+                group.n,
                 entry.on_front,
                 run.peak_bytes(),
+                run.evaluation_peak_bytes(),
                 run.step_ms()
             );
         }
@@ -264,6 +288,27 @@ mod tests {
         }
         if std::env::var_os("PETL_FIGURES").is_none() {
             std::fs::remove_dir_all(folder).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_figure_is_written_over_an_older_one_and_over_nothing_else() {
+        let runs = [run("digits-lora", 1, 18_432, 0.923)];
+        let refs: Vec<&Run> = runs.iter().collect();
+        let folder = tempfile::tempdir().unwrap();
+        for (ending, kind) in [("csv", "curves"), ("png", "comparison")] {
+            let mine = folder.path().join(format!("{ending}.{ending}"));
+            std::fs::write(&mine, "mine").unwrap();
+            let svg = mine.with_extension("svg");
+            let words = write(kind, &refs, &svg).unwrap_err().to_string();
+            assert!(words.contains(mine.to_str().unwrap()) && words.contains("Choose another name"), "{words}");
+            std::fs::write(&svg, "<svg>mine</svg>").unwrap(); // chosen in the dialog, which asked about it; not about the other
+            assert!(write(kind, &refs, &svg).is_err());
+            assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine");
+        }
+        let again = folder.path().join("again.svg");
+        for kind in ["curves", "pareto", "curves"] {
+            assert_eq!(write(kind, &refs, &again).unwrap().len(), 3);
         }
     }
 

@@ -29,7 +29,6 @@ pub const CARD: Card = Card {
     variants: &[
         Variant { title: "Everything", help: "Every weight of the backbone.", roles: ALL, settings: &[] },
         Variant { title: "Attention only", help: "q, k, v and o.", roles: &[Role::Q, Role::K, Role::V, Role::O], settings: &[] },
-        Variant { title: "Norms only", help: "LayerNorm tuning.", roles: &[Role::Norm], settings: &[] },
     ],
     roles: ALL,
     default_roles: ALL,

@@ -1,11 +1,13 @@
 //! LoRA: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), equation 3; rsLoRA's scale by Kalajdzievski,
-//! "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023). Called through the catalogue.
+//! "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023); LoRA+'s learning rates by Hayou, Ghosh and Yu,
+//! "LoRA+: Efficient Low Rank Adaptation of Large Models" (2024); PiSSA's start by Meng, Wang and Zhang, "PiSSA: Principal
+//! Singular Values and Singular Vectors Adaptation" (2024), section 3. Called through the catalogue.
 
 use burn::tensor::Tensor;
 
 use super::parts::{self, DROPOUT, kaiming};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
-use crate::engine::bag::At;
+use crate::engine::bag::{At, Start};
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
@@ -14,17 +16,17 @@ pub const CARD: Card = Card {
     title: "LoRA",
     family: Family::LowRank,
     help: "Learns a low-rank change beside a frozen weight matrix; nothing is added once it is merged.",
-    formula: "y = x W + (x A) B · s,  s = α / r  or  α / √r",
+    formula: "y = x W + (x A) B · s,  s = α / r  or  α / √r;  PiSSA: W - A₀ B₀ · s in W's place",
     drawing: "x ─┬─█ W █────────────⊕─ y\n   └─▒ A ▒─▒ B ▒─ × s ─┘",
     count: "r · (d_in + d_out) a place",
     published: &[
         Published { what: "rank 8 on q, v", roles: &[Role::Q, Role::V], settings: &[("rank", "8")], trainable: 294_912 }, // methods/12: 12 · 4 · 768 · 8
     ],
-    paper: "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models",
+    paper: "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models; Hayou et al., LoRA+ (2024); Meng et al., PiSSA (2024)",
     year: 2021,
     learning_rate: 2e-4,
-    released: "The reference code pads merged q, k, v projections; its GPT-2 runs use α 32 at rank 4. PEFT starts A by Kaiming-uniform with a = √5, as here; the paper says Gaussian.",
-    caution: "A rank that is too low for the task shows as a training loss that stays high; plain α / r makes high ranks learn slowly (scale by √r instead).",
+    released: "The reference code pads merged q, k, v projections; its GPT-2 runs use α 32 at rank 4. PEFT starts A by Kaiming-uniform with a = √5, as here; the paper says Gaussian. PiSSA's code stores W - A₀ B₀ as the base model; here W stays and A₀ B₀ is subtracted.",
+    caution: "A rank that is too low for the task shows as a training loss that stays high; plain α / r makes high ranks learn slowly (scale by √r instead). LoRA+ and PiSSA want a lower learning rate than LoRA.",
     licence: "MIT",
     fields: &[
         Field::whole("rank", 1, 512, 8, "Width r of the low-rank path."),
@@ -35,28 +37,43 @@ pub const CARD: Card = Card {
             &["alpha / r", "alpha / sqrt r"],
             "The scale s; the second is rsLoRA's, which keeps high ranks learning.",
         ),
+        Field::real("ratio", 1.0, 64.0, 1.0, "LoRA+: B learns at this many times the learning rate of A; its paper takes 16."),
+        Field::choice(
+            "start",
+            &["normal", "pissa"],
+            "Normal: A random, B zero. PiSSA: A and B are the r strongest singular directions of the frozen weight.",
+        ),
     ],
     variants: &[
         Variant { title: "LoRA on q, v", help: "The paper's choice.", roles: &[Role::Q, Role::V], settings: &[] },
-        Variant {
-            title: "LoRA on every linear layer",
-            help: "Attention and MLP, as QLoRA does.",
-            roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
-            settings: &[],
-        },
+        Variant { title: "LoRA on every linear layer", help: "Attention and MLP, as QLoRA does.", roles: LINEAR, settings: &[] },
         Variant {
             title: "rsLoRA on q, v",
             help: "Rank-stabilised scale.",
             roles: &[Role::Q, Role::V],
             settings: &[("scaling", "alpha / sqrt r"), ("rank", "16")],
         },
+        Variant {
+            title: "LoRA+ on q, v",
+            help: "B learns sixteen times as fast as A.",
+            roles: &[Role::Q, Role::V],
+            settings: &[("ratio", "16")],
+        },
+        Variant {
+            title: "PiSSA on every linear layer",
+            help: "Trains the strongest directions of the weights themselves, s = 1.",
+            roles: LINEAR,
+            settings: &[("start", "pissa"), ("alpha", "8")],
+        },
     ],
-    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    roles: LINEAR,
     default_roles: &[Role::Q, Role::V],
     identity_at_start: true,
     folds: true,
     method: &Lora,
 };
+
+const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down];
 
 struct Lora;
 
@@ -67,28 +84,59 @@ pub fn scale(set: &Settings) -> f64 {
     set.real("alpha") / divisor
 }
 
+/// A and B start from the frozen weight, and keep where they started as the constants A0 and B0.
+pub fn is_pissa(set: &Settings) -> bool {
+    set.text("start") == "pissa"
+}
+
 impl Method for Lora {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
-        let r = set.whole("rank");
+        let (r, n) = (set.whole("rank"), anatomy.tokens);
+        let most = sites.iter().map(|s| s.d_in.min(s.d_out)).min().unwrap_or(r);
+        if is_pissa(set) && r > most {
+            return Err(format!("PiSSA takes r singular directions of each weight; ranks that fit: 1 to {most}"));
+        }
         let place = |site: &&Site| {
-            let a = ParamSpec::new("A", site.d_in, r, kaiming(site.d_in));
-            let b = ParamSpec::new("B", r, site.d_out, Init::Zeros);
-            let n = anatomy.tokens;
-            Placement::new(site, Door::After, vec![a, b]).costs(n * r * (site.d_in + site.d_out), n * (site.d_in + r))
+            let [a, b] = if is_pissa(set) { [Init::Own; 2] } else { [kaiming(site.d_in), Init::Zeros] };
+            let pair =
+                |a_name, b_name| [ParamSpec::new(a_name, site.d_in, r, a), ParamSpec::new(b_name, r, site.d_out, b).matrix()];
+            let [a, b] = pair("A", "B");
+            let mut params = vec![a, b.rate(set.real("ratio"))];
+            if is_pissa(set) {
+                params.extend(pair("A0", "B0").map(ParamSpec::constant));
+            }
+            let paths = params.len() / 2;
+            Placement::new(site, Door::After, params).costs(paths * n * r * (site.d_in + site.d_out), n * (site.d_in + r))
         };
         Ok(sites.iter().map(place).collect())
     }
 
+    fn start(&self, places: &[Start]) -> Vec<(String, Vec<f32>)> {
+        let of = |place: &Start| {
+            let (site, r, s) = (place.site, place.set.whole("rank"), scale(place.set));
+            let share = if s > 0.0 { (1.0 / s).sqrt() as f32 } else { 1.0 }; // s A B is the principal part of W
+            let (a, b) = parts::principal(&place.frozen("weight"), site.d_in, site.d_out, r)?; // [d_in, r], [r, d_out]
+            let [a, b] = [a, b].map(|m| m.into_iter().map(|v| v * share).collect::<Vec<_>>());
+            Some([("A", a.clone()), ("B", b.clone()), ("A0", a), ("B0", b)].map(|(name, m)| (place.key(name), m)))
+        };
+        places.iter().filter_map(of).flatten().collect()
+    }
+
+    /// PiSSA's A₀ B₀ is subtracted here, not from W: equal terms cancel to the last bit, and W stays whole for others.
     fn after(&self, at: &At, x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
-        let a = at.param("A").unsqueeze::<3>(); // [1, d_in, r]
-        let b = at.param("B").unsqueeze::<3>(); // [1, r, d_out]
-        let change = parts::dropout(at, x.clone()).matmul(a).matmul(b); // [batch, positions, d_out]
+        let path = |x: Tensor<3>, a, b| x.matmul(at.param(a).unsqueeze::<3>()).matmul(at.param(b).unsqueeze::<3>());
+        let mut change = path(parts::dropout(at, x.clone()), "A", "B"); // [batch, positions, d_out]
+        if at.has("A0") {
+            change = change - path(x.clone(), "A0", "B0");
+        }
         y + change * scale(at.set)
     }
 
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
+        let product = |a, b| at.param(a).matmul(at.param(b)) * scale(at.set); // [d_in, d_out]
         match part {
-            "weight" => w + at.param("A").matmul(at.param("B")) * scale(at.set), // [d_in, d_out]
+            "weight" if at.has("A0") => w + (product("A", "B") - product("A0", "B0")),
+            "weight" => w + product("A", "B"),
             _ => w,
         }
     }

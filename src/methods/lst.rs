@@ -69,7 +69,7 @@ impl Method for Ladder {
         let (s, h) = (d / r, (anatomy.hidden / r).max(1));
         let mut params = Vec::new();
         let linear = |params: &mut Vec<ParamSpec>, name: &str, d_in, d_out| {
-            params.push(ParamSpec::new(name, d_in, d_out, kaiming(d_in)));
+            params.push(ParamSpec::new(name, d_in, d_out, kaiming(d_in)).matrix());
             params.push(ParamSpec::new(format!("{name}_bias"), 1, d_out, Init::Zeros));
         };
         let norm = |params: &mut Vec<ParamSpec>, name: &str| {

@@ -1,15 +1,37 @@
 //! Methods: what may be placed on the drawing. To add one: a new file here with a `CARD` and a `Method`, then two plain
 //! lines below (`mod` and `CATALOG`). A method owns no tensors: it declares parameters, the bag holds them.
 
+pub mod adalora;
 pub mod bitfit;
+pub mod boft;
 pub mod bottleneck;
+pub mod cayley;
+pub mod compacter;
+pub mod conformer;
+pub mod difffit;
+pub mod dora;
+pub mod fact;
 pub mod full;
+pub mod gps;
+pub mod hyperformer;
 pub mod ia3;
+pub mod layernorm;
+pub mod loha;
+pub mod lokr;
 pub mod lora;
 pub mod lst;
+pub mod ltsft;
+pub mod oft;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
+pub mod repadapter;
+pub mod sct;
+pub mod sparse;
+pub mod ssf;
+pub mod twin;
+pub mod vera;
+pub mod vlpet;
 
 use burn::tensor::Tensor;
 
@@ -18,8 +40,37 @@ use crate::plan::Member;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-pub const CATALOG: &[&Card] =
-    &[&lora::CARD, &bottleneck::CARD, &prompt::CARD, &prefix::CARD, &ia3::CARD, &bitfit::CARD, &lst::CARD, &full::CARD];
+pub const CATALOG: &[&Card] = &[
+    &lora::CARD,
+    &dora::CARD,
+    &vera::CARD,
+    &adalora::CARD,
+    &loha::CARD,
+    &lokr::CARD,
+    &fact::CARD,
+    &oft::CARD,
+    &boft::CARD,
+    &twin::CARD,
+    &bottleneck::CARD,
+    &compacter::CARD,
+    &hyperformer::CARD,
+    &vlpet::CARD,
+    &conformer::CARD,
+    &repadapter::CARD,
+    &sct::CARD,
+    &prompt::CARD,
+    &prefix::CARD,
+    &ia3::CARD,
+    &ssf::CARD,
+    &difffit::CARD,
+    &bitfit::CARD,
+    &layernorm::CARD,
+    &sparse::CARD,
+    &gps::CARD,
+    &ltsft::CARD,
+    &lst::CARD,
+    &full::CARD,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -158,11 +209,19 @@ pub struct ParamSpec {
     pub trainable: bool,
     /// Multiplies the learning rate (LoRA+).
     pub rate: f64,
+    /// A bias, a norm, a scale: weight decay leaves it alone.
+    pub vector: bool,
 }
 
 impl ParamSpec {
+    /// One row is taken for a vector, more for a matrix.
     pub fn new(name: impl Into<String>, rows: usize, cols: usize, init: Init) -> ParamSpec {
-        ParamSpec { name: name.into(), rows, cols, init, scope: Scope::Site, trainable: true, rate: 1.0 }
+        ParamSpec { name: name.into(), rows, cols, init, scope: Scope::Site, trainable: true, rate: 1.0, vector: rows == 1 }
+    }
+
+    /// A matrix also where it has one row (a rank of 1, one prompt token): weight decay takes it like any other.
+    pub fn matrix(self) -> ParamSpec {
+        ParamSpec { vector: false, ..self }
     }
 
     /// Shared by all places of the method.
@@ -193,11 +252,12 @@ impl ParamSpec {
 /// What a method wants measured on training samples before it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// L2 norm of every channel that leaves the site: `d_out` numbers.
+    /// L2 norm of every channel that leaves the site, class token left out, mean over the classes: `d_out` numbers.
     OutputNorms,
-    /// Mean absolute gradient of the site's frozen weight, row by row: `d_in · d_out` numbers.
+    /// Size of the mean gradient of the site's frozen weight, row by row, under a loss that needs no head: `d_in · d_out`
+    /// numbers.
     Gradients,
-    /// What full fine-tuning of the placed sites for this many steps changed in the weight, row by row.
+    /// What full fine-tuning of the placed sites for this many steps changed, part after part of the site, row by row.
     Changes { steps: usize },
 }
 
@@ -276,6 +336,11 @@ pub trait Method: Sync {
         false
     }
 
+    /// Whether it asks for `At::quality`.
+    fn reads_quality(&self) -> bool {
+        false
+    }
+
     /// Called after every optimiser step with that step's gradients, for methods that change themselves while they train.
     fn between(&self, _moment: Moment, _member: &Member, _gradients: &Gradients, _bag: &mut Bag) {}
 
@@ -300,8 +365,14 @@ pub trait Method: Sync {
         y
     }
 
-    /// The frozen `part` with the trained change folded in; only asked where the card says `folds`.
+    /// The frozen `part` with what the doors `Before` and `After` change folded in; only asked where the card says `folds`. A
+    /// method that stands before a whole attention or MLP is asked for every site that reads its input.
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
         self.weight(at, part, w)
+    }
+
+    /// What `before` adds whatever enters, `[1, d_in]`: folded through the weight into the bias.
+    fn shift(&self, _at: &At) -> Option<Tensor<2>> {
+        None
     }
 }

@@ -1,6 +1,7 @@
 //! Phrases that several methods share. Knows no method.
 
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{IndexingUpdateOp, Tensor, TensorData, activation};
+use faer::Mat;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -15,13 +16,25 @@ pub fn kaiming(d_in: usize) -> Init {
 
 pub const DROPOUT: Field = Field::real("dropout", 0.0, 0.9, 0.0, "Part of the method's inputs set to zero while training.");
 
-/// Sets a part of `x` to zero while training and scales the rest up, so that the mean stays.
+/// Sets a part of `x` `[batch, positions, channels]` to zero while training and scales the rest up, so that the mean stays.
+/// Every sample draws from a stream of its own: a batch that is cut drops the same.
 pub fn dropout(at: &At, x: Tensor<3>) -> Tensor<3> {
+    dropout_of(at, 0, x)
+}
+
+/// The same for the `n`-th of several tensors of one placement, each with zeros of its own.
+pub fn dropout_of(at: &At, n: u64, x: Tensor<3>) -> Tensor<3> {
     let rate = at.set.real("dropout");
-    let Some(noise) = at.noise().filter(|_| rate > 0.0) else { return x };
-    let mut rng = ChaCha8Rng::seed_from_u64(noise);
+    if rate <= 0.0 || at.noise().is_none() {
+        return x;
+    }
+    let [batch, positions, channels] = x.dims();
     let kept = (1.0 / (1.0 - rate)) as f32;
-    let mask: Vec<f32> = (0..x.dims().iter().product()).map(|_| if rng.random_bool(rate) { 0.0 } else { kept }).collect();
+    let mut mask = Vec::with_capacity(batch * positions * channels);
+    for row in 0..batch {
+        let mut rng = ChaCha8Rng::seed_from_u64(at.noise_of(row).unwrap_or_default().wrapping_add(n));
+        mask.extend((0..positions * channels).map(|_| if rng.random_bool(rate) { 0.0 } else { kept }));
+    }
     let mask = Tensor::<3>::from_data(TensorData::new(mask, x.dims()), &x.device().inner());
     x * mask
 }
@@ -35,17 +48,22 @@ pub fn join(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
     }
 }
 
-/// A row `[1, channels]` as `[1, 1, channels]`, to meet activations.
+/// A row `[1, channels]`, or any matrix, under an axis for the batch, to meet activations.
 pub fn row(v: Tensor<2>) -> Tensor<3> {
     v.unsqueeze::<3>()
 }
 
-pub const ACTIVATION: Field = Field::choice("activation", &["relu", "gelu", "silu"], "The bend between down and up.");
+pub const ACTIVATION: Field = Field::choice(
+    "activation",
+    &["relu", "gelu", "silu", "identity"],
+    "The bend between down and up; identity leaves a low-rank linear change.",
+);
 
 pub fn bend(name: &str, x: Tensor<3>) -> Tensor<3> {
     match name {
         "gelu" => activation::gelu(x),
         "silu" => activation::silu(x),
+        "identity" => x,
         _ => activation::relu(x),
     }
 }
@@ -53,4 +71,48 @@ pub fn bend(name: &str, x: Tensor<3>) -> Tensor<3> {
 /// `x · W + b`: `[batch, positions, d_in]` by `[d_in, d_out]` and `[1, d_out]`.
 pub fn dense(x: Tensor<3>, w: Tensor<2>, b: Tensor<2>) -> Tensor<3> {
     burn::tensor::module::linear(x, w, Some(b.squeeze_dim::<1>(0)))
+}
+
+/// The best product of rank `r` for W `[rows, cols]`, in equal halves: U_r S_r^(1/2) `[rows, r]` and S_r^(1/2) V_rᵀ `[r, cols]`,
+/// by singular value. None when W is not there, is too small, or holds what is no number.
+pub fn principal(w: &[f32], rows: usize, cols: usize, r: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+    if w.len() != rows * cols || r > rows.min(cols) || w.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
+    let svd = Mat::from_fn(rows, cols, |i, j| f64::from(w[i * cols + j])).thin_svd().ok()?;
+    let (u, v, s) = (svd.U(), svd.V(), svd.S().column_vector());
+    let half = |n: usize| s[n].sqrt();
+    let a = (0..rows).flat_map(|i| (0..r).map(move |n| (u[(i, n)] * half(n)) as f32)).collect();
+    let b = (0..r).flat_map(|n| (0..cols).map(move |j| (v[(j, n)] * half(n)) as f32)).collect();
+    Some((a, b))
+}
+
+/// A mask of the `count` highest scores: 1 for them, 0 for the rest. Of equal scores the earlier wins.
+pub fn strongest(scores: &[f32], count: usize) -> Vec<f32> {
+    let mut mask = vec![0.0; scores.len()];
+    largest(scores, count).into_iter().for_each(|n| mask[n] = 1.0);
+    mask
+}
+
+/// Positions are kept as f32, which counts exactly up to here.
+pub const EXACT: usize = 1 << 24;
+
+/// Positions of the `k` largest of `scores`, in rising order; of equal ones the first.
+pub fn largest(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let k = k.min(order.len());
+    if (1..order.len()).contains(&k) {
+        order.select_nth_unstable_by(k - 1, |a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    }
+    order.truncate(k);
+    order.sort_unstable();
+    order
+}
+
+/// `w` with `values` `[1, k]` added at its flat positions `index` `[1, k]`. Backward it picks k numbers out of the gradient
+/// of `w`: nothing else is trained or stored.
+pub fn add_at(w: Tensor<2>, index: Tensor<2>, values: Tensor<2>) -> Tensor<2> {
+    let [rows, cols] = w.dims();
+    let w = if values.is_autodiff() { w.autodiff() } else { w };
+    w.reshape([1, rows * cols]).scatter(1, index.int(), values, IndexingUpdateOp::Add).reshape([rows, cols])
 }

@@ -46,7 +46,7 @@ struct Prefix;
 impl Method for Prefix {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (l, n) = (set.whole("length"), anatomy.tokens);
-        let spec = |d| ParamSpec::new("P", l, d, Init::Normal(set.real("deviation")));
+        let spec = |d| ParamSpec::new("P", l, d, Init::Normal(set.real("deviation"))).matrix();
         let mut placements = Vec::new();
         for attention in sites {
             for role in [Role::K, Role::V] {

@@ -65,7 +65,7 @@ impl Method for Prompt {
         let (p, d, n) = (set.whole("tokens"), anatomy.width, anatomy.tokens);
         // As the paper: uniform by Glorot's bound over a patch and the width.
         let bound = (6.0 / (3 * anatomy.patch * anatomy.patch + d) as f64).sqrt();
-        let spec = || ParamSpec::new("P", p, d, Init::Uniform(bound));
+        let spec = || ParamSpec::new("P", p, d, Init::Uniform(bound)).matrix();
         // What p more positions cost in one block: its linear layers and its attention.
         let macs = p * (4 * d * d + 2 * d * anatomy.hidden) + 2 * d * ((n + p) * (n + p) - n * n);
         let kept = p * (10 * d + anatomy.hidden) + 2 * anatomy.heads * ((n + p) * (n + p) - n * n);

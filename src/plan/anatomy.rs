@@ -18,6 +18,8 @@ pub enum Role {
     /// The attention branch as a whole, before it joins the residual stream.
     Attn,
     O,
+    /// The residual stream between the attention branch and the MLP branch.
+    Mid,
     /// The MLP branch as a whole, before it joins the residual stream.
     Mlp,
     Up,
@@ -27,7 +29,7 @@ pub enum Role {
 }
 
 impl Role {
-    pub const ALL: [Role; 13] = [
+    pub const ALL: [Role; 14] = [
         Role::Embed,
         Role::Block,
         Role::Norm,
@@ -36,6 +38,7 @@ impl Role {
         Role::V,
         Role::Attn,
         Role::O,
+        Role::Mid,
         Role::Mlp,
         Role::Up,
         Role::Act,
@@ -54,6 +57,7 @@ impl Role {
             Role::V => "v",
             Role::Attn => "attn",
             Role::O => "o",
+            Role::Mid => "mid",
             Role::Mlp => "mlp",
             Role::Up => "up",
             Role::Act => "act",
@@ -142,6 +146,17 @@ pub struct Anatomy {
 impl Anatomy {
     pub fn site(&self, path: &str) -> Option<&Site> {
         self.sites.iter().find(|site| site.path == path)
+    }
+
+    /// The attention or MLP whose own input is what `site` reads: that of q, k, v or `up`.
+    pub fn read_by(&self, site: &Site) -> Option<&Site> {
+        let role = match site.role {
+            Role::Q | Role::K | Role::V => Role::Attn,
+            Role::Up => Role::Mlp,
+            _ => return None,
+        };
+        let holds = |whole: &Site| site.path.strip_prefix(&whole.path).is_some_and(|rest| rest.starts_with('.'));
+        self.sites.iter().find(|whole| whole.role == role && holds(whole))
     }
 
     /// Parameters of the backbone, without any head.

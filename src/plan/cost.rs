@@ -2,7 +2,7 @@
 //! autodiff keeps for the backward pass; `tests/memory.rs` compares them with the allocator. Pure functions over plain data.
 
 use super::Member;
-use super::anatomy::{Anatomy, Door, Role};
+use super::anatomy::{Anatomy, Door, Role, Site};
 use crate::methods::ParamSpec;
 use crate::session::{Optimizer, Recipe};
 
@@ -58,6 +58,9 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     for (n, site) in anatomy.sites.iter().enumerate() {
         let macs = macs(anatomy, site.role, site.count());
         forward += macs;
+        // Scores and mixing come after q, k and v, which stand behind their branch in the list.
+        let inner = |s: &super::anatomy::Site| s.block == site.block && matches!(s.role, Role::Q | Role::K | Role::V);
+        let n = if site.role == Role::Attn { anatomy.sites.iter().rposition(inner).unwrap_or(n) } else { n };
         if n >= first {
             through += macs;
             kept += kept_by(anatomy, site.role);
@@ -69,7 +72,10 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         own += placement.macs;
         kept += placement.kept;
         if placement.door == Door::Weight {
-            weights += placement.count() * anatomy.tokens;
+            // A mask needs the gradient of the whole matrix, however few of its numbers it trains, and keeps the input for it;
+            // a bias needs and keeps nothing of the kind.
+            let whole = anatomy.site(&placement.site).filter(|_| placement.kept > 0).map(Site::count);
+            weights += whole.unwrap_or(placement.count()) * anatomy.tokens;
         }
     }
     let flops_sample = 2.0 * (forward + own) as f64;

@@ -43,6 +43,11 @@ impl Member {
     pub fn stands_anywhere(&self, site: &str) -> bool {
         self.placements.iter().any(|p| p.site == site)
     }
+
+    /// Takes off again at this site what it put there or before.
+    pub fn tidies(&self, site: &str) -> bool {
+        self.placements.iter().any(|p| p.tidies && p.site == site)
+    }
 }
 
 /// What a session implies.
@@ -59,10 +64,15 @@ pub struct Plan {
 impl Plan {
     /// Plans `session`. Never fails: what is wrong stands in `problems`.
     pub fn of(session: &Session) -> Plan {
-        let mut problems = problems::of_session(session);
         let anatomy = backbones::find(&session.backbone.name)
             .and_then(|card| card.backbone.anatomy(&session.backbone.settings.filled(card.fields)).ok())
             .unwrap_or_else(|| backbones::vit::TINY.declare()); // drawn while the problem says that the name is unknown
+        Plan::of_anatomy(session, anatomy)
+    }
+
+    /// The whole plan, problems included, as if the session's backbone had this anatomy.
+    pub fn of_anatomy(session: &Session, anatomy: Anatomy) -> Plan {
+        let mut problems = problems::of_session(session);
         let classes = datasets::find(&session.data.name).map_or(&[][..], |card| card.classes);
         let mut plan = Plan::on(session, anatomy, classes.len(), &mut problems);
         plan.classes = classes;

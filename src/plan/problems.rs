@@ -1,12 +1,13 @@
 //! What is wrong with a session before it trains: data, shown next to a remedy button and printed by the command line.
 
-use crate::methods::{self, Card, Family};
+use crate::methods::{self, Card, Family, Init, ParamSpec};
 use crate::session::command::Edit;
 use crate::session::settings::{Field, Settings};
 use crate::session::{Session, recipe};
 use crate::{backbones, datasets, tasks};
 
-use super::Plan;
+use super::anatomy::Door;
+use super::{Member, Plan};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -217,22 +218,34 @@ pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
             ));
         }
     }
-    // Two methods that each replace the same weight: the later one would undo the earlier.
+    // A method that trains a part in the frozen one's place undoes what an earlier one made of it.
     for (n, later) in plan.members.iter().enumerate() {
-        let replaces = |m: &super::Member| matches!(m.card.family, Family::Full | Family::Select);
-        for earlier in plan.members[..n].iter().filter(|m| replaces(m) && replaces(later)) {
-            if let Some(site) = later.sites.iter().find(|site| earlier.sites.contains(site)) {
-                problems.push(
-                    Problem::blocks(
-                        format!("methods[{}].place", later.index),
-                        format!(
-                            "{} and {} both train the weights of `{site}`; one of them would have no effect",
-                            earlier.card.title, later.card.title
-                        ),
-                    )
-                    .remedy(Remedy::Remove { index: later.index }),
-                );
-            }
+        for earlier in &plan.members[..n] {
+            let Some((site, part)) = later.sites.iter().find_map(|site| Some((site, undone(earlier, later, site)?))) else {
+                continue;
+            };
+            let (first, second) = (earlier.card.title, later.card.title);
+            problems.push(
+                Problem::blocks(
+                    format!("methods[{}].place", later.index),
+                    format!(
+                        "{second} trains `{site}.{part}` in the frozen one's place: what {first} changes there would have no effect. Take one of them away, or put {second} first where {first} only adds"
+                    ),
+                )
+                .remedy(Remedy::Remove { index: later.index }),
+            );
         }
     }
+}
+
+/// The part of `site` at which `later` leaves nothing of what `earlier` did.
+fn undone(earlier: &Member, later: &Member, site: &str) -> Option<&'static str> {
+    let replaces = |member: &Member| -> Vec<&'static str> {
+        let here = member.placements.iter().filter(|p| p.site == site && p.door == Door::Weight);
+        let part = |spec: &ParamSpec| if let Init::Frozen(part) = spec.init { Some(part) } else { None };
+        here.flat_map(|p| &p.params).filter_map(part).collect()
+    };
+    let before = replaces(earlier);
+    let adds = earlier.stands(site, Door::Weight) && before.is_empty(); // to which parts, only the method knows
+    replaces(later).into_iter().find(|part| adds || before.contains(part))
 }

@@ -155,7 +155,8 @@ pub fn set(session: &Session, overrides: &[String]) -> Result<Session> {
         put(&mut root, path, read.clone().unwrap_or_else(|| text.clone())).with_context(|| format!("--set {entry}"))?;
         let fault = fault_of(&root);
         // A title may be 2024, and a file's name `true`: where text belongs, it is text.
-        if read.is_some_and(|read| !read.is_str()) && (fault.is_some() || takes_text(session, path)) {
+        let text_fits = takes_text(session, path) || (fault.is_some() && !path.contains(".settings."));
+        if read.is_some_and(|read| !read.is_str()) && text_fits {
             let mut as_text = before;
             put(&mut as_text, path, text)?;
             if fault_of(&as_text).is_none() {

@@ -5,12 +5,13 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use petl_workbench::backbones::vit::Vit;
 use petl_workbench::backbones::weights;
-use petl_workbench::engine::bag::Bag;
-use petl_workbench::engine::model::Model;
+use petl_workbench::engine::bag::{Bag, trainable};
+use petl_workbench::engine::model::{self, Model};
 use petl_workbench::engine::optimise::Optimiser;
+use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::Card;
 use petl_workbench::plan::Plan;
-use petl_workbench::session::{Choice, Place, Placed, Recipe, Session, Settings, VERSION};
+use petl_workbench::session::{Choice, Place, Placed, Recipe, Session, Settings, VERSION, Value};
 use petl_workbench::tasks::classify;
 
 /// 8 x 8 images, 5 tokens, 2 blocks.
@@ -79,6 +80,47 @@ pub fn logits(model: &Model) -> Vec<f32> {
     petl_workbench::engine::model::host(model.logits(&model.bag.frozen(), pixels, None)).expect("logits")
 }
 
+/// The same network with every change folded into its weights: what is left of the stack is the head.
+pub fn merged(model: &Model) -> Model {
+    let bag = model.bag.frozen();
+    let tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
+    let mut plain = toy(&session(vec![]));
+    for site in &model.plan.anatomy.sites {
+        for part in &site.parts {
+            plain.weights.insert(format!("{}.{}", site.path, part.name), tuner.folded(site, part.name));
+        }
+    }
+    let head = bag.params.iter().filter(|(key, _)| key.starts_with("head/"));
+    plain.bag.params = head.map(|(key, value)| (key.clone(), value.clone())).collect();
+    plain
+}
+
+/// `card` at its default place with these settings, as a session file writes them.
+pub fn with(card: &Card, set: &[(&str, petl_workbench::session::Value)]) -> Placed {
+    let mut settings = Settings::default();
+    set.iter().for_each(|(name, value)| settings.set(name, value.clone()));
+    placed(card, settings)
+}
+
+/// Gives a parameter these values.
+pub fn put(model: &mut Model, key: &str, values: Vec<f32>) {
+    let dims = model.bag.params[key].dims();
+    let tensor = Tensor::<2>::from_data(TensorData::new(values, dims), &model.device);
+    model.bag.params.insert(key.to_owned(), tensor.autodiff().require_grad());
+}
+
+/// What leaves `site`, a linear layer, when `x` enters it with no dropout.
+pub fn through(model: &Model, site: &str, x: Tensor<3>) -> Tensor<3> {
+    let bag = model.bag.frozen();
+    Tuner::new(&model.plan, &model.weights, &bag, None).linear(site, x)
+}
+
+/// Gradients of the loss on the toy batch by key, dropout's seed fixed.
+pub fn gradients(model: &Model) -> petl_workbench::methods::Gradients {
+    let (pixels, labels) = batch(&model.device);
+    model.bag.gradients(classify::loss(model.logits(&model.bag, pixels, Some(1)), labels, 0.0).backward())
+}
+
 /// One training step; the loss before it, and each key's squared gradient norm.
 pub fn step(model: &mut Model, optimiser: &mut Optimiser, rate: f64) -> (f32, std::collections::BTreeMap<String, f32>) {
     let (pixels, labels) = batch(&model.device);
@@ -95,4 +137,49 @@ pub fn step(model: &mut Model, optimiser: &mut Optimiser, rate: f64) -> (f32, st
 pub fn apart(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "lists of different lengths");
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// The card's session with every parameter moved far from its start, so that nothing is zero by chance.
+pub fn shaken(session: &Session, size: f32) -> Model {
+    let mut model = toy(session);
+    for (n, (key, value)) in model.bag.params.iter_mut().enumerate() {
+        if !key.starts_with("head/") {
+            let noise = TensorData::new(numbers(value.dims().iter().product(), n as f32 + 0.7), value.dims());
+            *value = trainable(value.clone().inner() + Tensor::from_data(noise, &model.device) * size);
+        }
+    }
+    model
+}
+
+/// The backbone with the stack of `model` folded into its weights, and nothing on the stack.
+pub fn folded(model: &Model) -> Model {
+    let bag = model.bag.frozen();
+    let tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
+    let mut plain = toy(&session(vec![]));
+    for site in &model.plan.anatomy.sites {
+        for part in &site.parts {
+            plain.weights.insert(format!("{}.{}", site.path, part.name), tuner.folded(site, part.name));
+        }
+    }
+    let head = bag.params.iter().filter(|(k, _)| k.starts_with("head/"));
+    plain.bag = Bag { params: head.map(|(k, v)| (k.clone(), v.clone())).collect(), ..Bag::default() };
+    plain
+}
+
+/// What the stack of `model` changes in the weight of `site`, row by row.
+pub fn change(model: &Model, site: &str) -> Vec<f32> {
+    let name = format!("{site}.weight");
+    model::host(folded(model).weights[&name].clone() - model.weights[&name].clone()).expect("a weight")
+}
+
+/// A parameter's values, row by row.
+pub fn values(model: &Model, key: &str) -> Vec<f32> {
+    model::host(model.bag.params[key].clone()).expect("a parameter")
+}
+
+/// Settings from `name = value` pairs.
+pub fn set(pairs: &[(&str, Value)]) -> Settings {
+    let mut settings = Settings::default();
+    pairs.iter().for_each(|(name, value)| settings.set(name, value.clone()));
+    settings
 }

@@ -4,6 +4,31 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adalora;
+mod boft;
 mod bottleneck;
+mod compacter;
+mod conformer;
+mod difffit;
+mod dora;
+mod fact;
+mod full;
+mod gps;
+mod hyperformer;
+mod layernorm;
+mod loha;
+mod lokr;
+mod lora;
 mod lst;
+mod ltsft;
+mod oft;
 mod prefix;
+mod prompt;
+mod repadapter;
+mod sct;
+mod sparse;
+mod ssf;
+mod through;
+mod twin;
+mod vera;
+mod vlpet;

@@ -1,10 +1,14 @@
 //! methods/07, prefix tuning as a gated sum.
 
-use petl_workbench::engine::model::Model;
+use burn::tensor::{Tensor, activation};
+use petl_workbench::engine::model::{Model, host};
+use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::prefix;
 use petl_workbench::session::settings::Settings;
+use petl_workbench::tasks::classify;
 
-use crate::common::{TOY, apart, logits, placed, session, toy};
+use crate::common::{TOY, apart, batch, logits, placed, session, toy};
+use crate::through::shake;
 
 #[test]
 fn a_prefix_of_keys_far_away_takes_no_attention() {
@@ -31,4 +35,55 @@ fn a_prefix_of_keys_far_away_takes_no_attention() {
     let mut plain = toy(&session(vec![]));
     plain.weights = weights;
     assert!(apart(&logits(&gone), &logits(&plain)) < 1e-5);
+}
+
+/// The toy network with a prefix in every block, written as the unified view writes it: attention over the network's own keys
+/// and over the prefix's, each by itself, mixed by the gate λ. `p(block, "k")` is P_k.
+fn gated(model: &Model, p: impl Fn(usize, &str) -> Tensor<2>) -> Vec<f32> {
+    let bag = model.bag.frozen();
+    let plain = toy(&session(vec![]));
+    let mut t = Tuner::new(&plain.plan, &model.weights, &bag, None);
+    let (pixels, _) = batch(&model.device);
+    let (d, heads) = (TOY.width, TOY.heads);
+    let patches = pixels.reshape([6, 3, 2, 4, 2, 4]).permute([0, 2, 4, 1, 3, 5]).reshape([6, 4, 48]);
+    let cls = t.weight("embed", "cls").unsqueeze::<3>().expand([6, 1, d]);
+    let patches = t.linear("embed", patches);
+    let mut x = Tensor::cat(vec![cls, patches], 1) + t.weight("embed", "pos").unsqueeze::<3>();
+    for n in 0..TOY.blocks {
+        let at = |place: &str| format!("blocks.{n}.{place}");
+        let split = |x: Tensor<3>| {
+            let [batch, positions, _] = x.dims();
+            x.reshape([batch, positions, heads, d / heads]).swap_dims(1, 2)
+        };
+        let h = t.norm(&at("norm1"), x.clone(), TOY.epsilon);
+        let q = split(t.linear(&at("attn.q"), h.clone()));
+        let (k, v) = (split(t.linear(&at("attn.k"), h.clone())), split(t.linear(&at("attn.v"), h)));
+        let (p_k, p_v) = (split(p(n, "k").unsqueeze::<3>()), split(p(n, "v").unsqueeze::<3>()));
+        let score = |k: Tensor<4>| q.clone().matmul(k.swap_dims(2, 3)) / ((d / heads) as f64).sqrt();
+        let (own, prefix) = (score(k), score(p_k));
+        let mass = |scores: &Tensor<4>| scores.clone().exp().sum_dim(3); // [batch, heads, positions, 1]
+        let lambda = mass(&prefix) / (mass(&prefix) + mass(&own));
+        let attend = |scores, v: Tensor<4>| activation::softmax(scores, 3).matmul(v);
+        let y = attend(own, v) * (lambda.clone().neg() + 1.0) + attend(prefix, p_v) * lambda;
+        x = x + t.linear(&at("attn.o"), y.swap_dims(1, 2).reshape([6, 5, d]));
+        let h = t.norm(&at("norm2"), x.clone(), TOY.epsilon);
+        let u = activation::gelu(t.linear(&at("mlp.up"), h));
+        x = x + t.linear(&at("mlp.down"), u);
+    }
+    let y = t.norm("norm", x, TOY.epsilon);
+    host(classify::logits(&bag, classify::pooled(y))).expect("logits")
+}
+
+#[test]
+fn longer_keys_and_values_are_a_gated_sum() {
+    // methods/07 (h) 1, exact in mathematics: for prefixes of any size, and with the network's own values.
+    for size in [0.5, 3.0] {
+        let mut model = toy(&session(vec![placed(&prefix::CARD, Settings::default())]));
+        shake(&mut model, size);
+        let params = model.bag.frozen().params;
+        let answer = gated(&model, |n, role| params[&format!("0.prefix/blocks.{n}.attn.{role}/P")].clone());
+        let given = logits(&model);
+        assert!(apart(&given, &answer) < 1e-5, "{}", apart(&given, &answer));
+        assert!(apart(&given, &logits(&toy(&session(vec![])))) > 1e-2, "the prefix must be heard");
+    }
 }

@@ -37,7 +37,7 @@ impl Heat {
             return None;
         }
         let step = run.steps.iter().rev().find(|step| !step.gradients.is_empty())?;
-        let by_site = &step.gradients;
+        let by_site = step.gradients_by_site();
         // One cell may cover several places: its norm is that of all of them together.
         let mut norms: BTreeMap<String, f64> = BTreeMap::new();
         for site in &workbench.plan.anatomy.sites {

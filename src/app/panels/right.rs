@@ -90,7 +90,10 @@ fn measured(ui: &mut Ui, run: &Run) {
         return;
     }
     let name = format!("Measured, {}", words::cut(&run.id, 22));
-    let help = format!("{}: the most that the run held at once, beyond what the program held before it.", run.id);
+    let help = format!(
+        "{}: the most that a training step held at once, beyond what the program held before the run. Evaluations are not in it.",
+        run.id
+    );
     number(ui, &name, words::bytes(peak), &help);
     if let Some(started) = run.started.as_ref().filter(|s| s.predicted_bytes > 0) {
         let error = 100.0 * (peak as f64 / started.predicted_bytes as f64 - 1.0);

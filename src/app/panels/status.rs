@@ -43,7 +43,8 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &View) {
 fn live(run: &Run) -> String {
     let all = run.started.as_ref().map_or(0, |s| s.steps);
     let Some(step) = run.steps.last() else {
-        return format!("{}: preparing", words::cut(&run.id, 40));
+        let doing = if run.preparing.is_empty() { "preparing" } else { &run.preparing };
+        return format!("{}: {doing}", words::cut(&run.id, 40));
     };
     let state = if run.status == Status::Paused { "paused at step" } else { "step" };
     let speed = format!("{:.0} samples a second", step.samples_per_second);

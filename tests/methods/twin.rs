@@ -1,0 +1,141 @@
+//! methods/03, twin quality-weighted LoRA, and the quality that it reads.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use petl_workbench::engine::model::{Model, host};
+use petl_workbench::engine::quality::sharpness;
+use petl_workbench::engine::tuner::Tuner;
+use petl_workbench::methods::twin::CARD;
+use petl_workbench::session::Value;
+
+use crate::common::{CLASSES, apart, gradients, logits, numbers, put, session, toy, with};
+
+const Q: &str = "blocks.0.attn.q";
+
+/// Settings that give every image this α.
+fn fixed(alpha: f64) -> Vec<(&'static str, Value)> {
+    match alpha {
+        0.5 => vec![("k", Value::Real(0.0))],
+        _ => vec![("threshold", Value::Real(50.0 - 100.0 * alpha))], // so far off that it is held at 0 or 1
+    }
+}
+
+fn raw(threshold: f64) -> Vec<(&'static str, Value)> {
+    vec![("rule", Value::Text("raw".into())), ("threshold", Value::Real(threshold))]
+}
+
+/// The toy network with both modules speaking.
+fn model(set: &[(&str, Value)]) -> Model {
+    let mut model = toy(&session(vec![with(&CARD, &[set, &[("dropout", Value::Real(0.0))]].concat())]));
+    let keys: Vec<_> = model.bag.params.keys().filter(|k| k.contains("/B")).cloned().collect();
+    for (n, key) in keys.iter().enumerate() {
+        put(&mut model, key, numbers(8 * 24, n as f32));
+    }
+    model
+}
+
+/// Four images, from smooth to noisy.
+fn pixels() -> Tensor<4> {
+    let noise = numbers(4 * 3 * 64, 0.5);
+    let values = noise.iter().enumerate().map(|(n, v)| v * [0.02, 0.1, 0.3, 1.0][n / 192]).collect();
+    Tensor::from_data(TensorData::new::<f32, _>(values, [4, 3, 8, 8]), &Device::flex())
+}
+
+fn through(model: &Model, x: &Tensor<3>) -> Tensor<3> {
+    let bag = model.bag.frozen();
+    let mut tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
+    tuner.look(&pixels());
+    tuner.linear(Q, x.clone())
+}
+
+fn answers(model: &Model) -> Vec<f32> {
+    host(model.logits(&model.bag.frozen(), pixels(), None)).expect("logits")
+}
+
+fn x() -> Tensor<3> {
+    Tensor::from_data(TensorData::new(numbers(4 * 5 * 24, 0.2), [4, 5, 24]), &Device::flex())
+}
+
+#[test]
+fn with_b_zero_it_is_the_frozen_network_whatever_the_quality() {
+    // methods/03 (h) 1.
+    let frozen = logits(&toy(&session(vec![])));
+    for set in [fixed(0.0), fixed(0.5), fixed(1.0), raw(-3.0), raw(7.0)] {
+        assert_eq!(logits(&toy(&session(vec![with(&CARD, &set)]))), frozen, "{set:?}");
+    }
+}
+
+#[test]
+fn the_output_is_affine_in_alpha() {
+    // methods/03 (h) 2, image by image, inside and outside 0 to 1.
+    let (y0, y1) = (through(&model(&fixed(0.0)), &x()), through(&model(&fixed(1.0)), &x()));
+    assert!(apart(&host(y0.clone()).expect("values"), &host(y1.clone()).expect("values")) > 1e-2);
+    for threshold in [-2.0, 0.3, 0.5, 4.0] {
+        let alpha = (sharpness(pixels()) + (0.5 - threshold)).unsqueeze_dim::<3>(2);
+        let expected = y0.clone() * (-alpha.clone() + 1.0) + y1.clone() * alpha;
+        let difference = apart(&host(through(&model(&raw(threshold)), &x())).expect("y"), &host(expected).expect("y"));
+        assert!(difference < 1e-5 * (1.0 + threshold.abs() as f32), "τ = {threshold}: {difference}");
+    }
+}
+
+#[test]
+fn a_module_without_weight_has_no_gradient() {
+    // methods/03 (h) 3.
+    for (alpha, silent, speaking) in [(0.0, '2', '1'), (1.0, '1', '2')] {
+        let found = gradients(&model(&fixed(alpha)));
+        let largest = |n: char| {
+            let of = found.iter().filter(|(key, _)| key.contains(&format!("/A{n}_")) || key.ends_with(&format!("/B{n}")));
+            let all: Vec<f32> = of.map(|(_, g)| g.clone().abs().max().into_scalar::<f32>()).collect();
+            assert_eq!(all.len(), 2 + 6, "one A a block, one B a place");
+            all.into_iter().fold((f32::MAX, 0.0_f32), |(low, high), v| (low.min(v), high.max(v)))
+        };
+        assert_eq!(largest(silent).1, 0.0, "α = {alpha}");
+        assert!(largest(speaking).0 > 0.0, "α = {alpha}");
+    }
+}
+
+/// The frozen network with the modules merged for one α.
+fn merged(model: &Model, alpha: f64) -> Model {
+    let mut plain = toy(&session(vec![]));
+    for site in &model.plan.members[0].sites {
+        let block = site.split('.').nth(1).expect("a block");
+        let part = |n: usize| {
+            let a = model.bag.params[&format!("0.twin/all/A{n}_{block}")].clone().inner();
+            a.matmul(model.bag.params[&format!("0.twin/{site}/B{n}")].clone().inner())
+        };
+        let name = format!("{site}.weight");
+        let w = plain.weights[&name].clone() + part(1) * (1.0 - alpha) + part(2) * alpha;
+        plain.weights.insert(name, w);
+    }
+    plain
+}
+
+#[test]
+fn one_alpha_merges_and_two_do_not() {
+    // methods/03 (h) 4.
+    let half = model(&fixed(0.5));
+    let difference = apart(&answers(&half), &answers(&merged(&half, 0.5)));
+    assert!(difference < 1e-5, "{difference}");
+    let mixed = model(&raw(0.5));
+    let alphas = host(sharpness(pixels())).expect("scores"); // α = q here
+    assert!(alphas.is_sorted() && alphas[0] < 0.1 && alphas[3] > 0.9, "{alphas:?}");
+    let own = answers(&mixed);
+    for (n, alpha) in alphas.iter().enumerate() {
+        let one = answers(&merged(&mixed, f64::from(*alpha)));
+        for (image, (a, b)) in own.chunks(CLASSES).zip(one.chunks(CLASSES)).enumerate() {
+            assert_eq!(apart(a, b) < 1e-5, image == n, "image {image} by the weight for image {n}: {}", apart(a, b));
+        }
+    }
+}
+
+#[test]
+fn sharpness_falls_with_blur_and_does_not_see_brightness() {
+    let score = |p: Tensor<4>| host(sharpness(p)).expect("scores");
+    let sharp = pixels();
+    let lit = score(sharp.clone() + 0.3);
+    assert!(apart(&score(sharp.clone()), &lit) < 1e-5);
+    // Each pixel the mean of itself and its right neighbour.
+    let left = sharp.clone().narrow(3, 0, 7);
+    let blurred = score((left.clone() + sharp.clone().narrow(3, 1, 7)) / 2.0);
+    assert!(score(left).iter().zip(&blurred).all(|(a, b)| b < a), "{blurred:?}");
+    assert_eq!(score(sharp * 0.0), vec![0.0; 4]);
+}
