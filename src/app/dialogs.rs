@@ -1,13 +1,16 @@
 //! File dialogs: each is shown by a thread of its own, which hands the chosen path back, so that the window never waits.
-//! Called by the top bar and the table of runs; `poll` is called once a frame.
+//! Where the desktop has no dialog to show, a bar asks for the path instead. Tests put answers of their own in.
 //! Must not touch files itself: it only turns a path into a command.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use eframe::egui;
 
-use crate::session::command::Command;
+use crate::session::Value;
+use crate::session::command::{Command, Edit};
 
 /// What the person is asked for.
 #[derive(Clone, Debug)]
@@ -24,24 +27,41 @@ pub enum Ask {
     Figure {
         kind: String,
     },
+    /// A safetensors file with the backbone's tensors.
+    Weights,
 }
 
 impl Ask {
-    fn show(&self) -> Option<PathBuf> {
-        let dialog = rfd::FileDialog::new();
+    pub fn title(&self) -> &'static str {
         match self {
-            Ask::Open => dialog.set_title("Open a session").add_filter("petl session", &["toml"]).pick_file(),
-            Ask::SaveAs { name } => {
-                dialog.set_title("Save the session").add_filter("petl session", &["toml"]).set_file_name(name).save_file()
+            Ask::Open => "Open a session",
+            Ask::SaveAs { .. } => "Save the session",
+            Ask::Export { .. } => "Export into a new folder",
+            Ask::Figure { .. } => "Save the figure",
+            Ask::Weights => "Weights of the backbone",
+        }
+    }
+
+    /// The name that a new file or folder would have.
+    fn name(&self) -> String {
+        match self {
+            Ask::SaveAs { name } => name.clone(),
+            Ask::Export { run, kind } => format!("{run}-{kind}"),
+            Ask::Figure { kind } => format!("{kind}.svg"),
+            Ask::Open | Ask::Weights => String::new(),
+        }
+    }
+
+    fn show(&self, dialog: rfd::FileDialog) -> Option<PathBuf> {
+        let dialog = dialog.set_title(self.title());
+        match self {
+            Ask::Open => dialog.add_filter("petl session", &["toml"]).pick_file(),
+            Ask::Weights => dialog.add_filter("Safetensors", &["safetensors"]).pick_file(),
+            Ask::SaveAs { .. } => dialog.add_filter("petl session", &["toml"]).set_file_name(self.name()).save_file(),
+            Ask::Export { .. } => dialog.set_file_name(self.name()).save_file(),
+            Ask::Figure { .. } => {
+                dialog.add_filter("SVG, with PNG and CSV beside it", &["svg"]).set_file_name(self.name()).save_file()
             }
-            Ask::Export { run, kind } => {
-                dialog.set_title("Export into a new folder").set_file_name(format!("{run}-{kind}")).save_file()
-            }
-            Ask::Figure { kind } => dialog
-                .set_title("Save the figure")
-                .add_filter("SVG, with PNG and CSV beside it", &["svg"])
-                .set_file_name(format!("{kind}.svg"))
-                .save_file(),
         }
     }
 
@@ -51,6 +71,10 @@ impl Ask {
             Ask::SaveAs { .. } => Command::SaveAs(with_ending(path)),
             Ask::Export { run, kind } => Command::Export { run, kind, folder: path },
             Ask::Figure { kind } => Command::Figure { kind, path },
+            Ask::Weights => Command::Edit(Edit::Set {
+                path: "backbone.settings.weights".into(),
+                value: Value::Text(path.display().to_string()),
+            }),
         }
     }
 }
@@ -64,41 +88,85 @@ fn with_ending(path: PathBuf) -> PathBuf {
     path.with_file_name(format!("{name}.petl.toml"))
 }
 
+/// How a dialog ended.
+pub enum Answer {
+    Chosen(Command),
+    /// Closed without a choice.
+    Cancelled,
+}
+
+/// What stands in for the desktop's dialogs.
+pub type Answerer = Arc<dyn Fn(&Ask) -> Option<PathBuf> + Send + Sync>;
+
+/// Nobody closes a dialog that fast: there was none.
+const TOO_FAST: Duration = Duration::from_millis(250);
+
 /// At most one dialog at a time.
 #[derive(Default)]
 pub struct Dialogs {
-    waiting: Option<Receiver<Option<Command>>>,
+    asked: Option<(Ask, Instant)>,
+    waiting: Option<Receiver<Option<PathBuf>>>,
+    /// The bar that asks for a path: what for, and what is typed.
+    pub typed: Option<(Ask, String)>,
+    pub answerer: Option<Answerer>,
 }
 
 impl Dialogs {
     pub fn is_open(&self) -> bool {
-        self.waiting.is_some()
+        self.waiting.is_some() || self.typed.is_some()
     }
 
-    /// Shows a dialog, unless one is open.
-    pub fn ask(&mut self, ctx: &egui::Context, ask: Ask) {
+    /// Shows a dialog above the window, unless one is open. True when it did.
+    pub fn ask(&mut self, ctx: &egui::Context, frame: &eframe::Frame, ask: Ask) -> bool {
         if self.is_open() {
-            return;
+            return false;
         }
         let (sender, receiver) = bounded(1);
         let ctx = ctx.clone();
+        let dialog = self.answerer.is_none().then(|| rfd::FileDialog::new().set_parent(frame));
+        let (answerer, shown) = (self.answerer.clone(), ask.clone());
         let thread = std::thread::Builder::new().name("petl-dialog".into()).spawn(move || {
-            let _ = sender.send(ask.show().map(|path| ask.command(path)));
+            let path = match (answerer, dialog) {
+                (Some(answerer), _) => answerer(&shown),
+                (None, Some(dialog)) => shown.show(dialog),
+                (None, None) => None,
+            };
+            let _ = sender.send(path);
             ctx.request_repaint();
         });
         if thread.is_ok() {
             self.waiting = Some(receiver);
+            self.asked = Some((ask, Instant::now()));
+        }
+        thread.is_ok()
+    }
+
+    /// The answer of a dialog that was closed since the last call.
+    pub fn poll(&mut self) -> Option<Answer> {
+        let path = match self.waiting.as_ref()?.try_recv() {
+            Ok(path) => path,
+            Err(crossbeam_channel::TryRecvError::Empty) => return None,
+            Err(crossbeam_channel::TryRecvError::Disconnected) => None, // its thread died: as if there were no dialog
+        };
+        self.waiting = None;
+        let (ask, since) = self.asked.take()?;
+        match path {
+            Some(path) => Some(Answer::Chosen(ask.command(path))),
+            None if self.answerer.is_none() && since.elapsed() < TOO_FAST => {
+                let folder = std::env::current_dir().unwrap_or_default();
+                self.typed = Some((ask.clone(), folder.join(ask.name()).display().to_string()));
+                None
+            }
+            None => Some(Answer::Cancelled),
         }
     }
 
-    /// The command of an answered dialog; `Some(None)` when it was closed without a choice.
-    pub fn poll(&mut self) -> Option<Option<Command>> {
-        let answer = match self.waiting.as_ref()?.try_recv() {
-            Ok(answer) => answer,
-            Err(crossbeam_channel::TryRecvError::Empty) => return None,
-            Err(crossbeam_channel::TryRecvError::Disconnected) => None,
-        };
-        self.waiting = None;
-        Some(answer)
+    /// The bar was answered: with what is typed, or with nothing.
+    pub fn answer_typed(&mut self, take: bool) -> Option<Answer> {
+        let (ask, path) = self.typed.take()?;
+        if !take || path.trim().is_empty() {
+            return Some(Answer::Cancelled);
+        }
+        Some(Answer::Chosen(ask.command(PathBuf::from(path.trim()))))
     }
 }

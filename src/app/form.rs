@@ -2,7 +2,7 @@
 //! Called by the panels.
 //! Must not change anything: what the person did comes back as a value or is pushed as a command.
 
-use eframe::egui::{self, Align, Button, DragValue, Layout, Response, RichText, TextEdit, Ui, vec2};
+use eframe::egui::{self, Align, Button, DragValue, Layout, Rect, Response, RichText, TextEdit, Ui, UiBuilder, vec2};
 
 use super::theme::{self, Theme};
 use super::words;
@@ -25,16 +25,23 @@ pub fn weak(ui: &mut Ui, words: impl Into<String>) -> Response {
     ui.label(RichText::new(words).font(theme::regular(theme::SMALL)).color(theme.weak))
 }
 
-/// A name at the left and what stands for it at the right.
+/// A name at the left and what stands for it at the right. Its ids hang on the name alone, so that a field keeps the keyboard
+/// or a drag when something appears above it.
 pub fn row<R>(ui: &mut Ui, name: &str, help: &str, widget: impl FnOnce(&mut Ui) -> R) -> R {
     let theme = Theme::of(ui);
-    ui.horizontal(|ui| {
-        ui.set_min_height(22.0);
+    let size = vec2(ui.available_width(), 22.0);
+    let rect = Rect::from_min_size(ui.cursor().min, size);
+    let id = ui.scope_id().with(("row", name));
+    let layout = Layout::left_to_right(Align::Center);
+    ui.scope_builder(UiBuilder::new().scope_id(id).max_rect(rect).layout(layout), |ui| {
+        ui.set_min_height(size.y);
         let label = ui.label(RichText::new(name).color(theme.weak));
         if !help.is_empty() {
             label.on_hover_text(help);
         }
-        ui.with_layout(Layout::right_to_left(Align::Center), widget).inner
+        let rest = ui.available_rect_before_wrap();
+        let right = UiBuilder::new().scope_id(id.with("right")).max_rect(rest).layout(Layout::right_to_left(Align::Center));
+        ui.scope_builder(right, widget).inner
     })
     .inner
 }
@@ -67,7 +74,6 @@ pub fn field(ui: &mut Ui, field: &Field, value: &Value) -> Option<Value> {
 }
 
 fn widget(ui: &mut Ui, field: &Field, name: &str, value: &Value) -> Option<Value> {
-    let size = vec2(WIDGET, 22.0);
     match (field.kind, value) {
         (Kind::Flag(_), value) => {
             let mut on = matches!(value, Value::Flag(true));
@@ -76,10 +82,7 @@ fn widget(ui: &mut Ui, field: &Field, name: &str, value: &Value) -> Option<Value
         }
         (Kind::Whole { min, max, .. }, value) => {
             let mut n = if let Value::Whole(n) = value { *n } else { min };
-            let speed = (((max - min) as f64) / 400.0).clamp(0.05, 5.0);
-            let drag = DragValue::new(&mut n).range(min..=max).speed(speed).update_while_editing(false);
-            let answer = ui.add_sized(size, drag).on_hover_text(field.help).accessible_name(name);
-            answer.changed().then_some(Value::Whole(n))
+            whole(ui, name, field.help, &mut n, min, max).then_some(Value::Whole(n))
         }
         (Kind::Real { min, max, .. }, value) => {
             let mut v = match value {
@@ -89,15 +92,15 @@ fn widget(ui: &mut Ui, field: &Field, name: &str, value: &Value) -> Option<Value
             };
             real(ui, name, field.help, &mut v, min, max).then_some(Value::Real(v))
         }
-        (Kind::Choice(words), value) => {
+        (Kind::Choice(all), value) => {
             let mut chosen = value.to_string();
             egui::ComboBox::from_id_salt(name)
                 .width(WIDGET)
                 .truncate()
-                .selected_text(chosen.clone())
+                .selected_text(words::term(&chosen).to_owned())
                 .show_ui(ui, |ui| {
-                    for word in words {
-                        ui.selectable_value(&mut chosen, (*word).to_owned(), *word);
+                    for word in all {
+                        ui.selectable_value(&mut chosen, (*word).to_owned(), words::term(word));
                     }
                 })
                 .response
@@ -105,47 +108,49 @@ fn widget(ui: &mut Ui, field: &Field, name: &str, value: &Value) -> Option<Value
                 .accessible_name(name);
             (Value::Text(chosen.clone()) != *value).then_some(Value::Text(chosen))
         }
-        (Kind::Text(_), value) => {
-            let mut text = value.to_string();
-            let answer = ui.add_sized(size, TextEdit::singleline(&mut text)).on_hover_text(field.help).accessible_name(name);
-            answer.changed().then_some(Value::Text(text))
-        }
+        (Kind::Text(_), value) => text(ui, name, field.help, &value.to_string()).map(Value::Text),
     }
 }
 
-/// A real number; dragging changes it by a part of itself. True when it changed.
+/// A text that counts when its field is left: half a path would be a wrong one.
+pub fn text(ui: &mut Ui, name: &str, help: &str, now: &str) -> Option<String> {
+    let id = ui.scope_id().with(("text", name));
+    let typing = ui.data_mut(|data| data.remove_temp::<String>(id));
+    let mut text = typing.unwrap_or_else(|| now.to_owned());
+    let edit = TextEdit::singleline(&mut text).clip_text(true);
+    let answer = ui.add_sized(vec2(WIDGET, 22.0), edit).on_hover_text(help).accessible_name(name);
+    if answer.has_focus() {
+        ui.data_mut(|data| data.insert_temp(id, text));
+        return None;
+    }
+    let escaped = ui.input(|i| i.key_pressed(egui::Key::Escape));
+    (answer.lost_focus() && !escaped && text != now).then_some(text)
+}
+
+/// A real number; dragging changes it by a part of itself. What is out of range stays as it is until it is changed: looking at a
+/// session must not change it.
 pub fn real(ui: &mut Ui, name: &str, help: &str, v: &mut f64, min: f64, max: f64) -> bool {
     let speed = if *v == 0.0 { (max - min).min(1.0) / 200.0 } else { v.abs() / 50.0 };
-    let drag = DragValue::new(v).range(min..=max).speed(speed).update_while_editing(false).custom_formatter(|v, _| shortest(v));
+    let drag = DragValue::new(v).range(min..=max).clamp_existing_to_range(false).speed(speed).update_while_editing(false);
+    let drag = drag.custom_formatter(|v, _| words::shortest(v));
     ui.add_sized(vec2(WIDGET, 22.0), drag).on_hover_text(help).accessible_name(name).changed()
 }
 
-/// As few digits as say the number, to four that count.
-fn shortest(v: f64) -> String {
-    if v == 0.0 {
-        return "0".into();
-    }
-    if v.abs() < 1e-3 || v.abs() >= 1e6 {
-        let text = format!("{v:.3e}");
-        return match text.split_once('e') {
-            Some((digits, power)) => format!("{}e{power}", digits.trim_end_matches('0').trim_end_matches('.')),
-            None => text,
-        };
-    }
-    let decimals = (3 - v.abs().log10().floor() as i32).clamp(0, 6) as usize;
-    let text = format!("{v:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+/// A whole number, as `real`.
+pub fn whole(ui: &mut Ui, name: &str, help: &str, n: &mut i64, min: i64, max: i64) -> bool {
+    let speed = ((max as f64 - min as f64) / 400.0).clamp(0.05, 5.0).min(0.05 + (*n as f64).abs() / 40.0);
+    let drag = DragValue::new(n).range(min..=max).clamp_existing_to_range(false).speed(speed).update_while_editing(false);
+    ui.add_sized(vec2(WIDGET, 22.0), drag).on_hover_text(help).accessible_name(name).changed()
 }
 
 /// All fields of a card; edits go to `path` as in `methods.0.settings`.
 pub fn fields(ui: &mut Ui, fields: &[Field], settings: &Settings, path: &str, asked: &mut Vec<Command>) {
     for each in fields {
-        let value = settings.get(each);
-        ui.push_id(each.name, |ui| {
-            if let Some(value) = field(ui, each, &value) {
-                asked.push(Command::Edit(Edit::Set { path: format!("{path}.{}", each.name), value }));
-            }
-        });
+        // As it is written, out of range or not: looking at a session must not change it.
+        let value = settings.0.get(each.name).cloned().unwrap_or_else(|| each.default());
+        if let Some(value) = field(ui, each, &value) {
+            asked.push(Command::Edit(Edit::Set { path: format!("{path}.{}", each.name), value }));
+        }
     }
 }
 

@@ -2,8 +2,12 @@
 //! Called by the program without arguments, and by `tests/window.rs`.
 //! Must not know tensors, weights or the worker's channels: all of it goes through the workbench.
 
+mod curves;
 mod dialogs;
 mod form;
+mod items;
+mod kept;
+mod keys;
 mod panels;
 mod samples;
 mod theme;
@@ -11,16 +15,22 @@ mod view;
 mod words;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use eframe::egui::{self, Key, KeyboardShortcut, Modifiers};
+use eframe::egui;
 
 use crate::session::Session;
-use crate::session::command::{Command, Edit};
+use crate::session::command::Command;
 use crate::workbench::Workbench;
-use dialogs::Ask;
-use view::{Brush, View};
+use dialogs::Answer;
+pub use dialogs::Ask;
+use kept::Kept;
+use view::{Closing, View};
+
+/// Runs whose curves are on the plots when the window opens; older ones are a click away.
+const SHOWN: usize = 4;
 
 pub struct App {
     workbench: Workbench,
@@ -40,12 +50,13 @@ pub fn run(session: Session, home: PathBuf) -> Result<()> {
 /// # Errors
 /// As `run`.
 pub fn run_with(session: Session, path: Option<PathBuf>, home: PathBuf) -> Result<()> {
+    let kept = Kept::read(&home);
     let options = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
             .with_title("petl")
             .with_app_id("petl")
-            .with_inner_size([1440.0, 900.0])
-            .with_min_inner_size([1100.0, 700.0]),
+            .with_inner_size(kept.size)
+            .with_min_inner_size([760.0, 560.0]),
         renderer: eframe::Renderer::Wgpu,
         ..Default::default()
     };
@@ -61,50 +72,141 @@ pub fn run_with(session: Session, path: Option<PathBuf>, home: PathBuf) -> Resul
 
 impl App {
     /// The window's contents around a workbench.
-    pub fn new(ctx: &egui::Context, workbench: Workbench) -> App {
+    pub fn new(ctx: &egui::Context, mut workbench: Workbench) -> App {
         theme::install(ctx);
-        ctx.set_theme(egui::Theme::Dark);
+        let old: Vec<String> = workbench.board.shown().map(|run| run.id.clone()).collect();
+        for id in old.into_iter().rev().skip(SHOWN) {
+            workbench.carry_out(Command::ToggleRun(id));
+        }
         workbench.list_devices();
-        App { view: View::new(&workbench), workbench }
+        let view = View::new(&workbench);
+        ctx.set_theme(view.kept.theme.preference());
+        ctx.set_zoom_factor(view.kept.zoom);
+        App { view, workbench }
     }
 
     pub fn workbench(&self) -> &Workbench {
         &self.workbench
     }
 
+    /// Answers file dialogs instead of the desktop, for tests.
+    pub fn answer_dialogs(&mut self, answer: impl Fn(&Ask) -> Option<PathBuf> + Send + Sync + 'static) {
+        self.view.dialogs.answerer = Some(Arc::new(answer));
+    }
+
     /// Does what a panel, a shortcut or a dialog asked.
     pub fn carry_out(&mut self, command: Command) {
+        let export = match &command {
+            Command::Export { run, kind, .. } => Some((run.clone(), kind.clone())),
+            _ => None,
+        };
+        let (stops, quiet) = (command == Command::StopAndKeep, command == Command::DismissNotice);
+        let before = self.workbench.notice.take();
         self.workbench.carry_out(command);
+        let failed = self.workbench.notice.as_ref().is_some_and(|notice| notice.is_error);
+        if self.workbench.notice.is_none() && export.is_none() && !quiet {
+            self.workbench.notice = before;
+        }
+        if !failed {
+            self.view.exporting = export.or(self.view.exporting.take());
+            self.view.stopping |= stops;
+        }
         self.view.follow(&self.workbench);
+    }
+
+    /// Takes in what the worker reported.
+    fn poll(&mut self, ctx: &egui::Context) {
+        let before = self.workbench.notice.clone();
+        if !self.workbench.poll() {
+            return;
+        }
+        ctx.request_repaint(); // there may be more than one poll takes in
+        let ended = |words: &str| words.starts_with("Exported");
+        if let Some(notice) = self.workbench.notice.as_ref().filter(|notice| Some(*notice) != before.as_ref())
+            && (notice.is_error || ended(&notice.words))
+        {
+            self.view.exporting = None;
+        }
+        self.view.follow(&self.workbench);
+    }
+
+    /// A dialog was answered. A session that would lose edits waits for a second answer.
+    fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Chosen(command @ Command::Open(_)) if self.workbench.dirty => self.view.ask_open = Some(command),
+            Answer::Chosen(command) => self.carry_out(command),
+            Answer::Cancelled => {}
+        }
+    }
+
+    /// Goes on with what waited for a save: closing the window, opening another session.
+    fn after_saving(&mut self, ctx: &egui::Context) {
+        let saving = self.view.dialogs.is_open() || self.view.wanted.is_some();
+        let saved = !self.workbench.dirty;
+        if self.view.closing == Closing::WhenSaved && (saved || !saving) {
+            match saved {
+                true => self.close(ctx),
+                false => self.view.closing = Closing::No, // cancelled, or it failed and says so
+            }
+        }
+        if self.view.open_when_saved && (saved || !saving) {
+            self.view.open_when_saved = false;
+            if saved && let Some(command) = self.view.ask_open.take() {
+                self.carry_out(command);
+            }
+        }
+    }
+
+    /// Closes the window, as soon as the worker has kept what it is at.
+    fn close(&mut self, ctx: &egui::Context) {
+        let live = self.workbench.board.live().is_some();
+        if live && !self.view.stopping {
+            self.carry_out(Command::StopAndKeep);
+        }
+        if live || self.view.exporting.is_some() {
+            self.view.closing = Closing::WhenIdle;
+            return;
+        }
+        self.view.closing = Closing::Now;
+        ctx.send_viewport_cmd(egui::ViewportCommand::Close);
     }
 
     /// Asks before unsaved edits are lost; a crash leaves them in the autosave.
     fn closing(&mut self, ctx: &egui::Context) {
-        if self.view.close_when_saved && !self.workbench.dirty {
-            self.view.close_when_saved = false;
-            self.view.closing = true;
-            ctx.send_viewport_cmd(egui::ViewportCommand::Close);
+        self.after_saving(ctx);
+        let busy = self.workbench.board.live().is_some() || self.view.exporting.is_some();
+        if self.view.closing == Closing::WhenIdle && !busy {
+            self.close(ctx);
         }
-        if ctx.input(|i| i.viewport().close_requested()) && !self.view.closing {
-            let live = self.workbench.board.live().is_some();
-            if self.workbench.dirty || live {
-                ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
-                self.view.ask_close = true;
+        if ctx.input(|i| i.viewport().close_requested()) && self.view.closing != Closing::Now && (self.workbench.dirty || busy) {
+            ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
+            if self.view.closing == Closing::No {
+                self.view.closing = Closing::Asked;
             }
+        }
+    }
+
+    fn keep(&mut self, ctx: &egui::Context) {
+        let kept = &mut self.view.kept;
+        kept.zoom = ctx.zoom_factor();
+        let (size, large) = ctx.input(|i| {
+            let viewport = i.viewport();
+            (viewport.inner_rect.map(|r| r.size()), viewport.maximized == Some(true) || viewport.fullscreen == Some(true))
+        });
+        if let Some(size) = size.filter(|_| !large) {
+            kept.size = [size.x * kept.zoom, size.y * kept.zoom];
         }
     }
 }
 
 impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
-        if self.workbench.poll() {
-            self.view.follow(&self.workbench);
-        }
-        if let Some(Some(command)) = self.view.dialogs.poll() {
-            self.carry_out(command);
+        self.poll(ctx);
+        if let Some(answer) = self.view.dialogs.poll() {
+            self.answered(answer);
         }
         self.view.thumbnails.poll(ctx, &self.workbench.session);
-        let idle = !ctx.input(|i| i.pointer.any_down()) && !ctx.egui_wants_keyboard_input();
+        let idle = !ctx.input(|i| i.pointer.any_down()) && !ctx.text_edit_focused();
         if idle {
             self.workbench.end_gesture();
         }
@@ -112,83 +214,40 @@ impl eframe::App for App {
             ctx.request_repaint_after(Duration::from_millis(2500));
         }
         self.closing(ctx);
+        self.keep(ctx);
     }
 
-    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+    fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
+        let ctx = ui.ctx().clone();
         let mut asked = Vec::new();
-        shortcuts(ui.ctx(), &self.workbench, &mut self.view, &mut asked);
-        panels::show(ui, &self.workbench, &mut self.view, &mut asked);
-        if asked.is_empty() {
-            return;
-        }
+        keys::read(&ctx, &self.workbench, &mut self.view, &mut asked);
+        let said = panels::show(ui, &self.workbench, &mut self.view, &mut asked);
+        self.view.settle();
+        // What was just typed comes before what the same click or key asked for.
+        asked.sort_by_key(|command| !matches!(command, Command::Edit(_)));
+        let any = !asked.is_empty();
         for command in asked {
             self.carry_out(command);
         }
-        ui.ctx().request_repaint();
+        match said {
+            Some(panels::Said::Close) => self.close(&ctx),
+            Some(panels::Said::Path(take)) => {
+                if let Some(answer) = self.view.dialogs.answer_typed(take) {
+                    self.answered(answer);
+                }
+            }
+            None => {}
+        }
+        if let Some(ask) = self.view.wanted.take() {
+            self.view.dialogs.ask(&ctx, frame, ask);
+        }
+        if any || said.is_some() {
+            ctx.request_repaint();
+        }
     }
 
     fn on_exit(&mut self) {
+        self.view.kept.write(self.workbench.home());
         self.workbench.close();
     }
-}
-
-fn shortcuts(ctx: &egui::Context, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
-    let pressed = |modifiers, key| ctx.input_mut(|i| i.consume_shortcut(&KeyboardShortcut::new(modifiers, key)));
-    let shifted = Modifiers::COMMAND | Modifiers::SHIFT;
-    if pressed(shifted, Key::S) {
-        save_as(ctx, workbench, view);
-    }
-    if pressed(Modifiers::COMMAND, Key::S) {
-        save(ctx, workbench, view, asked);
-    }
-    if pressed(Modifiers::COMMAND, Key::O) {
-        view.dialogs.ask(ctx, Ask::Open);
-    }
-    let training = workbench.board.live();
-    if pressed(Modifiers::NONE, Key::F5) {
-        asked.push(Command::Train);
-    }
-    if pressed(Modifiers::NONE, Key::F6)
-        && let Some(run) = training
-    {
-        asked.push(if run.status == crate::board::Status::Paused { Command::Continue } else { Command::Pause });
-    }
-    if pressed(Modifiers::NONE, Key::F7) && training.is_some() {
-        asked.push(Command::StopAndKeep);
-    }
-    if ctx.egui_wants_keyboard_input() {
-        return; // the rest belongs to the text that is being typed
-    }
-    if pressed(shifted, Key::Z) || pressed(Modifiers::COMMAND, Key::Y) {
-        asked.push(Command::Redo);
-    }
-    if pressed(Modifiers::COMMAND, Key::Z) {
-        asked.push(Command::Undo);
-    }
-    if pressed(Modifiers::NONE, Key::Escape) {
-        view.brush = Brush::Selected;
-        view.sweep = None;
-    }
-    if pressed(Modifiers::NONE, Key::Delete) {
-        match view.hovered.clone() {
-            Some(site) => panels::grid::erase(workbench, view, vec![site], asked),
-            None => asked.extend(view.selected.map(|index| Command::Edit(Edit::Remove { index }))),
-        }
-    }
-}
-
-/// Saves to the session's file; asks for one where there is none.
-fn save(ctx: &egui::Context, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
-    match workbench.path {
-        Some(_) => asked.push(Command::Save),
-        None => save_as(ctx, workbench, view),
-    }
-}
-
-fn save_as(ctx: &egui::Context, workbench: &Workbench, view: &mut View) {
-    let name = workbench.path.as_ref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
-    let name = name.unwrap_or_else(|| {
-        format!("{}.petl.toml", workbench.session.title.to_lowercase().replace([' ', ',', '/'], "-").replace("--", "-"))
-    });
-    view.dialogs.ask(ctx, Ask::SaveAs { name });
 }

@@ -36,6 +36,8 @@ pub struct Theme {
     families: [Color32; 8],
     /// Frozen things.
     pub frozen: Color32,
+    /// How much of a colour is left in what stands behind: a raw curve behind the smoothed one.
+    pub pale: f32,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where colours are made")]
@@ -49,8 +51,8 @@ const DARK: Theme = Theme {
     raised: rgb(0x23262d),
     hovered: rgb(0x2d3139),
     line: rgb(0x2e323a),
-    cell: rgb(0x272b32),
-    cell_shut: rgb(0x1a1c20),
+    cell: rgb(0x2a2f37),
+    cell_shut: rgb(0x1d2025),
     text: rgb(0xe8eaee),
     weak: rgb(0xa4abb6),
     faint: rgb(0x7d8590),
@@ -72,6 +74,7 @@ const DARK: Theme = Theme {
         rgb(0xd5d9e2), // full: near white
     ],
     frozen: rgb(0x565d69),
+    pale: 0.4,
 };
 
 const LIGHT: Theme = Theme {
@@ -80,8 +83,8 @@ const LIGHT: Theme = Theme {
     raised: rgb(0xffffff),
     hovered: rgb(0xe3e7ee),
     line: rgb(0xd3d7de),
-    cell: rgb(0xe9ebef),
-    cell_shut: rgb(0xf4f5f7),
+    cell: rgb(0xe2e5ea),
+    cell_shut: rgb(0xf1f2f5),
     text: rgb(0x1b1e24),
     weak: rgb(0x545b67),
     faint: rgb(0x6c7480),
@@ -94,15 +97,16 @@ const LIGHT: Theme = Theme {
     error_ground: rgb(0xfde7e8),
     families: [
         rgb(0x1f6fd0),
-        rgb(0xb8650a),
+        rgb(0x9c5200),
         rgb(0x7b4bd0),
-        rgb(0x0a8571),
-        rgb(0x5a8206),
-        rgb(0x8f7500),
-        rgb(0xc83448),
+        rgb(0x06705f),
+        rgb(0x496b00),
+        rgb(0x786200),
+        rgb(0xc02c41),
         rgb(0x4a5160),
     ],
     frozen: rgb(0xa9afba),
+    pale: 0.6,
 };
 
 impl Theme {
@@ -125,19 +129,44 @@ impl Theme {
         self.families[index]
     }
 
-    /// Text that is readable on `fill`.
+    /// Text that is readable on `fill`: of dark and white ink the one that stands out more.
     pub fn on(&self, fill: Color32) -> Color32 {
-        let light = 0.299 * f32::from(fill.r()) + 0.587 * f32::from(fill.g()) + 0.114 * f32::from(fill.b());
-        if light > 140.0 { rgb(0x121316) } else { rgb(0xffffff) }
+        let inks = [rgb(0x121316), rgb(0xffffff)];
+        if contrast(inks[0], fill) >= contrast(inks[1], fill) { inks[0] } else { inks[1] }
     }
 
     /// `color` over the ground, `part` of it.
     pub fn shade(&self, color: Color32, part: f32) -> Color32 {
         self.cell.lerp_to_gamma(color, part)
     }
+
+    /// The ring around what has the keyboard.
+    pub fn focus(&self) -> Color32 {
+        self.family(Family::LowRank)
+    }
+
+    /// Step `n` of `count` from frozen grey to the accent, for parts of one whole.
+    pub fn step(&self, n: usize, count: usize) -> Color32 {
+        self.frozen.lerp_to_gamma(self.family(Family::LowRank), n as f32 / count.saturating_sub(1).max(1) as f32)
+    }
+
+    /// The `n`-th run of a family: the family's colour, then steps of it towards the text.
+    pub fn among(&self, color: Color32, n: usize) -> Color32 {
+        color.lerp_to_gamma(self.text, [0.0, 0.4, 0.7][n % 3])
+    }
 }
 
-/// Section heads and the like.
+/// Contrast ratio of WCAG 2: 4.5 is the least for small text.
+fn contrast(a: Color32, b: Color32) -> f32 {
+    let light = |color: Color32| {
+        let [r, g, b, _] = egui::Rgba::from(color).to_array();
+        0.2126 * r + 0.7152 * g + 0.0722 * b
+    };
+    let (a, b) = (light(a), light(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+/// The three sizes of type. Section heads, cells, axes and the like; what is read; the session's and the selection's name.
 pub const SMALL: f32 = 11.5;
 pub const BODY: f32 = 13.0;
 pub const HEAD: f32 = 15.0;
@@ -157,11 +186,12 @@ pub fn semibold(size: f32) -> FontId {
 /// Fonts and both themes' styles, once, before the first frame.
 pub fn install(ctx: &egui::Context) {
     let mut fonts = egui::FontDefinitions::default();
-    let cuts: [(&str, &'static [u8]); 4] = [
+    let cuts: [(&str, &'static [u8]); 5] = [
         ("inter", include_bytes!("../../assets/fonts/Inter-Regular.otf")),
         ("inter-medium", include_bytes!("../../assets/fonts/Inter-Medium.otf")),
         ("inter-semibold", include_bytes!("../../assets/fonts/Inter-SemiBold.otf")),
         ("math", include_bytes!("../../assets/fonts/NotoSansMath-Symbols.ttf")),
+        ("mono", include_bytes!("../../assets/fonts/DejaVuSansMono-Drawing.ttf")),
     ];
     for (name, bytes) in cuts {
         fonts.font_data.insert(name.to_owned(), Arc::new(egui::FontData::from_static(bytes)));
@@ -173,6 +203,8 @@ pub fn install(ctx: &egui::Context) {
     fonts.families.insert(FontFamily::Proportional, family("inter"));
     fonts.families.insert(FontFamily::Name("medium".into()), family("inter-medium"));
     fonts.families.insert(FontFamily::Name("semibold".into()), family("inter-semibold"));
+    // The cards' drawings: signs of one width, boxes and blocks that meet.
+    fonts.families.insert(FontFamily::Monospace, vec!["mono".to_owned(), "math".to_owned()]);
     ctx.set_fonts(fonts);
     for (which, theme) in [(egui::Theme::Dark, &DARK), (egui::Theme::Light, &LIGHT)] {
         ctx.style_mut_of(which, |style| dress(style, theme));
@@ -185,7 +217,7 @@ fn dress(style: &mut egui::Style, theme: &Theme) {
         (TextStyle::Body, regular(BODY)),
         (TextStyle::Button, regular(BODY)),
         (TextStyle::Heading, semibold(HEAD)),
-        (TextStyle::Monospace, regular(BODY)),
+        (TextStyle::Monospace, FontId::new(SMALL, FontFamily::Monospace)),
     ]
     .into();
     style.spacing.item_spacing = vec2(8.0, 5.0);
@@ -230,5 +262,42 @@ fn dress(style: &mut egui::Style, theme: &Theme) {
         state.fg_stroke = Stroke::new(1.0, text);
         state.corner_radius = radius;
         state.expansion = 0.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::CATALOG;
+
+    #[test]
+    fn the_drawings_font_has_every_sign_of_every_card() {
+        let ctx = egui::Context::default();
+        install(&ctx);
+        ctx.begin_pass(egui::RawInput::default());
+        let font = FontId::new(SMALL, FontFamily::Monospace);
+        for card in CATALOG {
+            for sign in card.drawing.chars().filter(|c| *c != '\n') {
+                assert!(ctx.fonts_mut(|fonts| fonts.has_glyph(&font, sign)), "{}: no {sign:?}", card.name);
+                let wide = ctx.fonts_mut(|fonts| fonts.glyph_width(&font, sign));
+                assert!((wide - ctx.fonts_mut(|fonts| fonts.glyph_width(&font, 'x'))).abs() < 0.01, "{}: {sign:?}", card.name);
+            }
+        }
+    }
+
+    #[test]
+    fn cell_labels_stand_out_at_every_heat() {
+        for theme in [&DARK, &LIGHT] {
+            for color in theme.families {
+                for part in 0..=10 {
+                    let fill = theme.shade(color, part as f32 / 10.0);
+                    assert!(contrast(theme.on(fill), fill) >= 4.5, "{color:?} at {part}");
+                }
+                assert!(contrast(color, theme.ground) >= 3.0 && contrast(color, theme.panel) >= 3.0, "{color:?} as a line");
+            }
+            for ground in [theme.ground, theme.panel, theme.raised] {
+                assert!(contrast(theme.text, ground) >= 7.0 && contrast(theme.weak, ground) >= 4.5);
+            }
+        }
     }
 }

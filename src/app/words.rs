@@ -65,7 +65,7 @@ pub fn seconds(s: f64) -> String {
 
 /// `label_smoothing` as `Label smoothing`.
 pub fn sentence(name: &str) -> String {
-    let spaced = name.replace('_', " ");
+    let spaced = name.replace('_', " ").replace("optimizer", "optimiser"); // the file's word, and this page's spelling
     let mut letters = spaced.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
@@ -76,4 +76,52 @@ pub fn cut(text: &str, longest: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(longest.saturating_sub(1)).chain(std::iter::once('…')).collect()
+}
+
+/// A setting's word as the field writes it; the session file keeps the plain one.
+pub fn term(word: &str) -> &str {
+    match word {
+        "adamw" => "AdamW",
+        "sgd" => "SGD",
+        "relu" => "ReLU",
+        "gelu" => "GELU",
+        "silu" => "SiLU",
+        "alpha / r" => "α / r",
+        "alpha / sqrt r" => "α / √r",
+        other => other,
+    }
+}
+
+/// The number at the end of a run's name: `digits-lora-003` as `#3`.
+pub fn number(id: &str) -> String {
+    match id.rsplit_once('-').and_then(|(_, n)| n.parse::<usize>().ok()) {
+        Some(n) => format!("#{n}"),
+        None => cut(id, 12),
+    }
+}
+
+/// As few digits as say the number, to four that count.
+pub fn shortest(v: f64) -> String {
+    if v == 0.0 {
+        return "0".into();
+    }
+    if v.abs() < 1e-3 || v.abs() >= 1e6 {
+        let text = format!("{v:.3e}");
+        return match text.split_once('e') {
+            Some((digits, power)) => format!("{}e{power}", digits.trim_end_matches('0').trim_end_matches('.')),
+            None => text,
+        };
+    }
+    let decimals = (3 - v.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    let text = format!("{v:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// The end of `text`, which says more of a path than its beginning.
+pub fn cut_front(text: &str, longest: usize) -> String {
+    let count = text.chars().count();
+    if count <= longest {
+        return text.to_owned();
+    }
+    std::iter::once('…').chain(text.chars().skip(count + 1 - longest)).collect()
 }

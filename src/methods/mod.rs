@@ -89,6 +89,33 @@ pub enum Family {
     Full,
 }
 
+impl Family {
+    /// In the order in which the palette shows them.
+    pub const ALL: [Family; 8] = [
+        Family::LowRank,
+        Family::Adapter,
+        Family::Prompt,
+        Family::Prefix,
+        Family::Scale,
+        Family::Select,
+        Family::Side,
+        Family::Full,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Family::LowRank => "Low rank",
+            Family::Adapter => "Adapters",
+            Family::Prompt => "Prompts",
+            Family::Prefix => "Prefixes",
+            Family::Select => "Chosen weights",
+            Family::Scale => "Scales and shifts",
+            Family::Side => "Side networks",
+            Family::Full => "Whole network",
+        }
+    }
+}
+
 /// A ready group of settings under the name the field knows it by.
 pub struct Variant {
     pub title: &'static str,

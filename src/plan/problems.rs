@@ -1,9 +1,9 @@
 //! What is wrong with a session before it trains: data, shown next to a remedy button and printed by the command line.
 
 use crate::methods::{self, Card, Family, Init, ParamSpec};
-use crate::session::Session;
 use crate::session::command::Edit;
 use crate::session::settings::{Field, Settings};
+use crate::session::{Session, recipe};
 use crate::{backbones, datasets, tasks};
 
 use super::anatomy::Door;
@@ -171,31 +171,10 @@ pub fn of_session(session: &Session) -> Vec<Problem> {
 }
 
 fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {
-    let r = &session.recipe;
-    let mut demand = |fine: bool, name: &str, words: String| {
-        if !fine {
-            let remedy = Remedy::Reset { path: format!("recipe.{name}") };
-            problems.push(Problem::blocks(format!("recipe.{name}"), words).remedy(remedy));
-        }
-    };
-    demand(
-        r.learning_rate > 0.0 && r.learning_rate <= 10.0,
-        "learning_rate",
-        format!("is {}; it goes from above 0 to 10", r.learning_rate),
-    );
-    demand((1..=4096).contains(&r.batch_size), "batch_size", format!("is {}; it goes from 1 to 4096", r.batch_size));
-    demand((1..=10_000).contains(&r.epochs), "epochs", format!("is {}; it goes from 1 to 10000", r.epochs));
-    demand((0.0..=1.0).contains(&r.warm_up), "warm_up", format!("is {}; it is a part of all steps, from 0 to 1", r.warm_up));
-    demand(
-        (0.0..1.0).contains(&r.label_smoothing),
-        "label_smoothing",
-        format!("is {}; it goes from 0 to below 1", r.label_smoothing),
-    );
-    demand((0.0..1.0).contains(&r.momentum), "momentum", format!("is {}; it goes from 0 to below 1", r.momentum));
-    demand((0.0..=10.0).contains(&r.weight_decay), "weight_decay", format!("is {}; it goes from 0 to 10", r.weight_decay));
-    demand(r.clip_norm >= 0.0 && r.clip_norm.is_finite(), "clip_norm", format!("is {}; 0 switches clipping off", r.clip_norm));
-    demand(r.report_every >= 1, "report_every", "is 0; the loss must be read back at least now and then".to_owned());
-    demand(r.crop <= 8, "crop", format!("is {}; images move by at most 8 pixels", r.crop));
+    for (name, words) in recipe::values(&session.recipe).faults(recipe::FIELDS) {
+        let remedy = Remedy::Reset { path: format!("recipe.{name}") };
+        problems.push(Problem::blocks(format!("recipe.{name}"), words).remedy(remedy));
+    }
 }
 
 /// A pattern that does not resolve on this backbone.

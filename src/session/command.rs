@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+use super::Session;
 use super::settings::Value;
-use super::{Recipe, Session};
 
 /// One request.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +53,7 @@ pub enum Edit {
     Backbone(String),
     Data(String),
     Task(String),
-    /// Value at a path as in `backbone.settings.weights` or `methods.0.settings.rank`.
+    /// Value at a path as in `backbone.settings.weights`, `methods.0.settings.rank` or `recipe.epochs`.
     Set {
         path: String,
         value: Value,
@@ -66,7 +66,6 @@ pub enum Edit {
     ResetAll {
         index: usize,
     },
-    Recipe(Box<Recipe>),
     /// A new method on the stack at its default place, or at explicit sites.
     Add {
         method: String,
@@ -85,6 +84,10 @@ pub enum Edit {
     /// Fewer cells.
     Erase {
         index: usize,
+        sites: Vec<String>,
+    },
+    /// Takes every method off these cells; one that stands nowhere then leaves the stack.
+    EraseAll {
         sites: Vec<String>,
     },
     Remove {
@@ -180,13 +183,12 @@ impl Edit {
             Edit::Backbone(_) => "Change backbone".into(),
             Edit::Data(_) => "Change data set".into(),
             Edit::Task(_) => "Change task".into(),
-            Edit::Set { path, .. } => format!("Set {}", path.rsplit('.').next().unwrap_or(path)),
-            Edit::Reset { path } => format!("Reset {}", path.rsplit('.').next().unwrap_or(path)),
+            Edit::Set { path, .. } => format!("Set {}", last_name(path)),
+            Edit::Reset { path } => format!("Reset {}", last_name(path)),
             Edit::ResetAll { .. } => "Default settings".into(),
-            Edit::Recipe(_) => "Change recipe".into(),
             Edit::Add { method, .. } | Edit::AddVariant { method, .. } => format!("Place {method}"),
             Edit::Paint { .. } => "Paint cells".into(),
-            Edit::Erase { .. } => "Erase cells".into(),
+            Edit::Erase { .. } | Edit::EraseAll { .. } => "Erase cells".into(),
             Edit::Remove { .. } => "Remove method".into(),
             Edit::Move { .. } => "Reorder stack".into(),
             Edit::Factor { .. } => "Change learning-rate factor".into(),
@@ -201,9 +203,13 @@ impl Edit {
             Edit::Title(_) => Some("title".into()),
             Edit::Seed(_) => Some("seed".into()),
             Edit::Set { path, .. } => Some(path.clone()),
-            Edit::Recipe(_) => Some("recipe".into()),
             Edit::Factor { index, .. } => Some(format!("factor {index}")),
             _ => None,
         }
     }
+}
+
+/// `recipe.batch_size` as "batch size".
+fn last_name(path: &str) -> String {
+    path.rsplit('.').next().unwrap_or(path).replace('_', " ")
 }

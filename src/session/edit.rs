@@ -3,8 +3,8 @@
 
 use super::command::Edit;
 use super::place::blocks_words;
-use super::settings::{Kind, Settings, Value};
-use super::{Choice, Place, Placed, Recipe, Session};
+use super::settings::{Field, Kind, Settings, Value};
+use super::{Choice, Place, Placed, Session, recipe};
 use crate::methods::{self, Card};
 use crate::plan::anatomy::{Anatomy, Role};
 use crate::{backbones, datasets, tasks};
@@ -38,7 +38,6 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
             in_stack(&next, *index)?;
             next.methods[*index].settings = Settings::default();
         }
-        Edit::Recipe(recipe) => next.recipe = (**recipe).clone(),
         Edit::Add { method, sites } => {
             let card = card(method)?;
             let place = match sites {
@@ -63,6 +62,19 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
         }
         Edit::Paint { index, sites } => repaint(&mut next, anatomy, *index, |cells| cells.extend(sites.iter().cloned()))?,
         Edit::Erase { index, sites } => repaint(&mut next, anatomy, *index, |cells| cells.retain(|c| !sites.contains(c)))?,
+        Edit::EraseAll { sites } => {
+            let stands = |placed: &Placed| {
+                let found = card(&placed.name).and_then(|card| placed.place.resolve(anatomy, card.roles));
+                found.is_ok_and(|found| found.iter().any(|site| sites.contains(&site.path)))
+            };
+            // The last first, so that a removal moves no index that is still needed.
+            for index in (0..next.methods.len()).rev().filter(|n| stands(&session.methods[*n])) {
+                repaint(&mut next, anatomy, index, |cells| cells.retain(|c| !sites.contains(c)))?;
+                if next.methods[index].place == condensed(&[], anatomy) {
+                    next.methods.remove(index);
+                }
+            }
+        }
         Edit::Remove { index } => {
             in_stack(&next, *index)?;
             next.methods.remove(*index);
@@ -126,7 +138,13 @@ fn set(session: &mut Session, path: &str, value: Option<&Value>) -> Result<(), S
             in_stack(session, index)?;
             &mut session.methods[index].settings
         }
-        ["recipe", name] if value.is_none() => return reset_recipe(&mut session.recipe, name),
+        ["recipe", name] => {
+            let field = recipe::FIELDS.iter().find(|field| field.name == *name);
+            let value = value.cloned().or_else(|| field.map(Field::default));
+            let value = value.ok_or_else(|| format!("the recipe has no setting `{name}`"))?;
+            session.recipe = recipe::with(&session.recipe, name, &value)?;
+            return Ok(());
+        }
         _ => return Err(format!("there is no setting at `{path}`")),
     };
     let name = pieces[pieces.len() - 1];
@@ -135,27 +153,6 @@ fn set(session: &mut Session, path: &str, value: Option<&Value>) -> Result<(), S
         None => {
             settings.0.remove(name);
         }
-    }
-    Ok(())
-}
-
-fn reset_recipe(recipe: &mut Recipe, name: &str) -> Result<(), String> {
-    let fresh = Recipe::default();
-    match name {
-        "learning_rate" => recipe.learning_rate = fresh.learning_rate,
-        "warm_up" => recipe.warm_up = fresh.warm_up,
-        "weight_decay" => recipe.weight_decay = fresh.weight_decay,
-        "momentum" => recipe.momentum = fresh.momentum,
-        "label_smoothing" => recipe.label_smoothing = fresh.label_smoothing,
-        "clip_norm" => recipe.clip_norm = fresh.clip_norm,
-        "batch_size" => recipe.batch_size = fresh.batch_size,
-        "epochs" => recipe.epochs = fresh.epochs,
-        "optimizer" => recipe.optimizer = fresh.optimizer,
-        "schedule" => recipe.schedule = fresh.schedule,
-        "flip" => recipe.flip = fresh.flip,
-        "crop" => recipe.crop = fresh.crop,
-        "report_every" => recipe.report_every = fresh.report_every,
-        _ => return Err(format!("the recipe has no setting `{name}`")),
     }
     Ok(())
 }

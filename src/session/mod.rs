@@ -7,6 +7,7 @@ pub mod file;
 pub mod history;
 pub mod place;
 pub mod presets;
+pub mod recipe;
 pub mod settings;
 pub mod side;
 

@@ -2,18 +2,25 @@
 //! Called by `left`.
 //! Must not load weights or data: thumbnails come from the view.
 
+use std::path::Path;
+
 use eframe::egui::{self, Image, RichText, Ui, vec2};
 
-use crate::app::form::{fields, head, weak};
+use crate::app::dialogs::Ask;
+use crate::app::form::{WIDGET, fields, head, row, weak};
 use crate::app::samples::TILES;
 use crate::app::theme::{self, Theme};
 use crate::app::view::View;
 use crate::app::words;
 use crate::session::command::{Command, Edit};
+use crate::session::settings::{Field, Value};
 use crate::workbench::Workbench;
 use crate::{backbones, datasets};
 
-pub fn backbone(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
+/// The setting that names the file of the weights; it gets a choice instead of a bare text.
+const WEIGHTS: &str = "weights";
+
+pub fn backbone(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     let (session, anatomy) = (&workbench.session, &workbench.plan.anatomy);
     head(ui, "Backbone");
     let entries = backbones::CATALOG.iter().map(|card| (card.name, card.title, card.help));
@@ -22,7 +29,53 @@ pub fn backbone(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     }
     weak(ui, format!("{} blocks · width {} · {} weights", anatomy.blocks, anatomy.width, words::short(anatomy.count())));
     if let Some(card) = backbones::find(&session.backbone.name) {
-        ui.push_id("backbone", |ui| fields(ui, card.fields, &session.backbone.settings, "backbone.settings", asked));
+        let (own, others): (Vec<_>, Vec<_>) = card.fields.iter().partition(|field| field.name == WEIGHTS);
+        for field in own {
+            weights(ui, view, field, &session.backbone.settings.get(field).to_string(), asked);
+        }
+        let others: Vec<Field> = others.into_iter().copied().collect();
+        ui.push_id("backbone", |ui| fields(ui, &others, &session.backbone.settings, "backbone.settings", asked));
+    }
+}
+
+/// Pretrained, random, or a file that a dialog asks for.
+fn weights(ui: &mut Ui, view: &mut View, field: &Field, now: &str, asked: &mut Vec<Command>) {
+    let theme = Theme::of(ui);
+    let mut chosen = now.to_owned();
+    let is_file = now != "pretrained" && now != "random";
+    let shown = if is_file { Path::new(now).file_name().map_or(now.into(), |name| name.to_string_lossy()) } else { now.into() };
+    row(ui, "Weights", field.help, |ui| {
+        egui::ComboBox::from_id_salt("weights")
+            .width(WIDGET)
+            .truncate()
+            .selected_text(shown)
+            .show_ui(ui, |ui| {
+                ui.selectable_value(&mut chosen, "pretrained".to_owned(), "pretrained");
+                ui.selectable_value(&mut chosen, "random".to_owned(), "random")
+                    .on_hover_text("For control experiments: what the network is worth without its pretraining.");
+                if ui
+                    .selectable_label(is_file, "file...")
+                    .on_hover_text("A safetensors file with this backbone's tensors.")
+                    .clicked()
+                {
+                    view.wanted = Some(Ask::Weights);
+                }
+            })
+            .response
+            .on_hover_text(field.help)
+            .accessible_name("Weights");
+    });
+    if chosen != now {
+        let (path, value) = (format!("backbone.settings.{}", field.name), Value::Text(chosen));
+        asked.push(Command::Edit(Edit::Set { path, value }));
+    }
+    if is_file {
+        let there = Path::new(now).is_file();
+        let (words, color) = match there {
+            true => (now.to_owned(), theme.weak),
+            false => (format!("There is no file {now}. Choose another, or \"pretrained\"."), theme.error),
+        };
+        ui.label(RichText::new(words).font(theme::regular(theme::SMALL)).color(color));
     }
 }
 
@@ -48,6 +101,7 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Com
         card.licence
     ));
     tiles(ui, view);
+    ui.add_space(2.0);
     ui.push_id("data", |ui| fields(ui, card.fields, &session.data.settings, "data.settings", asked));
 }
 
@@ -73,15 +127,17 @@ fn tiles(ui: &mut Ui, view: &View) {
         );
         return;
     }
-    ui.spacing_mut().item_spacing = vec2(gap, gap);
-    for line in thumbs.tiles.chunks(columns) {
-        ui.horizontal(|ui| {
-            for tile in line {
-                ui.add(Image::new(&tile.texture).fit_to_exact_size(vec2(side, side)).corner_radius(3.0))
-                    .on_hover_text(tile.label.as_str());
-            }
-        });
-    }
+    ui.push_id("tiles", |ui| {
+        ui.spacing_mut().item_spacing = vec2(gap, gap);
+        for line in thumbs.tiles.chunks(columns) {
+            ui.horizontal(|ui| {
+                for tile in line {
+                    let picture = Image::new(&tile.texture).fit_to_exact_size(vec2(side, side)).corner_radius(3.0);
+                    ui.add(picture.alt_text(format!("Sample of class {}", tile.label))).on_hover_text(tile.label.as_str());
+                }
+            });
+        }
+    });
 }
 
 /// A choice from a catalogue; the name when another was chosen.

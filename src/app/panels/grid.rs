@@ -1,15 +1,19 @@
 //! The network as a grid: columns are blocks, rows the places in a block. Painting cells places a method.
-//! Called by `panels::show`; the cells themselves are drawn by `cells`.
+//! Called by `panels::show`; the cells themselves are drawn by `cells`, what lives in none by `lanes`.
 //! Must not know any single method or backbone: all comes from the plan and its anatomy.
 
 use eframe::egui::{
-    self, Align2, CursorIcon, Id, PointerButton, Pos2, Rect, Response, RichText, Role as Kind, ScrollArea, Sense, Stroke,
+    self, Align2, Button, CursorIcon, Id, PointerButton, Pos2, Rect, Response, RichText, Role as Kind, ScrollArea, Sense, Stroke,
     StrokeKind, Ui, WidgetInfo, pos2, vec2,
 };
 
-use super::cells::{self, Heat};
+use super::cells::{self, Heat, Mood};
+use super::lanes;
+use super::palette::ring;
+use super::pick::{self, fitting};
+use crate::app::keys::commit;
 use crate::app::theme::{self, Theme};
-use crate::app::view::{Brush, Dragged, Sweep, View};
+use crate::app::view::{Brush, Dragged, List, Pick, Sweep, View};
 use crate::methods::{self, Card};
 use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Role, Site};
@@ -17,11 +21,14 @@ use crate::session::command::{Command, Edit};
 use crate::workbench::Workbench;
 
 /// Widths of what stands beside the columns, and the gap between cells.
-const TOKENS: f32 = 84.0;
-const NAMES: f32 = 66.0;
-const AFTER: f32 = 88.0;
+const TOKENS: f32 = 78.0;
+const NAMES: f32 = 64.0;
+const OUTSIDE: f32 = 56.0;
+const HEAD: f32 = 64.0;
 const GAP: f32 = 4.0;
 const HEADS: f32 = 20.0;
+/// Seconds for which a remark stands.
+const SAID: f64 = 8.0;
 
 /// Where everything lies.
 pub struct Lay {
@@ -33,8 +40,13 @@ pub struct Lay {
 }
 
 impl Lay {
+    /// Left edge of the rows' names.
+    pub fn names(&self) -> f32 {
+        self.rect.left() + TOKENS
+    }
+
     pub fn left(&self) -> f32 {
-        self.rect.left() + TOKENS + NAMES
+        self.names() + NAMES
     }
 
     pub fn top(&self) -> f32 {
@@ -50,20 +62,50 @@ impl Lay {
         self.left() + self.columns as f32 * (self.wide + GAP)
     }
 
+    pub fn bottom(&self) -> f32 {
+        self.top() + self.rows.len() as f32 * self.pitch
+    }
+
     /// Height of the residual stream's line.
     pub fn residual(&self) -> f32 {
-        self.top() + self.rows.len() as f32 * self.pitch + 14.0
+        self.bottom() + 14.0
     }
 
     /// Row and column nearest to `at`.
-    fn nearest(&self, at: Pos2) -> (usize, usize) {
+    pub fn nearest(&self, at: Pos2) -> (usize, usize) {
         let row = ((at.y - self.top()) / self.pitch).floor().clamp(0.0, self.rows.len().saturating_sub(1) as f32);
         let column = ((at.x - self.left()) / (self.wide + GAP)).floor().clamp(0.0, self.columns.saturating_sub(1) as f32);
         (row as usize, column as usize)
     }
+
+    /// The sites in no block, on the residual stream: the embedding before the blocks, the rest between them and the head.
+    pub fn outside<'a>(&self, anatomy: &'a Anatomy) -> Vec<(&'a Site, Rect)> {
+        let mut after = self.right() + 10.0;
+        let high = self.pitch - 3.0;
+        let place = |site: &'a Site| {
+            let (x, wide) = match site.role {
+                Role::Embed => (self.rect.left(), TOKENS - 8.0),
+                _ => (after, OUTSIDE),
+            };
+            if site.role != Role::Embed {
+                after += OUTSIDE + 8.0;
+            }
+            (site, Rect::from_min_size(pos2(x, self.residual() - high / 2.0), vec2(wide, high)))
+        };
+        anatomy.sites.iter().filter(|site| site.block.is_none()).map(place).collect()
+    }
+
+    pub fn on_residual(&self, anatomy: &Anatomy) -> Vec<Rect> {
+        self.outside(anatomy).into_iter().map(|(_, rect)| rect).collect()
+    }
+
+    pub fn head(&self) -> Rect {
+        Rect::from_center_size(pos2(self.rect.right() - HEAD / 2.0 - 1.0, self.residual()), vec2(HEAD, 24.0))
+    }
 }
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
+    pick::show(ui, workbench, view, asked); // first: the click that opens the list must not close it
     let anatomy = &workbench.plan.anatomy;
     let heat = Heat::of(workbench, view);
     header(ui, workbench, view, heat.as_ref());
@@ -73,57 +115,113 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     let room = (ui.available_height() * 0.47 - HEADS - below) / rows.len().max(1) as f32;
     let pitch = room.clamp(16.0, 24.0);
     let columns = anatomy.blocks;
-    let wide = ((ui.available_width() - TOKENS - NAMES - AFTER) / columns.max(1) as f32 - GAP).clamp(38.0, 118.0).floor();
+    let outside = anatomy.sites.iter().filter(|site| site.block.is_none() && site.role != Role::Embed).count();
+    let beside = TOKENS + NAMES + outside as f32 * (OUTSIDE + 8.0) + HEAD + 26.0;
+    let wide = ((ui.available_width() - beside) / columns.max(1) as f32 - GAP).clamp(38.0, 118.0).floor();
     let height = HEADS + rows.len() as f32 * pitch + below;
     view.hovered = None;
+    view.landing = None;
     ScrollArea::horizontal().auto_shrink([false, true]).id_salt("grid").show(ui, |ui| {
-        let width = TOKENS + NAMES + AFTER + columns as f32 * (wide + GAP);
+        let width = beside + columns as f32 * (wide + GAP);
         let (rect, _) = ui.allocate_exact_size(vec2(width, height), Sense::hover());
         let lay = Lay { rect, rows, columns, wide, pitch };
+        let lands = drop(ui, workbench, view, &lay, asked);
+        opened(ui, workbench, view, &lay);
         heads(ui, workbench, view, &lay, asked);
         for row in 0..lay.rows.len() {
             for column in 0..columns {
                 if let Some(site) = anatomy.cell(lay.rows[row], column) {
-                    let answer = one(ui, workbench, view, site, lay.cell(row, column), heat.as_ref(), asked);
+                    let answer = one(ui, workbench, view, site, lay.cell(row, column), heat.as_ref(), &lands, asked);
                     let erases = view.brush == Brush::Eraser || answer.drag_started_by(PointerButton::Secondary);
                     let may = view.brush == Brush::Eraser || view.card(workbench).is_some() || erases;
                     if may && answer.drag_started() {
                         view.sweep = Some(Sweep { from: (row, column), erases });
+                        commit(ui.ctx());
                     }
                 }
             }
         }
-        outside(ui, workbench, view, &lay, heat.as_ref(), asked);
-        cells::lanes(ui, workbench, &lay);
+        lanes::draw(ui, workbench, &lay);
+        lanes::legend(ui, workbench, view, &lay, heat.as_ref());
+        for (site, rect) in lay.outside(anatomy) {
+            let name = rect.center_top() - vec2(0.0, 3.0);
+            ui.painter().text(name, Align2::CENTER_BOTTOM, site.place, theme::regular(theme::SMALL), Theme::of(ui).weak);
+            one(ui, workbench, view, site, rect, heat.as_ref(), &lands, asked);
+        }
         sweep(ui, workbench, view, &lay, asked);
     });
+}
+
+/// A card in hand over the drawing: where it would land, and, when it is let go, that it lands. The sites that light up.
+fn drop(ui: &Ui, workbench: &Workbench, view: &mut View, lay: &Lay, asked: &mut Vec<Command>) -> Vec<String> {
+    let card = egui::DragAndDrop::payload::<Dragged>(ui.ctx()).and_then(|d| methods::find(d.0));
+    let at = ui.input(|i| i.pointer.latest_pos()).filter(|at| lay.rect.contains(*at) && ui.clip_rect().contains(*at));
+    let (Some(card), Some(at)) = (card, at) else { return vec![] };
+    let landing = pick::landing(card, &workbench.plan.anatomy, lay, at);
+    view.landing = Some(landing.words.clone());
+    if ui.input(|i| i.pointer.any_released()) {
+        asked.push(Command::Edit(Edit::Add { method: card.name.to_owned(), sites: landing.sites.clone() }));
+        if landing.moved {
+            view.said = Some((format!("Placed {}.", landing.words), ui.input(|i| i.time)));
+        }
+        view.cell = landing.sites.as_ref().and_then(|sites| sites.first().cloned()).or(view.cell.take());
+        egui::DragAndDrop::clear_payload(ui.ctx());
+    }
+    landing.sites.unwrap_or_default()
+}
+
+/// A frame around the opened block.
+fn opened(ui: &Ui, workbench: &Workbench, view: &View, lay: &Lay) {
+    let Some(column) = view.block(workbench) else { return };
+    let (first, last) = (lay.cell(0, column), lay.cell(lay.rows.len().saturating_sub(1), column));
+    let rect = Rect::from_min_max(pos2(first.left() - 2.0, lay.rect.top() + 1.0), last.max + vec2(2.0, 2.0));
+    ui.painter().rect_stroke(rect, 5.0, Stroke::new(1.0, Theme::of(ui).faint), StrokeKind::Inside);
 }
 
 fn header(ui: &mut Ui, workbench: &Workbench, view: &mut View, heat: Option<&Heat>) {
     let theme = Theme::of(ui);
     let small = |words: &str| RichText::new(words).font(theme::regular(theme::SMALL)).color(theme.weak);
+    let now = ui.input(|i| i.time);
+    if view.said.as_ref().is_some_and(|(_, since)| now - since > SAID) {
+        view.said = None;
+    }
     ui.add_space(8.0);
     ui.horizontal(|ui| {
         ui.label(RichText::new("Network").font(theme::semibold(theme::BODY)));
-        let hint = match view.brush {
-            Brush::Eraser => "Eraser: click or drag over cells. Esc ends".to_owned(),
-            Brush::New(name) => format!("Paint cells to place {}. Esc ends", methods::find(name).map_or(name, |card| card.title)),
-            Brush::Selected if view.card(workbench).is_some() => {
-                "Paint cells to extend the selected method; right click erases".to_owned()
-            }
-            Brush::Selected => "Depth runs left to right; a row is a place in the block".to_owned(),
-        };
-        ui.label(small(&hint));
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            let eraser =
-                ui.selectable_label(view.brush == Brush::Eraser, RichText::new("Eraser").font(theme::regular(theme::SMALL)));
-            if eraser.on_hover_text("Click or drag over cells to take methods away. A right click does so at any time.").clicked()
-            {
-                view.brush = if view.brush == Brush::Eraser { Brush::Selected } else { Brush::Eraser };
+            let on = view.brush == Brush::Eraser;
+            let words = RichText::new("Eraser").font(theme::regular(theme::SMALL));
+            let eraser = ui
+                .add(Button::new(words).selected(on))
+                .on_hover_text("Click or drag over cells to take methods away. A right click does so at any time. Esc ends it.");
+            if eraser.clicked() {
+                view.brush = if on { Brush::Selected } else { Brush::Eraser };
             }
             if let Some(heat) = heat {
                 ui.label(small(&format!("shade: gradient norm, step {}", heat.step)));
             }
+            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
+                let hint = match view.brush {
+                    Brush::Eraser => "Eraser: click or drag over cells. Esc ends it".to_owned(),
+                    Brush::New(name) => {
+                        format!("Paint cells to place {}. Esc ends it", methods::find(name).map_or(name, |card| card.title))
+                    }
+                    Brush::Selected if view.card(workbench).is_some() => {
+                        "Paint cells to extend the selected method; right click erases".to_owned()
+                    }
+                    Brush::Selected => {
+                        "Depth runs left to right; a row is a place in the block. Click a cell to place a method".to_owned()
+                    }
+                };
+                let words = match &view.said {
+                    Some((words, since)) => {
+                        ui.ctx().request_repaint_after_secs((SAID - (now - since)) as f32 + 0.1);
+                        RichText::new(words).font(theme::regular(theme::SMALL)).color(theme.text)
+                    }
+                    None => small(&hint),
+                };
+                ui.add(egui::Label::new(words).truncate());
+            });
         });
     });
 }
@@ -131,57 +229,65 @@ fn header(ui: &mut Ui, workbench: &Workbench, view: &mut View, heat: Option<&Hea
 /// Block and row names: a click paints all of them, a right click erases, a card may be dropped.
 fn heads(ui: &mut Ui, workbench: &Workbench, view: &mut View, lay: &Lay, asked: &mut Vec<Command>) {
     let anatomy = &workbench.plan.anatomy;
+    let opened = view.block(workbench);
     for column in 0..lay.columns {
         let first = lay.cell(0, column);
         let rect = Rect::from_min_max(pos2(first.left(), lay.rect.top()), pos2(first.right(), first.top() - 1.0));
         let words = if lay.wide < 60.0 { format!("{}", column + 1) } else { format!("block {}", column + 1) };
-        let sites = || lay.rows.iter().filter_map(|row| anatomy.cell(row, column)).map(|s| s.path.clone()).collect();
+        let sites = lay.rows.iter().filter_map(|row| anatomy.cell(row, column)).map(|s| s.path.clone()).collect();
         let label = format!("Block {}", column + 1);
-        line(ui, workbench, view, (rect, Align2::CENTER_CENTER), &words, &label, sites, asked);
+        line(ui, workbench, view, (rect, Align2::CENTER_CENTER), (&words, &label, opened == Some(column)), sites, asked);
     }
     for (row, name) in lay.rows.iter().enumerate() {
         let first = lay.cell(row, 0);
         let rect = Rect::from_min_max(pos2(first.left() - NAMES, first.top()), pos2(first.left() - 8.0, first.bottom()));
-        let sites = || (0..lay.columns).filter_map(|column| anatomy.cell(name, column)).map(|s| s.path.clone()).collect();
-        line(ui, workbench, view, (rect, Align2::RIGHT_CENTER), name, &format!("Row {name}"), sites, asked);
+        let sites = (0..lay.columns).filter_map(|column| anatomy.cell(name, column)).map(|s| s.path.clone()).collect();
+        line(ui, workbench, view, (rect, Align2::RIGHT_CENTER), (name, &format!("Row {name}"), false), sites, asked);
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one head of the sheet, drawn in two places")]
 fn line(
     ui: &mut Ui,
     workbench: &Workbench,
     view: &mut View,
     at: (Rect, Align2),
-    words: &str,
-    label: &str,
-    sites: impl Fn() -> Vec<String>,
+    (words, label, strong): (&str, &str, bool),
+    sites: Vec<String>,
     asked: &mut Vec<Command>,
 ) {
     let theme = Theme::of(ui);
     let (rect, align) = at;
     let answer = ui.interact(rect, Id::unique(("head", label)), Sense::click());
     answer.widget_info(|| WidgetInfo::labeled(Kind::Button, true, label));
-    let color = if answer.hovered() { theme.text } else { theme.weak };
-    ui.painter().text(align.pos_in_rect(&rect), align, words, theme::regular(theme::SMALL), color);
-    if let Some(dropped) = answer.dnd_release_payload::<Dragged>() {
-        place(workbench, dropped.0, sites(), asked);
-    }
+    // A card in hand keeps other widgets from being hovered; the pointer still says where it is.
+    let lit = answer.hovered() || (answer.contains_pointer() && egui::DragAndDrop::has_payload_of_type::<Dragged>(ui.ctx()));
+    let color = if lit || strong { theme.text } else { theme.weak };
+    let font = if strong { theme::semibold(theme::SMALL) } else { theme::regular(theme::SMALL) };
+    ui.painter().text(align.pos_in_rect(&rect), align, words, font, color);
+    ui.painter().rect_stroke(rect, 3.0, ring(theme, &answer, Stroke::NONE), StrokeKind::Inside);
     if answer.clicked() {
-        paint(workbench, view, sites(), asked);
+        paint(
+            workbench,
+            view,
+            sites.clone(),
+            label.to_lowercase(),
+            answer.interact_pointer_pos().unwrap_or(rect.center()),
+            asked,
+        );
     }
     if answer.secondary_clicked() {
-        erase(workbench, view, sites(), asked);
+        erase(workbench, view, sites, asked);
     }
     let help = match view.card(workbench) {
         Some(card) => format!("Click: {} wherever it can stand here. Right click: erase.", card.title),
         None if view.brush == Brush::Eraser => "Click: erase all of it.".to_owned(),
-        None => "Select a method, or drag one here from the palette.".to_owned(),
+        None => "Click to choose a method for all of it, or drag one here from the palette.".to_owned(),
     };
     answer.on_hover_cursor(CursorIcon::PointingHand).on_hover_text(help);
 }
 
-/// One cell: drawn, named, and ready to be clicked or dropped on.
+/// One cell: drawn, named, and ready to be clicked.
+#[expect(clippy::too_many_arguments, reason = "a cell is drawn and answers in one place")]
 fn one(
     ui: &mut Ui,
     workbench: &Workbench,
@@ -189,9 +295,10 @@ fn one(
     site: &Site,
     rect: Rect,
     heat: Option<&Heat>,
+    lands: &[String],
     asked: &mut Vec<Command>,
 ) -> Response {
-    let plan = &workbench.plan;
+    let (plan, theme) = (&workbench.plan, Theme::of(ui));
     let answer = ui.interact(rect, Id::unique(("cell", &site.path)), Sense::click_and_drag());
     let stand = cells::standing(plan, &site.path);
     answer.widget_info(|| {
@@ -205,47 +312,35 @@ fn one(
     if answer.hovered() {
         view.hovered = Some(site.path.clone());
     }
-    let target = open && (answer.hovered() || (dragged.is_some() && answer.contains_pointer()));
-    cells::cell(ui, rect, site, &stand, view, heat, open, target);
+    let mood = Mood {
+        open,
+        lands: lands.contains(&site.path) || (dragged.is_none() && open && answer.hovered()),
+        tint: dragged.filter(|_| open).map(|card| theme.family(card.family)),
+        chosen: view.cell.as_ref() == Some(&site.path),
+        focused: answer.has_focus(),
+        among: plan.members.len(),
+    };
+    cells::cell(ui, rect, site, &stand, view, heat, mood);
 
-    if let Some(dropped) = answer.dnd_release_payload::<Dragged>() {
-        place(workbench, dropped.0, vec![site.path.clone()], asked);
-    }
     if answer.clicked() {
         let add = ui.input(|i| i.modifiers.command);
-        let begins = matches!(view.brush, Brush::New(_)) && open;
+        let begins = matches!(view.brush, Brush::New(_));
+        view.cell = Some(site.path.clone());
+        view.list = List::Stack;
+        let at = answer.interact_pointer_pos().unwrap_or(rect.center());
         if view.brush == Brush::Eraser {
             erase(workbench, view, vec![site.path.clone()], asked);
         } else if stand.is_empty() || begins || add {
-            paint(workbench, view, vec![site.path.clone()], asked);
-        } else if let Some(pointer) = answer.interact_pointer_pos() {
-            let part = ((pointer.x - rect.left()) / rect.width() * stand.len() as f32) as usize;
-            view.selected = Some(stand[part.min(stand.len() - 1)].index);
-            view.brush = Brush::Selected;
+            paint(workbench, view, vec![site.path.clone()], cells::place_words(site), at, asked);
+        } else {
+            let part = ((at.x - rect.left()) / rect.width() * stand.len() as f32).max(0.0) as usize;
+            view.select(stand[part.min(stand.len() - 1)].index);
         }
     }
     if answer.secondary_clicked() {
         erase(workbench, view, vec![site.path.clone()], asked);
     }
     answer.on_hover_ui(|ui| cells::hover(ui, plan, site, card, open))
-}
-
-/// Sites that belong to no block: the embedding at the left, what comes after the last block at the right.
-fn outside(ui: &mut Ui, workbench: &Workbench, view: &mut View, lay: &Lay, heat: Option<&Heat>, asked: &mut Vec<Command>) {
-    let theme = Theme::of(ui);
-    let sites: Vec<&Site> = workbench.plan.anatomy.sites.iter().filter(|site| site.block.is_none()).collect();
-    let (mut before, mut after) = (0, 0);
-    for site in sites {
-        let (x, width, n) = match site.role {
-            Role::Embed => (lay.rect.left(), TOKENS - 10.0, &mut before),
-            _ => (lay.right() + 8.0, AFTER - 10.0, &mut after),
-        };
-        let name = Rect::from_min_size(pos2(x, lay.rect.top() + *n as f32 * (HEADS + lay.pitch + 2.0)), vec2(width, HEADS));
-        *n += 1;
-        ui.painter().text(name.center(), Align2::CENTER_CENTER, site.place, theme::regular(theme::SMALL), theme.weak);
-        let rect = Rect::from_min_size(pos2(x, name.bottom()), vec2(width, lay.pitch - 3.0));
-        one(ui, workbench, view, site, rect, heat, asked);
-    }
 }
 
 /// A rectangle in the making, and its end.
@@ -268,42 +363,29 @@ fn sweep(ui: &mut Ui, workbench: &Workbench, view: &mut View, lay: &Lay, asked: 
     let anatomy = &workbench.plan.anatomy;
     let covered =
         (rows.0..=rows.1).flat_map(|row| (columns.0..=columns.1).filter_map(move |column| anatomy.cell(lay.rows[row], column)));
-    let sites = covered.map(|site| site.path.clone()).collect();
+    let sites: Vec<String> = covered.map(|site| site.path.clone()).collect();
     if sweep.erases {
         erase(workbench, view, sites, asked);
     } else {
-        paint(workbench, view, sites, asked);
+        let words = format!("{} cells", sites.len());
+        paint(workbench, view, sites, words, at, asked);
     }
 }
 
-fn fitting(card: &Card, anatomy: &Anatomy, sites: Vec<String>) -> Vec<String> {
-    sites.into_iter().filter(|path| anatomy.site(path).is_some_and(|site| card.roles.contains(&site.role))).collect()
-}
-
-/// A card dropped on cells: a new method there.
-fn place(workbench: &Workbench, name: &str, sites: Vec<String>, asked: &mut Vec<Command>) {
-    let Some(card) = methods::find(name) else { return };
-    let sites = fitting(card, &workbench.plan.anatomy, sites);
-    if !sites.is_empty() {
-        asked.push(Command::Edit(Edit::Add { method: name.to_owned(), sites: Some(sites) }));
-    }
-}
-
-/// The brush over `sites`; those where it cannot stand are passed over.
-fn paint(workbench: &Workbench, view: &View, sites: Vec<String>, asked: &mut Vec<Command>) {
+/// The brush over `sites`; those where it cannot stand are passed over. With no method in hand that fits, the person is asked for one.
+fn paint(workbench: &Workbench, view: &mut View, sites: Vec<String>, words: String, at: Pos2, asked: &mut Vec<Command>) {
     if view.brush == Brush::Eraser {
         return erase(workbench, view, sites, asked);
     }
-    let Some(card) = view.card(workbench) else { return };
-    match (view.brush, view.selected) {
-        (Brush::New(name), _) => place(workbench, name, sites, asked),
-        (_, Some(index)) => {
-            let sites = fitting(card, &workbench.plan.anatomy, sites);
-            if !sites.is_empty() {
-                asked.push(Command::Edit(Edit::Paint { index, sites }));
-            }
+    let fits = view.card(workbench).map(|card: &Card| (card, fitting(card, &workbench.plan.anatomy, &sites)));
+    match (fits, view.brush, view.selected) {
+        (Some((_, fits)), Brush::New(name), _) if !fits.is_empty() => {
+            asked.push(Command::Edit(Edit::Add { method: name.to_owned(), sites: Some(fits) }));
         }
-        _ => {}
+        (Some((_, fits)), _, Some(index)) if !fits.is_empty() => {
+            asked.push(Command::Edit(Edit::Paint { index, sites: fits }));
+        }
+        _ => view.pick = Some(Pick { sites, words, at }),
     }
 }
 
@@ -313,14 +395,11 @@ pub fn erase(workbench: &Workbench, view: &View, sites: Vec<String>, asked: &mut
     let plan: &Plan = &workbench.plan;
     let on = |m: &&crate::plan::Member| m.sites.iter().any(|site| sites.contains(site));
     let chosen = plan.members.iter().filter(on).find(|m| Some(m.index) == view.selected && view.brush == Brush::Selected);
-    let mut targets: Vec<_> = match chosen {
-        Some(one) => vec![one],
-        None => plan.members.iter().filter(on).collect(),
+    let edit = match chosen {
+        Some(member) if member.sites.iter().all(|site| sites.contains(site)) => Edit::Remove { index: member.index },
+        Some(member) => Edit::Erase { index: member.index, sites },
+        None if plan.members.iter().any(|m| on(&m)) => Edit::EraseAll { sites },
+        None => return,
     };
-    targets.reverse(); // the last first, so that a removal moves no index that is still needed
-    for member in targets {
-        let index = member.index;
-        let rest = member.sites.iter().any(|site| !sites.contains(site));
-        asked.push(Command::Edit(if rest { Edit::Erase { index, sites: sites.clone() } } else { Edit::Remove { index } }));
-    }
+    asked.push(Command::Edit(edit));
 }

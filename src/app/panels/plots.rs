@@ -2,94 +2,105 @@
 //! Called by `panels::show`.
 //! Must not change the board; hidden runs are not drawn.
 
-use eframe::egui::{self, Align2, Color32, RichText, Sense, Stroke, Ui, Vec2b, pos2, vec2};
-use egui_plot::{AxisHints, Bar, BarChart, HoverPosition, Line, LineStyle, Plot, PlotPoints};
+use eframe::egui::{self, Align2, Color32, Rect, RichText, Role, Sense, Stroke, Ui, Vec2b, WidgetInfo, pos2, vec2};
+use egui_plot::{AxisHints, Bar, BarChart, GridInput, GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoints, Text};
 
+use super::cells::stack_words;
+use super::marks::Mark;
+use crate::app::curves::{Curves, Series};
 use crate::app::theme::{self, Theme};
+use crate::app::view::View;
 use crate::app::words;
-use crate::board::{Board, Run};
-use crate::methods;
+use crate::board::Run;
 use crate::workbench::Workbench;
 
-/// How a run is told apart: colour of its first method's family, and a line style among runs of that family.
-#[derive(Clone, Copy)]
-pub struct Mark {
-    pub color: Color32,
-    pub style: usize,
+/// Height of a row of the table below, and the least of the plots.
+const ROW: f32 = 26.0;
+const LEAST: f32 = 130.0;
+/// Below this width of the centre the four plots stand two by two.
+pub const NARROW: f32 = 700.0;
+/// Names written into a plot.
+const NAMED: usize = 4;
+
+/// A run with what the plots need of it.
+struct Shown<'a> {
+    run: &'a Run,
+    mark: Mark,
+    series: &'a Series,
+    name: String,
+    selected: bool,
 }
 
-impl Mark {
-    pub fn of(theme: &Theme, board: &Board, run: &Run) -> Mark {
-        let family =
-            |run: &Run| run.session.as_ref().and_then(|s| methods::find(&s.methods.first()?.name)).map(|card| card.family);
-        let own = family(run);
-        let before =
-            board.runs.iter().take_while(|other| other.id != run.id).filter(|other| other.shown && family(other) == own).count();
-        Mark { color: own.map_or(theme.weak, |f| theme.family(f)), style: before % 3 }
-    }
-
-    fn line(self) -> LineStyle {
-        match self.style {
-            0 => LineStyle::Solid,
-            1 => LineStyle::Dashed { length: 7.0 },
-            _ => LineStyle::Dotted { spacing: 4.0 },
-        }
-    }
-
-    /// A short piece of the line, for the table.
-    pub fn draw(self, ui: &Ui, at: egui::Rect, on: bool) {
-        let (painter, y) = (ui.painter(), at.center().y);
-        let color = if on { self.color } else { self.color.gamma_multiply(0.25) };
-        let stroke = Stroke::new(2.5, color);
-        let ends = [pos2(at.left(), y), pos2(at.right(), y)];
-        match self.style {
-            0 => {
-                painter.line_segment(ends, stroke);
-            }
-            1 => {
-                painter.extend(egui::Shape::dashed_line(&ends, stroke, 6.0, 3.0));
-            }
-            _ => {
-                painter.extend(egui::Shape::dotted_line(&ends, color, 4.5, 1.4));
-            }
-        }
-    }
-}
-
-pub fn show(ui: &mut Ui, workbench: &Workbench) {
-    let theme = Theme::of(ui);
+pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
     let board = &workbench.board;
-    let runs: Vec<(&Run, Mark)> = board.shown().map(|run| (run, Mark::of(theme, board, run))).collect();
-    let height = (ui.available_height() * 0.46).clamp(120.0, 190.0);
+    let mut curves = std::mem::take(&mut view.curves);
+    curves.follow(&board.shown().collect::<Vec<_>>());
+    let shown = shown(ui, workbench, view, &curves);
+    let rows = if ui.available_width() < NARROW { 2 } else { 1 };
     let gap = 16.0;
-    let width = ((ui.available_width() - 3.0 * gap) / 4.0).floor();
+    let table = 58.0 + ROW * board.runs.len().clamp(2, 8) as f32;
+    let height = ((ui.available_height() - table) / rows as f32).clamp(LEAST, 260.0);
+    let columns = 4 / rows;
+    let width = ((ui.available_width() - (columns - 1) as f32 * gap) / columns as f32).floor();
+    let empty = if board.runs.is_empty() {
+        "Train to see the curve of the test set."
+    } else {
+        "No run is shown. Click a line in the table."
+    };
+    let all: [Panel; 4] = [
+        ("Accuracy", "test %, training paler", empty, accuracy),
+        ("Loss", "training, raw paler", "The training loss appears here while a run trains.", loss),
+        ("Memory", "MB, predicted dashed", "Measured bytes, beside what the plan predicts.", memory),
+        ("Parameters", "trainable, head paler", "A bar for every run.", parameters),
+    ];
     ui.add_space(4.0);
-    ui.horizontal_top(|ui| {
-        ui.spacing_mut().item_spacing.x = gap;
-        let mut one = |title: &str, note: &str, empty: &str, plot: &dyn Fn(&mut Ui, f32)| {
-            ui.allocate_ui(vec2(width, height), |ui| {
-                ui.vertical(|ui| {
-                    ui.set_width(width);
-                    let note = if width < 205.0 { note.split(',').next().unwrap_or_default() } else { note };
-                    title_line(ui, title, note);
-                    let left = height - 22.0;
-                    ui.style_mut().text_styles.insert(egui::TextStyle::Body, theme::regular(10.5)); // the axes' numbers
-                    if runs.is_empty() {
-                        nothing(ui, vec2(width, left), empty);
-                    } else {
-                        plot(ui, left);
-                    }
-                });
-            });
-        };
-        let empty =
-            if board.runs.is_empty() { "Train to see the curve of the test set." } else { "No run is shown. Click a row below." };
-        one("Accuracy", "test set, %", empty, &|ui, h| accuracy(ui, &runs, h));
-        one("Loss", "training, raw and smoothed", "The training loss appears here while a run trains.", &|ui, h| {
-            loss(ui, &runs, h)
+    for line in all.chunks(columns) {
+        ui.horizontal_top(|ui| {
+            ui.spacing_mut().item_spacing.x = gap;
+            for panel in line {
+                one(ui, panel, &shown, vec2(width, height));
+            }
         });
-        one("Memory", "MB, predicted dashed", "Measured bytes, beside what the plan predicts.", &|ui, h| memory(ui, &runs, h));
-        one("Parameters", "trainable, head paler", "A bar for every run.", &|ui, h| parameters(ui, &runs, h));
+    }
+    view.curves = curves;
+}
+
+type Panel = (&'static str, &'static str, &'static str, fn(&mut Ui, &[Shown], egui::Vec2));
+
+fn shown<'a>(ui: &Ui, workbench: &'a Workbench, view: &View, curves: &'a Curves) -> Vec<Shown<'a>> {
+    let theme = Theme::of(ui);
+    let name = |run: &Run| run.session.as_ref().map_or_else(|| run.id.clone(), stack_words);
+    let names: Vec<String> = workbench.board.shown().map(name).collect();
+    let mut shown: Vec<Shown> = (workbench.board.shown().zip(&names))
+        .filter_map(|(run, name)| {
+            // Runs of one stack are told apart by their number.
+            let alike = names.iter().filter(|other| *other == name).count() > 1;
+            let name = words::cut(name, if alike { 16 } else { 21 });
+            let name = if alike { format!("{name} {}", words::number(&run.id)) } else { name };
+            let selected = view.run.as_ref() == Some(&run.id);
+            Some(Shown { run, mark: Mark::of(theme, view, run), series: curves.of(run)?, name, selected })
+        })
+        .collect();
+    // Drawn last, above the others, is what is selected; before it the newest.
+    shown.sort_by_key(|each| each.selected);
+    shown
+}
+
+fn one(ui: &mut Ui, (title, note, empty, draw): &Panel, shown: &[Shown], size: egui::Vec2) {
+    ui.push_id(title, |ui| {
+        ui.allocate_ui(size, |ui| {
+            ui.vertical(|ui| {
+                ui.set_width(size.x);
+                title_line(ui, title, note);
+                let left = vec2(size.x, size.y - 24.0);
+                ui.style_mut().text_styles.insert(egui::TextStyle::Body, theme::regular(theme::SMALL)); // the axes' numbers
+                if shown.is_empty() {
+                    nothing(ui, left, empty);
+                } else {
+                    draw(ui, shown, left);
+                }
+            });
+        });
     });
 }
 
@@ -108,15 +119,36 @@ fn nothing(ui: &mut Ui, size: egui::Vec2, words: &str) {
     let theme = Theme::of(ui);
     let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
     ui.painter().rect_stroke(rect, 5.0, Stroke::new(1.0, theme.line), egui::StrokeKind::Inside);
-    let galley = ui.painter().layout(words.to_owned(), theme::regular(theme::SMALL), theme.faint, size.x - 28.0);
+    let galley = ui.painter().layout(words.to_owned(), theme::regular(theme::SMALL), theme.weak, (size.x - 28.0).max(80.0));
     let at = Align2::CENTER_CENTER.align_size_within_rect(galley.size(), rect);
-    ui.painter().galley(at.min, galley, theme.faint);
+    ui.painter().galley(at.min, galley, theme.weak);
 }
 
-fn plot<'a>(ui: &Ui, name: &'a str, height: f32, unit: &'static str, digits: usize) -> Plot<'a> {
+/// Marks at steps of 1, 2 or 5 times a power of ten, about `apart` points from each other on an axis of `length` points.
+fn marks(length: f32, apart: f32) -> impl Fn(GridInput) -> Vec<GridMark> {
+    move |input| {
+        let (low, high) = input.bounds;
+        let least = (high - low) / f64::from((length / apart).max(1.0));
+        let power = 10f64.powf(least.max(1e-12).log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * power).into_iter().find(|step| *step >= least).unwrap_or(power);
+        let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
+        (first..=last.min(first + 100)).map(|n| GridMark { value: n as f64 * step, step_size: step }).collect()
+    }
+}
+
+/// With as many decimals as the step between two marks needs.
+fn decimals(at: GridMark, _: &std::ops::RangeInclusive<f64>) -> String {
+    let digits = (-at.step_size.log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{:.digits$}", at.value)
+}
+
+fn plot<'a>(ui: &Ui, name: &'a str, size: egui::Vec2, unit: &'static str, digits: usize) -> Plot<'a> {
     let theme = Theme::of(ui);
+    let whole = |at: GridMark, _: &std::ops::RangeInclusive<f64>| words::short(at.value.max(0.0).round() as usize);
+    let x = AxisHints::new_x().label_spacing(12.0..=20.0).tick_label_color(theme.weak).formatter(whole);
+    let y = AxisHints::new_y().label_spacing(12.0..=20.0).tick_label_color(theme.weak).min_thickness(30.0).formatter(decimals);
     Plot::new(name)
-        .height(height)
+        .height(size.y)
         .show_background(false)
         .show_crosshair(true)
         .allow_drag(false)
@@ -125,9 +157,12 @@ fn plot<'a>(ui: &Ui, name: &'a str, height: f32, unit: &'static str, digits: usi
         .allow_boxed_zoom(true)
         .allow_double_click_reset(true)
         .grid_color(theme.line)
-        .set_margin_fraction(vec2(0.02, 0.08))
-        .custom_x_axes(vec![AxisHints::new_x().label_spacing(20.0..=34.0).tick_label_color(theme.weak)])
-        .y_axis_min_width(30.0)
+        .grid_spacing(8.0..=20.0)
+        .x_grid_spacer(marks(size.x, 52.0))
+        .y_grid_spacer(marks(size.y, 30.0))
+        .set_margin_fraction(vec2(0.02, 0.06))
+        .custom_x_axes(vec![x])
+        .custom_y_axes(vec![y])
         .label_formatter(move |at: &HoverPosition<'_>| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {
                 Some(format!("{plot_name}\nstep {:.0}\n{:.digits$}{unit}", position.x, position.y))
@@ -136,108 +171,160 @@ fn plot<'a>(ui: &Ui, name: &'a str, height: f32, unit: &'static str, digits: usi
         })
 }
 
-fn line(run: &Run, mark: Mark, points: Vec<[f64; 2]>) -> Line<'static> {
-    Line::new(run.title(), PlotPoints::from(points)).color(mark.color).width(2.0).style(mark.line())
+fn line<'a>(each: &Shown<'a>, points: &'a [[f64; 2]]) -> Line<'a> {
+    let width = if each.selected { 2.5 } else { 1.5 };
+    Line::new(each.name.clone(), PlotPoints::from(points.to_vec())).color(each.mark.color).width(width).style(each.mark.line())
 }
 
-fn accuracy(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
-    plot(ui, "accuracy", height, " %", 1).include_y(0.0).show(ui, |plot| {
-        for (run, mark) in runs {
-            let train: Vec<_> = run.steps.iter().map(|s| [s.step as f64, 100.0 * s.accuracy]).collect();
-            plot.line(
-                Line::new(format!("{}, training", run.title()), PlotPoints::from(smooth(&train)))
-                    .color(mark.color.gamma_multiply(0.35))
-                    .width(1.0),
-            );
-            let test: Vec<_> = run.evaluations.iter().map(|e| [e.step as f64, 100.0 * e.accuracy]).collect();
-            let dots = egui_plot::Points::new(run.title(), PlotPoints::from(test.clone())).color(mark.color).radius(2.5);
-            plot.line(line(run, *mark, test));
-            plot.points(dots);
+/// What lies behind the line: the raw values, the training set.
+fn behind<'a>(theme: &Theme, each: &Shown<'a>, what: &str, points: &'a [[f64; 2]]) -> Line<'a> {
+    let color = theme.ground.lerp_to_gamma(each.mark.color, theme.pale);
+    Line::new(format!("{}, {what}", each.name), PlotPoints::from(points.to_vec())).color(color).width(1.0)
+}
+
+fn accuracy(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
+    let theme = Theme::of(ui);
+    let spacer = |_: GridInput| (0..=4).map(|n| GridMark { value: f64::from(n) * 25.0, step_size: 25.0 }).collect();
+    let answer = plot(ui, "accuracy", size, " %", 1).include_y(0.0).include_y(100.0).y_grid_spacer(spacer).show(ui, |plot| {
+        for each in shown {
+            plot.line(behind(theme, each, "training", &each.series.train));
+        }
+        for each in shown {
+            let test = &each.series.test;
+            plot.line(line(each, test));
+            if test.len() <= 12 {
+                let dots = egui_plot::Points::new(each.name.clone(), PlotPoints::from(test.clone()));
+                plot.points(dots.color(each.mark.color).radius(2.5));
+            }
         }
     });
+    let value = |each: &Shown| each.run.accuracy().map(|a| format!("{:.1}", 100.0 * a));
+    name(ui, &answer, "Accuracy on the test set, %", Align2::RIGHT_BOTTOM, &names(theme, shown, value));
 }
 
-fn loss(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
-    plot(ui, "loss", height, "", 4).include_y(0.0).show(ui, |plot| {
-        for (run, mark) in runs {
-            let raw: Vec<_> = run.steps.iter().map(|s| [s.step as f64, s.loss]).collect();
-            let name = format!("{}, raw", run.title());
-            plot.line(Line::new(name, PlotPoints::from(raw.clone())).color(mark.color.gamma_multiply(0.35)).width(1.0));
-            plot.line(line(run, *mark, smooth(&raw)));
+fn loss(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
+    let theme = Theme::of(ui);
+    let answer = plot(ui, "loss", size, "", 4).include_y(0.0).show(ui, |plot| {
+        for each in shown {
+            plot.line(behind(theme, each, "raw", &each.series.raw_loss));
+        }
+        for each in shown {
+            plot.line(line(each, &each.series.loss));
         }
     });
+    let value = |each: &Shown| each.series.loss.last().map(|p| format!("{:.3}", p[1]));
+    name(ui, &answer, "Training loss", Align2::RIGHT_TOP, &names(theme, shown, value));
 }
 
-fn memory(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
-    plot(ui, "memory", height, " MB", 2).include_y(0.0).show(ui, |plot| {
-        for (run, mark) in runs {
-            let used: Vec<_> = run.steps.iter().map(|s| [s.step as f64, s.bytes as f64 / 1e6]).collect();
-            let end = run.started.as_ref().map_or(0, |s| s.steps) as f64;
-            let peak: Vec<_> = run.steps.iter().map(|s| [s.step as f64, s.peak_bytes as f64 / 1e6]).collect();
-            let name = format!("{}, between steps", run.title());
-            plot.line(Line::new(name, PlotPoints::from(used)).color(mark.color.gamma_multiply(0.45)).width(1.0));
-            plot.line(line(run, Mark { style: 0, ..*mark }, peak));
-            if let Some(started) = &run.started {
-                let all = started.predicted_bytes as f64 / 1e6;
-                let name = format!("{}, predicted", run.title());
-                let dashed = Line::new(name, PlotPoints::from(vec![[0.0, all], [end, all]])).color(mark.color).width(1.5);
+fn memory(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
+    let theme = Theme::of(ui);
+    let answer = plot(ui, "memory", size, " MB", 2).include_y(0.0).show(ui, |plot| {
+        for each in shown {
+            plot.line(behind(theme, each, "between steps", &each.series.used));
+            plot.line(line(each, &each.series.peak).style(LineStyle::Solid));
+            if let Some(started) = &each.run.started {
+                let (all, end) = (started.predicted_bytes as f64 / 1e6, started.steps as f64);
+                let name = format!("{}, predicted", each.name);
+                let dashed = Line::new(name, PlotPoints::from(vec![[0.0, all], [end, all]])).color(each.mark.color).width(1.0);
                 plot.line(dashed.style(LineStyle::Dashed { length: 5.0 }));
             }
         }
     });
+    let peak = |run: &Run| run.peak_bytes() as f64 / 1e6;
+    let mut lines = vec![];
+    if let Some(each) = shown.last().filter(|each| peak(each.run) > 0.0) {
+        lines.push((format!("measured {:.1}", peak(each.run)), each.mark.color));
+        if let Some(started) = &each.run.started {
+            lines.push((format!("predicted {:.1}", started.predicted_bytes as f64 / 1e6), theme.weak));
+        }
+    }
+    let rest = &shown[..shown.len() - usize::from(!lines.is_empty())];
+    lines.extend(names(theme, rest, |each| (peak(each.run) > 0.0).then(|| format!("{:.1}", peak(each.run)))).into_iter().take(2));
+    name(ui, &answer, "Memory, MB", Align2::RIGHT_BOTTOM, &lines);
 }
 
-fn parameters(ui: &mut Ui, runs: &[(&Run, Mark)], height: f32) {
+/// Names with their newest value, the selected run first.
+fn names(theme: &Theme, shown: &[Shown], value: impl Fn(&Shown) -> Option<String>) -> Vec<(String, Color32)> {
+    let with_value: Vec<_> = shown.iter().rev().filter_map(|each| Some((each, value(each)?))).collect();
+    let mut lines: Vec<_> =
+        with_value.iter().take(NAMED).map(|(each, value)| (format!("{}  {value}", each.name), each.mark.color)).collect();
+    if with_value.len() > NAMED {
+        lines.push((format!("+{}", with_value.len() - NAMED), theme.weak));
+    }
+    lines
+}
+
+/// The names over the plot in a corner, on a ground that keeps them readable, and the same for screen readers.
+fn name<R>(ui: &Ui, answer: &egui_plot::PlotResponse<R>, what: &str, corner: Align2, lines: &[(String, Color32)]) {
     let theme = Theme::of(ui);
-    let most = runs.iter().filter_map(|(run, _)| run.started.as_ref()).map(|s| s.trainable + s.head).max().unwrap_or(1) as f64;
+    let all: Vec<_> = lines.iter().map(|(words, _)| words.as_str()).collect();
+    answer.response.widget_info(|| WidgetInfo::labeled(Role::Image, true, format!("{what}: {}", all.join("; "))));
+    let frame = answer.response.rect.shrink(4.0);
+    let painter = ui.painter().with_clip_rect(answer.response.rect);
+    let galleys: Vec<_> = (lines.iter())
+        .map(|(words, color)| (painter.layout_no_wrap(words.clone(), theme::medium(theme::SMALL), *color), *color))
+        .collect();
+    let height: f32 = galleys.iter().map(|(galley, _)| galley.size().y).sum();
+    let bottom = corner == Align2::RIGHT_BOTTOM;
+    let mut y = if bottom { frame.bottom() - height } else { frame.top() };
+    for (galley, color) in galleys {
+        let at = pos2(frame.right() - galley.size().x, y);
+        y += galley.size().y;
+        painter.rect_filled(
+            Rect::from_min_size(at, galley.size()).expand2(vec2(3.0, 0.0)),
+            2.0,
+            theme.ground.gamma_multiply(0.8),
+        );
+        painter.galley(at, galley, color);
+    }
+}
+
+fn parameters(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
+    let theme = Theme::of(ui);
+    let mut runs: Vec<&Shown> = shown.iter().filter(|each| each.run.started.is_some()).collect();
+    runs.sort_by_key(|each| &each.run.id);
+    let all = |each: &Shown| each.run.started.as_ref().map_or(0, |s| s.trainable + s.head);
+    let most = runs.iter().map(|each| all(each)).max().unwrap_or(1) as f64;
+    let y = AxisHints::new_y().label_spacing(12.0..=20.0).tick_label_color(theme.weak).min_thickness(30.0);
+    let y = y.formatter(|at, _| words::short(at.value.max(0.0) as usize));
     let base = Plot::new("parameters")
-        .height(height)
+        .height(size.y)
         .show_background(false)
         .allow_drag(false)
         .allow_zoom(false)
         .allow_scroll(false)
         .allow_boxed_zoom(false);
-    base.grid_color(theme.line)
+    let answer = base
+        .grid_color(theme.line)
+        .grid_spacing(8.0..=20.0)
+        .y_grid_spacer(marks(size.y, 30.0))
+        .custom_y_axes(vec![y])
         .show_axes(Vec2b::new(false, true))
         .show_grid(Vec2b::new(false, true))
         .show_crosshair(false)
-        .y_axis_min_width(30.0)
-        .set_margin_fraction(vec2(0.05, 0.08))
+        .set_margin_fraction(vec2(0.05, 0.02))
         .include_y(0.0)
-        .include_y(most * 1.05)
+        .include_y(most * 1.15)
         .include_x(-0.6)
-        .include_x((runs.len() as f64 - 0.4).max(1.4))
-        .y_axis_formatter(|at, _| words::short(at.value.max(0.0) as usize))
+        .include_x((runs.len() as f64 - 0.4).max(2.4))
         .show(ui, |plot| {
-            for (n, (run, mark)) in runs.iter().enumerate() {
-                let Some(started) = &run.started else { continue };
+            for (n, each) in runs.iter().enumerate() {
+                let Some(started) = &each.run.started else { continue };
                 let bar = |from: usize, count: usize, color: Color32| {
                     Bar::new(n as f64, count as f64).base_offset(from as f64).width(0.7).fill(color).stroke(Stroke::NONE)
                 };
-                let bars = vec![
-                    bar(0, started.trainable, mark.color),
-                    bar(started.trainable, started.head, mark.color.gamma_multiply(0.4)),
-                ];
-                let words = format!(
-                    "{}\n{} trainable\n{} head",
-                    run.title(),
-                    words::count(started.trainable),
-                    words::count(started.head)
-                );
-                plot.bar_chart(BarChart::new(run.title(), bars).element_formatter(Box::new(move |_, _| words.clone())));
+                let pale = theme.ground.lerp_to_gamma(each.mark.color, theme.pale);
+                let bars = vec![bar(0, started.trainable, each.mark.color), bar(started.trainable, started.head, pale)];
+                let (trainable, head) = (words::count(started.trainable), words::count(started.head));
+                let hover = format!("{}\n{trainable} trainable\n{head} head", each.name);
+                plot.bar_chart(BarChart::new(each.name.clone(), bars).element_formatter(Box::new(move |_, _| hover.clone())));
+                if runs.len() <= 6 {
+                    let count = RichText::new(words::short(all(each))).font(theme::medium(theme::SMALL));
+                    let at = egui_plot::PlotPoint::new(n as f64, all(each) as f64);
+                    plot.text(Text::new("", at, count).color(each.mark.color).anchor(Align2::CENTER_BOTTOM));
+                }
             }
         });
-}
-
-/// Exponential mean, begun at the first value.
-fn smooth(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 20.0).clamp(2.0, 20.0);
-    let mut mean = points.first().map_or(0.0, |p| p[1]);
-    points
-        .iter()
-        .map(|[x, y]| {
-            mean = keep * mean + (1.0 - keep) * y;
-            [*x, mean]
-        })
-        .collect()
+    let lines: Vec<_> = runs.iter().map(|each| format!("{} {}", each.name, words::count(all(each)))).collect();
+    answer.response.widget_info(|| WidgetInfo::labeled(Role::Image, true, format!("Parameters: {}", lines.join("; "))));
 }

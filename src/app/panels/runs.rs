@@ -2,14 +2,16 @@
 //! Called by `panels::show`.
 //! Must not change a run: it pushes commands.
 
-use eframe::egui::{self, Align, Button, Layout, RichText, ScrollArea, Sense, Ui, vec2};
-use egui_extras::{Column, TableBuilder};
+use eframe::egui::{self, Align, Button, Color32, Layout, RichText, ScrollArea, Sense, Ui, vec2};
+use egui_extras::{Column, TableBuilder, TableRow};
 
-use super::plots::Mark;
+use super::cells::stack_words;
+use super::marks::Mark;
+use super::palette::ring;
 use crate::app::dialogs::Ask;
 use crate::app::form::button;
 use crate::app::theme::{self, Theme};
-use crate::app::view::View;
+use crate::app::view::{List, View};
 use crate::app::words;
 use crate::board::{Run, Status};
 use crate::exports;
@@ -21,6 +23,7 @@ use crate::workbench::Workbench;
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
     let runs = &workbench.board.runs;
+    view.against.follow(ui.ctx(), &workbench.board, view.run.as_deref());
     ui.add_space(6.0);
     ui.horizontal(|ui| {
         ui.label(RichText::new("Runs").font(theme::semibold(theme::BODY)));
@@ -38,129 +41,216 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     table(ui, workbench, view, asked);
 }
 
+/// One column: its words for each run, newest run first.
+struct Shown {
+    name: &'static str,
+    help: &'static str,
+    width: f32,
+    right: bool,
+    /// Left out where all runs have the same.
+    equal_hides: bool,
+    cells: Vec<(String, Option<Color32>)>,
+}
+
+/// What the table shows of the runs, from left to right.
+fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
+    type Words<'f> = &'f dyn Fn(&Run) -> String;
+    let column = |name, help, width, right, equal_hides, words: Words| Shown {
+        name,
+        help,
+        width,
+        right,
+        equal_hides,
+        cells: runs.iter().map(|run| (words(run), None)).collect(),
+    };
+    let started = |run: &Run, value: fn(&crate::engine::Started) -> usize| {
+        run.started.as_ref().map_or_else(dash, |s| words::count(value(s)))
+    };
+    let session = |run: &Run, value: &dyn Fn(&crate::session::Session) -> String| run.session.as_ref().map_or_else(dash, value);
+    let mut status = column("status", "", 88.0, false, true, &|run| run.status.words().to_owned());
+    for (cell, run) in status.cells.iter_mut().zip(runs) {
+        cell.1 = match run.status {
+            Status::Failed(_) => Some(theme.error),
+            Status::Cut => Some(theme.warn),
+            Status::Training | Status::Paused => Some(theme.focus()),
+            _ => Some(theme.weak),
+        };
+    }
+    vec![
+        column("run", "Name of the run's folder.", 108.0, false, false, &|run| run.id.clone()),
+        column("stack", "The methods, with their size.", 130.0, false, false, &|run| session(run, &stack_words)),
+        column("places", "Where the methods stand.", 96.0, false, true, &|run| session(run, &places)),
+        column("data", "", 66.0, false, true, &|run| session(run, &|s| s.data.name.clone())),
+        column("weights", "Of the backbone.", 70.0, false, true, &|run| session(run, &|s| weights(s))),
+        column("rate", "The recipe's learning rate.", 46.0, true, true, &|run| {
+            session(run, &|s| format!("{}", s.recipe.learning_rate))
+        }),
+        column("seed", "", 36.0, true, true, &|run| session(run, &|s| s.seed.to_string())),
+        column("trainable", "Parameters of the stack, without the head.", 62.0, true, false, &|run| {
+            started(run, |s| s.trainable)
+        }),
+        column("head", "Parameters of the head, always trained.", 44.0, true, true, &|run| started(run, |s| s.head)),
+        column("accuracy", "On the test set.", 58.0, true, false, &|run| {
+            run.accuracy().map_or_else(dash, |a| format!("{:.1} %", 100.0 * a))
+        }),
+        column(
+            "against selected",
+            "McNemar's exact test against the selected run, item by item on the same test set; p is corrected for several comparisons \
+             (Holm). It is about these two networks, not about their methods: train several seeds to learn about those.",
+            150.0,
+            false,
+            true,
+            &|run| view.against.words(run).to_owned(),
+        ),
+        column("peak", "The most memory that the run held at once.", 60.0, true, false, &|run| match run.peak_bytes() {
+            0 => dash(),
+            n => words::bytes(n),
+        }),
+        column("a step", "", 60.0, true, false, &|run| match run.step_ms() {
+            ms if ms > 0.0 => format!("{ms:.1} ms"),
+            _ => dash(),
+        }),
+        status,
+    ]
+}
+
+fn dash() -> String {
+    "–".to_owned()
+}
+
+fn places(session: &crate::session::Session) -> String {
+    let places: Vec<_> = session.methods.iter().map(|placed| placed.place.words()).collect();
+    if places.is_empty() { "head only".to_owned() } else { places.join(" + ") }
+}
+
+fn weights(session: &crate::session::Session) -> String {
+    let text = session.backbone.settings.text("weights");
+    let name = std::path::Path::new(text).file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    if name.is_empty() { "pretrained".to_owned() } else { name }
+}
+
 fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
     let small = |words: &str| RichText::new(words).font(theme::regular(theme::SMALL)).color(theme.weak);
-    let space = ui.available_width();
-    let board = &workbench.board;
-    let wide = space > 800.0;
-    ui.style_mut().spacing.item_spacing = vec2(if wide { 10.0 } else { 6.0 }, 2.0);
+    let runs: Vec<&Run> = workbench.board.runs.iter().rev().collect(); // the newest on top
+    let mut shown = columns(theme, view, &runs);
+    let alone = runs.len() == 1;
+    let equal =
+        |column: &Shown| column.cells.iter().all(|cell| cell.0 == column.cells[0].0) && !(alone && column.name == "places");
+    // The word for a run that trains must stay, though all runs may do the same.
+    let live = workbench.board.live().is_some();
+    shown.retain(|column| {
+        !(column.equal_hides && equal(column)) || (column.name == "status" && (live || runs[0].status != Status::Finished))
+    });
+    ui.style_mut().spacing.item_spacing = vec2(8.0, 2.0);
     ui.visuals_mut().selection.bg_fill = theme.hovered;
     ui.visuals_mut().selection.stroke.color = theme.text;
-    // Stack, places, trainable, head, accuracy, peak, a step, status.
-    let widths =
-        if wide { [130.0, 120.0, 62.0, 62.0, 64.0, 64.0, 66.0, 78.0] } else { [84.0, 70.0, 60.0, 44.0, 58.0, 60.0, 62.0, 64.0] };
     ScrollArea::horizontal().id_salt("runs").show(ui, |ui| {
+        // What is left over goes to the names.
+        let needed: f32 = 22.0 + shown.iter().map(|column| column.width + 8.0).sum::<f32>();
+        let spare = (ui.available_width() - needed).max(0.0);
         let table = TableBuilder::new(ui)
             .id_salt("runs table")
             .auto_shrink(false)
+            .min_scrolled_height(0.0)
             .sense(Sense::click())
             .cell_layout(Layout::left_to_right(Align::Center))
-            .column(Column::exact(22.0))
-            .column(Column::remainder().at_least(84.0).clip(true));
-        widths
+            .column(Column::exact(22.0));
+        let grows = |column: &&Shown| matches!(column.name, "run" | "stack" | "places");
+        let part = spare / shown.iter().filter(grows).count().max(1) as f32;
+        let wide = |column: &Shown| column.width + if grows(&column) { part } else { 0.0 };
+        shown
             .iter()
-            .fold(table, |table, width| table.column(Column::exact(*width).clip(true)))
+            .fold(table, |table, column| table.column(Column::exact(wide(column)).clip(true)))
             .header(20.0, |mut row| {
-                for (n, name) in ["", "title", "stack", "places", "trainable", "head", "accuracy", "peak", "a step", "status"]
-                    .iter()
-                    .enumerate()
-                {
+                row.col(|_| {});
+                for column in &shown {
                     row.col(|ui| {
-                        let layout = if (4..9).contains(&n) {
-                            Layout::right_to_left(Align::Center)
-                        } else {
-                            Layout::left_to_right(Align::Center)
-                        };
-                        ui.with_layout(layout, |ui| ui.label(small(name)));
+                        let answer = aligned(ui, column.right, |ui| ui.label(small(column.name)));
+                        if !column.help.is_empty() {
+                            answer.on_hover_text(column.help);
+                        }
                     });
                 }
             })
             .body(|body| {
-                let count = board.runs.len();
-                body.rows(24.0, count, |mut row| {
-                    let run = &board.runs[count - 1 - row.index()]; // the newest on top
-                    row.set_selected(view.run.as_ref() == Some(&run.id));
-                    cells(&mut row, workbench, run);
-                    let answer = row.response();
-                    answer
-                        .widget_info(|| egui::WidgetInfo::selected(egui::Role::Row, true, run.shown, format!("Run {}", run.id)));
-                    if answer.clicked() {
-                        // A row that is not selected is selected, and shown; the selected row is switched.
-                        if view.run.as_ref() == Some(&run.id) || !run.shown {
-                            asked.push(Command::ToggleRun(run.id.clone()));
-                        }
-                        view.run = Some(run.id.clone());
-                    }
-                    answer.on_hover_text(format!(
-                        "{}\nClick to select; a click on the selected row {} its curves.",
-                        run.id,
-                        if run.shown { "hides" } else { "shows" }
-                    ));
+                body.rows(24.0, runs.len(), |mut row| {
+                    let n = row.index();
+                    one(&mut row, view, runs[n], &shown, n, asked);
                 });
             });
     });
 }
 
-fn cells(row: &mut egui_extras::TableRow<'_, '_>, workbench: &Workbench, run: &Run) {
-    let started = run.started.as_ref();
-    let dash = || "–".to_owned();
+fn aligned<R>(ui: &mut Ui, right: bool, contents: impl FnOnce(&mut Ui) -> R) -> R {
+    match right {
+        true => ui.with_layout(Layout::right_to_left(Align::Center), contents).inner,
+        false => contents(ui),
+    }
+}
+
+/// One row: a click selects the run; the piece of its line shows or hides its curves.
+fn one(row: &mut TableRow<'_, '_>, view: &mut View, run: &Run, shown: &[Shown], n: usize, asked: &mut Vec<Command>) {
+    let selected = view.run.as_ref() == Some(&run.id);
+    row.set_selected(selected);
+    let mut toggled = false;
     row.col(|ui| {
         let theme = Theme::of(ui);
-        let (rect, _) = ui.allocate_exact_size(vec2(18.0, 12.0), Sense::hover());
-        Mark::of(theme, &workbench.board, run).draw(ui, rect, run.shown);
-    });
-    let places: Vec<_> = run.session.iter().flat_map(|s| &s.methods).map(|placed| placed.place.words()).collect();
-    let places = if places.is_empty() { "head only".to_owned() } else { places.join(" + ") };
-    for text in [run.title(), run.stack(), places] {
-        row.col(|ui| {
-            let color = if run.shown { ui.visuals().text_color() } else { Theme::of(ui).weak };
-            ui.add(egui::Label::new(RichText::new(text).color(color)).truncate());
-        });
-    }
-    let peak = run.peak_bytes();
-    let ms = run.step_ms();
-    let numbers = [
-        started.map_or_else(dash, |s| words::count(s.trainable)),
-        started.map_or_else(dash, |s| words::count(s.head)),
-        run.accuracy().map_or_else(dash, |a| format!("{:.1} %", 100.0 * a)),
-        if peak > 0 { words::bytes(peak) } else { dash() },
-        if ms > 0.0 { format!("{ms:.1} ms") } else { dash() },
-    ];
-    for text in numbers {
-        row.col(|ui| {
-            ui.with_layout(Layout::right_to_left(Align::Center), |ui| ui.label(text));
-        });
-    }
-    row.col(|ui| {
-        let theme = Theme::of(ui);
-        let color = match run.status {
-            Status::Failed(_) => theme.error,
-            Status::Cut => theme.warn,
-            Status::Training | Status::Paused => theme.family(crate::methods::Family::LowRank),
-            _ => theme.weak,
-        };
-        let answer = ui.add(egui::Label::new(RichText::new(run.status.words()).color(color)).truncate());
-        if let Status::Failed(words) = &run.status {
-            answer.on_hover_text(words);
-        } else if let Some(damage) = &run.damage {
-            answer.on_hover_text(damage);
+        let (rect, answer) = ui.allocate_exact_size(vec2(20.0, 18.0), Sense::click());
+        let words = format!("{} curves of {}", if run.shown { "Hide" } else { "Show" }, run.id);
+        answer.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, &words));
+        if answer.hovered() || answer.has_focus() {
+            ui.painter().rect(
+                rect,
+                3.0,
+                theme.hovered,
+                ring(theme, &answer, egui::Stroke::new(1.0, theme.faint)),
+                egui::StrokeKind::Inside,
+            );
         }
+        Mark::of(theme, view, run).draw(ui, rect.shrink2(vec2(2.0, 0.0)), run.shown);
+        toggled = answer.clicked();
+        answer.on_hover_cursor(egui::CursorIcon::PointingHand).on_hover_text(words);
     });
+    for column in shown {
+        row.col(|ui| {
+            let (text, color) = &column.cells[n];
+            let color = color.unwrap_or(if run.shown { ui.visuals().text_color() } else { Theme::of(ui).weak });
+            let label = egui::Label::new(RichText::new(text).color(color)).truncate().selectable(false).sense(Sense::hover());
+            let answer = aligned(ui, column.right, |ui| ui.add(label));
+            if column.name == "status" {
+                if let Status::Failed(words) = &run.status {
+                    answer.on_hover_text(words);
+                } else if let Some(damage) = &run.damage {
+                    answer.on_hover_text(damage);
+                }
+            }
+        });
+    }
+    let answer = row.response();
+    answer.widget_info(|| egui::WidgetInfo::selected(egui::Role::Row, true, selected, format!("Run {}", run.id)));
+    if toggled {
+        asked.push(Command::ToggleRun(run.id.clone()));
+    } else if answer.clicked() {
+        view.run = Some(run.id.clone());
+        view.list = List::Runs;
+    }
+    answer.on_hover_text(format!("{}: {}", run.id, run.title()));
 }
 
 /// From right to left, as they are laid out.
 fn actions(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
-    figure(ui, workbench, view);
-    let Some(run) = view.run.as_ref().and_then(|id| workbench.board.run(id)) else { return };
+    let Some(run) = view.run.as_ref().and_then(|id| workbench.board.run(id)) else { return figure(ui, workbench, view) };
     if view.ask_delete.as_ref() == Some(&run.id) {
         if ui.button("Keep").clicked() {
             view.ask_delete = None;
         }
         button(ui, "Delete for good", Command::DeleteRun(run.id.clone()), None, asked);
-        ui.label(RichText::new(format!("Delete {} and its adapter from the disk?", run.id)).color(Theme::of(ui).warn));
+        let words = format!("Delete {} and its adapter from the disk?", words::cut(&run.id, 40));
+        ui.label(RichText::new(words).color(Theme::of(ui).warn));
         return;
     }
+    figure(ui, workbench, view);
     let live = run.status.is_live().then_some("It is training. Stop it first.");
     let delete = ui.add_enabled(live.is_none(), Button::new("Delete...")).on_disabled_hover_text(live.unwrap_or_default());
     if delete.on_hover_text("Removes the run's folder from the disk; asks first.").clicked() {
@@ -169,12 +259,13 @@ fn actions(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<
     export(ui, run, view);
     let lost = run.session.is_none().then_some("The run has lost its session file.");
     button(ui, "Restore session", Command::RestoreRun(run.id.clone()), lost, asked);
-    ui.label(RichText::new(words::cut(&run.id, 34)).color(Theme::of(ui).weak));
+    ui.add(egui::Label::new(RichText::new(words::cut(&run.id, 34)).color(Theme::of(ui).weak)).truncate());
 }
 
 fn export(ui: &mut Ui, run: &Run, view: &mut View) {
     let ready = match (&run.status, view.dialogs.is_open()) {
         (_, true) => Err("A file dialog is open."),
+        _ if view.exporting.is_some() => Err("Another export is being written."),
         (Status::Finished | Status::Stopped, _) => Ok(()),
         (Status::Training | Status::Paused, _) => Err("It is still training. Stop and keep it, or wait."),
         (Status::Elsewhere, _) => Err("Another program trains it. Wait until it is done."),
@@ -188,7 +279,7 @@ fn export(ui: &mut Ui, run: &Run, view: &mut View) {
                 let fits = (card.fits)(&plan);
                 let answer = ui.add_enabled(fits.is_ok(), Button::new(format!("{}...", card.title))).on_hover_text(card.help);
                 if answer.on_disabled_hover_text(fits.err().unwrap_or_default()).clicked() {
-                    view.dialogs.ask(ui.ctx(), Ask::Export { run: run.id.clone(), kind: card.name.to_owned() });
+                    view.wanted = Some(Ask::Export { run: run.id.clone(), kind: card.name.to_owned() });
                     ui.close();
                 }
             }
@@ -204,7 +295,7 @@ fn figure(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
         ui.menu_button("Figure", |ui| {
             for (kind, title, help) in figures::KINDS {
                 if ui.button(format!("{title}...")).on_hover_text(help).clicked() {
-                    view.dialogs.ask(ui.ctx(), Ask::Figure { kind: (*kind).to_owned() });
+                    view.wanted = Some(Ask::Figure { kind: (*kind).to_owned() });
                     ui.close();
                 }
             }

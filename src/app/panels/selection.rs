@@ -4,10 +4,11 @@
 
 use eframe::egui::{self, Button, RichText, Sense, Stroke, StrokeKind, Ui, vec2};
 
+use super::palette::ring;
 use super::right::dot;
-use crate::app::form::{fields, head, number, real, row, weak};
+use crate::app::form::{fields, head, real, row, weak};
 use crate::app::theme::{self, Theme};
-use crate::app::view::{Brush, View};
+use crate::app::view::View;
 use crate::app::words;
 use crate::methods::{self, Card};
 use crate::session::Placed;
@@ -25,15 +26,16 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     for index in 0..stack.len() {
         entry(ui, workbench, view, index, asked);
     }
-    let Some((index, placed)) = view.selected.and_then(|n| Some((n, stack.get(n)?))) else {
-        weak(ui, "Select a method to see and change its settings.");
-        return;
-    };
-    match methods::find(&placed.name) {
-        Some(card) => form(ui, workbench, index, placed, card, asked),
+    match view.selected.and_then(|n| Some((n, stack.get(n)?))) {
         None => {
-            weak(ui, format!("There is no method `{}`.", placed.name));
+            weak(ui, "Select a method to see and change its settings.");
         }
+        Some((index, placed)) => match methods::find(&placed.name) {
+            Some(card) => form(ui, workbench, index, placed, card, asked),
+            None => {
+                weak(ui, format!("There is no method `{}`.", placed.name));
+            }
+        },
     }
 }
 
@@ -55,10 +57,9 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
     let chosen = view.selected == Some(index);
     let fill = if chosen || answer.hovered() { theme.hovered } else { theme.raised };
     let edge = if chosen { Stroke::new(1.0, theme.faint) } else { Stroke::new(1.0, theme.line) };
-    ui.painter().rect(rect, 4.0, fill, edge, StrokeKind::Inside);
+    ui.painter().rect(rect, 4.0, fill, ring(theme, &answer, edge), StrokeKind::Inside);
     if answer.clicked() {
-        view.selected = Some(index);
-        view.brush = Brush::Selected;
+        view.select(index);
     }
     let mut inside = ui.new_child(
         egui::UiBuilder::new().max_rect(rect.shrink2(vec2(8.0, 0.0))).layout(egui::Layout::left_to_right(egui::Align::Center)),
@@ -80,9 +81,10 @@ fn entry(ui: &mut Ui, workbench: &Workbench, view: &mut View, index: usize, aske
         for (sign, later, shut, help) in [("↓", true, last, "Let it act later"), ("↑", false, index == 0, "Let it act earlier")]
         {
             let move_it = ui.add_enabled(!shut, Button::new(sign).small().frame_when_inactive(false));
-            if move_it.on_hover_text(help).clicked() {
+            let name = format!("Move {title} {}", if later { "later" } else { "earlier" });
+            if move_it.on_hover_text(help).accessible_name(name).clicked() {
                 asked.push(Command::Edit(Edit::Move { index, later }));
-                view.selected = Some(if later { index + 1 } else { index - 1 });
+                view.select(if later { index + 1 } else { index - 1 });
             }
         }
         if let Some(member) = workbench.plan.members.iter().find(|m| m.index == index) {
@@ -102,7 +104,9 @@ fn form(ui: &mut Ui, workbench: &Workbench, index: usize, placed: &Placed, card:
     let cells = member.map_or(0, |m| m.sites.len());
     let start = if card.identity_at_start { "identity at the start" } else { "changes the output from the start" };
     let places = if cells == 1 { "1 place".to_owned() } else { format!("{cells} places") };
-    weak(ui, format!("{places} · {start}{}", if card.folds { " · folds into the weights" } else { "" }));
+    let count = member.map_or_else(String::new, |m| format!("{} parameters · ", words::count(m.count())));
+    weak(ui, format!("{count}{places} · {start}{}", if card.folds { " · folds into the weights" } else { "" }))
+        .on_hover_text(card.count);
     ui.add_space(2.0);
 
     ui.push_id(("method", index), |ui| {
@@ -118,20 +122,9 @@ fn form(ui: &mut Ui, workbench: &Workbench, index: usize, placed: &Placed, card:
             if by_paper.clicked() {
                 asked.push(Command::Edit(Edit::DefaultPlace { index }));
             }
-            if placed.settings.0.is_empty() {
-                return;
-            }
-            if ui.button("Default settings").clicked() {
+            if !placed.settings.0.is_empty() && ui.button("Default settings").clicked() {
                 asked.push(Command::Edit(Edit::ResetAll { index }));
             }
         });
     });
-
-    ui.add_space(4.0);
-    ui.label(card.help);
-    weak(ui, card.formula);
-    number(ui, "Parameters", member.map_or_else(|| "–".to_owned(), |m| words::count(m.count())), card.count);
-    weak(ui, card.count);
-    weak(ui, format!("Watch: {}", card.caution));
-    weak(ui, format!("{}, {}.", card.paper, card.year));
 }

@@ -6,9 +6,11 @@ use eframe::egui::{self, Align, Align2, Button, Frame, Layout, RichText, TextEdi
 
 use crate::app::dialogs::Ask;
 use crate::app::form::item;
+use crate::app::kept::Look;
+use crate::app::keys::{save, save_as};
 use crate::app::theme::{self, Theme};
 use crate::app::view::View;
-use crate::app::{save, save_as, words};
+use crate::app::words;
 use crate::board::Status;
 use crate::session::command::{Command, Edit};
 use crate::session::presets;
@@ -17,22 +19,27 @@ use crate::workbench::Workbench;
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
     let bar = ui.max_rect();
-    ui.scope_builder(UiBuilder::new().max_rect(bar).layout(Layout::left_to_right(Align::Center)), |ui| {
+    let menus = ui.scope_builder(UiBuilder::new().max_rect(bar).layout(Layout::left_to_right(Align::Center)), |ui| {
         ui.label(RichText::new("petl").font(theme::semibold(theme::HEAD)));
         ui.add_space(6.0);
-        egui::MenuBar::new().ui(ui, |ui| menus(ui, workbench, view, asked));
+        egui::MenuBar::new().ui(ui, |ui| menus(ui, workbench, view, asked)).inner
     });
+    let menus = menus.inner;
     let right = ui.scope_builder(UiBuilder::new().max_rect(bar).layout(Layout::right_to_left(Align::Center)), |ui| {
-        ui.label(RichText::new(words::cut(&device(workbench), 30)).font(theme::regular(theme::SMALL)).color(theme.weak))
-            .on_hover_text("The device that the next run trains on. Choose it at the left, under Device.");
+        if bar.width() > 900.0 {
+            ui.label(RichText::new(words::cut(&device(workbench), 30)).font(theme::regular(theme::SMALL)).color(theme.weak))
+                .on_hover_text("The device that the next run trains on. Choose it at the left, under Device.");
+        }
         ui.add_space(4.0);
-        buttons(ui, workbench, asked);
+        buttons(ui, workbench, view, asked);
         ui.min_rect().left()
     });
-    // The title stands in the middle of what is left between menus and buttons.
-    let middle =
-        egui::Rect::from_min_max(egui::pos2(bar.left() + 250.0, bar.top()), egui::pos2(right.inner - 12.0, bar.bottom()));
-    ui.scope_builder(UiBuilder::new().max_rect(middle).layout(Layout::top_down(Align::Center)), |ui| title(ui, workbench, asked));
+    // The title stands in the middle of what is left between menus and buttons, if there is room.
+    let middle = egui::Rect::from_min_max(egui::pos2(menus + 12.0, bar.top()), egui::pos2(right.inner - 12.0, bar.bottom()));
+    if middle.width() > 120.0 {
+        let centred = UiBuilder::new().max_rect(middle).layout(Layout::top_down(Align::Center));
+        ui.scope_builder(centred, |ui| title(ui, workbench, asked));
+    }
 }
 
 fn title(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
@@ -53,12 +60,7 @@ fn title(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     };
     let state = if workbench.dirty { "edited" } else { "saved" };
     let longest = ((space / 6.2) as usize).max(16);
-    let shown = if file.chars().count() + 9 > longest {
-        let skip = file.chars().count() + 10 - longest;
-        format!("…{}", file.chars().skip(skip).collect::<String>())
-    } else {
-        file.clone()
-    };
+    let shown = words::cut_front(&file, longest.saturating_sub(9).max(8));
     let line = if workbench.dirty || workbench.path.is_some() { format!("{shown} · {state}") } else { shown };
     let color = if workbench.dirty { theme.warn } else { theme.weak };
     ui.label(RichText::new(line).font(small).color(color)).on_hover_text(file);
@@ -83,32 +85,52 @@ fn why_not_train(workbench: &Workbench) -> Option<String> {
     workbench.plan.blocked().map(|problem| problem.words.clone())
 }
 
-fn buttons(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
+/// From right to left. While a run trains, keeping it is the main thing to do.
+fn buttons(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
     let live = workbench.board.live();
     let paused = live.is_some_and(|run| run.status == Status::Paused);
     let nothing = "No run is training.";
-    let mut one = |ui: &mut Ui, button: Button, command: Command, why_not: Option<&str>| {
-        let help = format!("{} {}", command.help(), command.shortcut().unwrap_or_default());
-        let answer = ui.add_enabled(why_not.is_none(), button.min_size(vec2(64.0, 26.0)));
-        if answer.on_hover_text(help).on_disabled_hover_text(why_not.unwrap_or_default()).clicked() {
+    let mut one = |ui: &mut Ui,
+                   words: &str,
+                   command: Command,
+                   why_not: Option<&str>,
+                   fill: Option<egui::Color32>,
+                   edge: Option<egui::Color32>| {
+        let key = command.shortcut().unwrap_or_default();
+        let ink = fill.map_or(theme.text, |_| theme.on_accent);
+        let font = if fill.is_some() || edge.is_some() { theme::semibold(theme::BODY) } else { theme::regular(theme::BODY) };
+        let (ink, faint) = if why_not.is_some() { (theme.weak, theme.weak) } else { (ink, ink.gamma_multiply(0.8)) };
+        let mut job = egui::text::LayoutJob::default();
+        job.append(words, 0.0, egui::TextFormat::simple(font, ink));
+        job.append(key, 8.0, egui::TextFormat::simple(theme::regular(theme::SMALL), faint));
+        let mut button = Button::new(job).min_size(vec2(64.0, 26.0));
+        if let Some(fill) = fill.filter(|_| why_not.is_none()) {
+            button = button.fill(fill);
+        }
+        if let Some(edge) = edge {
+            button = button.stroke(egui::Stroke::new(1.5, edge));
+        }
+        let answer = ui.add_enabled(why_not.is_none(), button);
+        let answer =
+            answer.on_hover_text(command.help()).on_disabled_hover_text(why_not.unwrap_or_default()).accessible_name(words);
+        if answer.clicked() {
             asked.push(command);
         }
     };
     let idle = live.is_none().then_some(nothing);
-    one(ui, Button::new("Stop and keep"), Command::StopAndKeep, idle);
+    let stopping = view.stopping.then_some("The worker ends the step it is at, tests, and keeps the adapter.");
+    let words = if view.stopping { "Stopping ..." } else { "Stop and keep" };
+    let main = (live.is_some() && !view.stopping).then_some(theme.focus());
+    one(ui, words, Command::StopAndKeep, idle.or(stopping), None, main);
     let (label, command) = if paused { ("Continue", Command::Continue) } else { ("Pause", Command::Pause) };
-    one(ui, Button::new(label), command, idle);
+    one(ui, label, command, idle.or(stopping), None, None);
     let why_not = why_not_train(workbench);
-    let words = RichText::new("Train").font(theme::semibold(theme::BODY));
-    let train = match why_not {
-        None => Button::new(words.color(theme.on_accent)).fill(theme.accent),
-        Some(_) => Button::new(words),
-    };
-    one(ui, train, Command::Train, why_not.as_deref());
+    one(ui, "Train", Command::Train, why_not.as_deref(), live.is_none().then_some(theme.accent), None);
 }
 
-fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
+/// Where they end.
+fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) -> f32 {
     ui.menu_button("File", |ui| file(ui, workbench, view, asked));
     ui.menu_button("Edit", |ui| {
         let (undo, redo) = workbench.history.labels();
@@ -125,16 +147,18 @@ fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
         item(ui, label, command, idle, asked);
         item(ui, "Stop and keep", Command::StopAndKeep, idle, asked);
     });
-    ui.menu_button("View", |ui| {
-        let dark = ui.visuals().dark_mode;
-        for (label, theme, on) in [("Dark", egui::Theme::Dark, dark), ("Light", egui::Theme::Light, !dark)] {
-            if ui.radio(on, label).clicked() {
-                ui.ctx().set_theme(theme);
+    let last = ui.menu_button("View", |ui| {
+        for (label, look) in [("As the system", Look::System), ("Dark", Look::Dark), ("Light", Look::Light)] {
+            if ui.radio(view.kept.theme == look, label).clicked() {
+                view.kept.theme = look;
+                ui.ctx().set_theme(look.preference());
                 ui.close();
             }
         }
         ui.separator();
-        ui.checkbox(&mut view.heat, "Shade cells by gradient norm");
+        ui.checkbox(&mut view.kept.heat, "Shade cells by gradient norm");
+        ui.checkbox(&mut view.kept.left, "Left side");
+        ui.checkbox(&mut view.kept.right, "Right side");
         ui.separator();
         let zoom = ui.ctx().zoom_factor();
         for (label, keys, factor) in
@@ -146,6 +170,7 @@ fn menus(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
             }
         }
     });
+    last.response.rect.right()
 }
 
 fn file(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
@@ -160,7 +185,7 @@ fn file(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Com
         clicked
     };
     if line(ui, "Open...", "Ctrl+O", free) {
-        view.dialogs.ask(&ctx, Ask::Open);
+        view.wanted = Some(Ask::Open);
     }
     ui.menu_button("Open preset", |ui| {
         for preset in presets::PRESETS {
@@ -170,10 +195,10 @@ fn file(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Com
     ui.separator();
     let label = if workbench.path.is_some() { "Save" } else { "Save..." };
     if line(ui, label, "Ctrl+S", free) {
-        save(&ctx, workbench, view, asked);
+        save(workbench, view, asked);
     }
     if line(ui, "Save as...", "Ctrl+Shift+S", free) {
-        save_as(&ctx, workbench, view);
+        save_as(workbench, view);
     }
     ui.separator();
     if line(ui, "Quit", "", true) {
