@@ -31,7 +31,7 @@ fn part(folder: &Path, factor: f64) -> Part {
 
 fn compose(parts: &[Part], head: usize, into: &Path) -> tensors::Named {
     let done = Composition::of(parts, head, None).unwrap().write(into).unwrap();
-    assert_eq!((done.difference, done.samples), (0.0, 64));
+    assert_eq!((done.difference, done.samples), (0.0, 40)); // every test sample once
     tensors::read(&into.join("model.safetensors"), "").unwrap()
 }
 

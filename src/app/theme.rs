@@ -131,7 +131,7 @@ impl Theme {
 
     /// Text that is readable on `fill`: of dark and white ink the one that stands out more.
     pub fn on(&self, fill: Color32) -> Color32 {
-        let inks = [rgb(0x121316), rgb(0xffffff)];
+        let inks = [rgb(0x000000), rgb(0xffffff)]; // black, not nearly so: only then one of them reaches 4.5 on every fill
         if contrast(inks[0], fill) >= contrast(inks[1], fill) { inks[0] } else { inks[1] }
     }
 

@@ -17,8 +17,23 @@ use crate::{backbones, datasets, methods};
 /// The empty stack, a linear probe.
 pub const PROBE: &str = "probe";
 
-/// What runs when nothing is named: the lines of the published table that the program has, from the smallest change to the largest.
-pub const METHODS: [&str; 9] = [PROBE, "bitfit", "lora", "adaptformer", "pfeiffer", "vpt-shallow", "vpt-deep", "lst", "full"];
+/// What runs when nothing is named: the lines of the published table that the program has, in its order.
+pub const METHODS: [&str; 14] = [
+    "full",
+    PROBE,
+    "pfeiffer",
+    "vpt-shallow",
+    "vpt-deep",
+    "bitfit",
+    "lora",
+    "adaptformer",
+    "ssf",
+    "sct",
+    "fact-tk",
+    "repadapter",
+    "lst",
+    "gps",
+];
 
 /// What was asked for.
 #[derive(Clone, Debug)]

@@ -30,7 +30,7 @@ CASES = [
     ("rslora", "digits-lora", [RS, "methods.0.settings.rank=16"]),
     ("ia3", "ia3", []),
     ("mixed ranks", str(HERE / "mixed.petl.toml"), []),
-    *[(name, name, []) for name in ("pissa", "lora-plus", "dora", "vera", "loha", "lokr", "adalora", "oft", "boft", "norms", "ln-tuning", "shira")],
+    *[(name, name, []) for name in ("pissa", "lora-plus", "dora", "vera", "loha", "lokr", "fact-tk", "adalora", "oft", "boft", "repadapter", "ssf", "layernorm", "shira")],
     ("bitfit", "bitfit", []),
     ("probe", "digits-probe", []),
     ("full", "digits-full", []),

@@ -6,6 +6,7 @@
 
 mod autodiff;
 mod cpu;
+mod lanes;
 pub mod reference;
 
 use burn::backend::tensor::FloatTensor;
