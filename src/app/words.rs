@@ -63,6 +63,15 @@ pub fn seconds(s: f64) -> String {
     }
 }
 
+/// Milliseconds with three digits that count, at most: `4.1 ms`, `306 ms`, `3.17 s`.
+pub fn step(ms: f64) -> String {
+    match ms {
+        ms if ms >= 1000.0 => format!("{:.2} s", ms / 1000.0),
+        ms if ms >= 100.0 => format!("{ms:.0} ms"),
+        ms => format!("{ms:.1} ms"),
+    }
+}
+
 /// `label_smoothing` as `Label smoothing`.
 pub fn sentence(name: &str) -> String {
     let spaced = name.replace('_', " ").replace("optimizer", "optimiser"); // the file's word, and this page's spelling

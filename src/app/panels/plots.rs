@@ -19,7 +19,7 @@ const ROW: f32 = 26.0;
 const LEAST: f32 = 130.0;
 /// Below this width of the centre the four plots stand two by two.
 pub const NARROW: f32 = 700.0;
-/// Names written into a plot.
+/// Names written into a plot, if it is high enough for them.
 const NAMED: usize = 4;
 
 /// A run with what the plots need of it.
@@ -38,7 +38,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
     let shown = shown(ui, workbench, view, &curves);
     let rows = if ui.available_width() < NARROW { 2 } else { 1 };
     let gap = 16.0;
-    let table = 58.0 + ROW * board.runs.len().clamp(2, 8) as f32;
+    let table = 58.0 + ROW * board.runs.len().clamp(2, 5) as f32;
     let height = ((ui.available_height() - table) / rows as f32).clamp(LEAST, 260.0);
     let columns = 4 / rows;
     let width = ((ui.available_width() - (columns - 1) as f32 * gap) / columns as f32).floor();
@@ -176,7 +176,7 @@ fn line<'a>(each: &Shown<'a>, points: &'a [[f64; 2]]) -> Line<'a> {
     Line::new(each.name.clone(), PlotPoints::from(points.to_vec())).color(each.mark.color).width(width).style(each.mark.line())
 }
 
-/// What lies behind the line: the raw values, the training set.
+/// What lies behind the line: the raw values, the training set. With many runs for the selected one alone.
 fn behind<'a>(theme: &Theme, each: &Shown<'a>, what: &str, points: &'a [[f64; 2]]) -> Line<'a> {
     let color = theme.ground.lerp_to_gamma(each.mark.color, theme.pale);
     Line::new(format!("{}, {what}", each.name), PlotPoints::from(points.to_vec())).color(color).width(1.0)
@@ -186,7 +186,7 @@ fn accuracy(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
     let theme = Theme::of(ui);
     let spacer = |_: GridInput| (0..=4).map(|n| GridMark { value: f64::from(n) * 25.0, step_size: 25.0 }).collect();
     let answer = plot(ui, "accuracy", size, " %", 1).include_y(0.0).include_y(100.0).y_grid_spacer(spacer).show(ui, |plot| {
-        for each in shown {
+        for each in shown.iter().filter(|each| each.selected || shown.len() < 3) {
             plot.line(behind(theme, each, "training", &each.series.train));
         }
         for each in shown {
@@ -199,13 +199,13 @@ fn accuracy(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
         }
     });
     let value = |each: &Shown| each.run.accuracy().map(|a| format!("{:.1}", 100.0 * a));
-    name(ui, &answer, "Accuracy on the test set, %", Align2::RIGHT_BOTTOM, &names(theme, shown, value));
+    name(ui, &answer, "Accuracy on the test set, %", Align2::RIGHT_BOTTOM, &names(theme, shown, size.y, value));
 }
 
 fn loss(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
     let theme = Theme::of(ui);
     let answer = plot(ui, "loss", size, "", 4).include_y(0.0).show(ui, |plot| {
-        for each in shown {
+        for each in shown.iter().filter(|each| each.selected || shown.len() < 3) {
             plot.line(behind(theme, each, "raw", &each.series.raw_loss));
         }
         for each in shown {
@@ -213,7 +213,7 @@ fn loss(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
         }
     });
     let value = |each: &Shown| each.series.loss.last().map(|p| format!("{:.3}", p[1]));
-    name(ui, &answer, "Training loss", Align2::RIGHT_TOP, &names(theme, shown, value));
+    name(ui, &answer, "Training loss", Align2::RIGHT_TOP, &names(theme, shown, size.y, value));
 }
 
 fn memory(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
@@ -239,17 +239,20 @@ fn memory(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
         }
     }
     let rest = &shown[..shown.len() - usize::from(!lines.is_empty())];
-    lines.extend(names(theme, rest, |each| (peak(each.run) > 0.0).then(|| format!("{:.1}", peak(each.run)))).into_iter().take(2));
+    lines.extend(
+        names(theme, rest, size.y, |each| (peak(each.run) > 0.0).then(|| format!("{:.1}", peak(each.run)))).into_iter().take(2),
+    );
     name(ui, &answer, "Memory, MB", Align2::RIGHT_BOTTOM, &lines);
 }
 
 /// Names with their newest value, the selected run first.
-fn names(theme: &Theme, shown: &[Shown], value: impl Fn(&Shown) -> Option<String>) -> Vec<(String, Color32)> {
+fn names(theme: &Theme, shown: &[Shown], height: f32, value: impl Fn(&Shown) -> Option<String>) -> Vec<(String, Color32)> {
+    let most = ((height / 40.0) as usize).clamp(1, NAMED);
     let with_value: Vec<_> = shown.iter().rev().filter_map(|each| Some((each, value(each)?))).collect();
     let mut lines: Vec<_> =
-        with_value.iter().take(NAMED).map(|(each, value)| (format!("{}  {value}", each.name), each.mark.color)).collect();
-    if with_value.len() > NAMED {
-        lines.push((format!("+{}", with_value.len() - NAMED), theme.weak));
+        with_value.iter().take(most).map(|(each, value)| (format!("{}  {value}", each.name), each.mark.color)).collect();
+    if with_value.len() > most {
+        lines.push((format!("+{}", with_value.len() - most), theme.weak));
     }
     lines
 }

@@ -77,16 +77,16 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
         };
     }
     vec![
-        column("run", "Name of the run's folder.", 108.0, false, false, &|run| run.id.clone()),
-        column("stack", "The methods, with their size.", 130.0, false, false, &|run| session(run, &stack_words)),
-        column("places", "Where the methods stand.", 96.0, false, true, &|run| session(run, &places)),
+        column("run", "Name of the run's folder.", 104.0, false, false, &|run| run.id.clone()),
+        column("stack", "The methods, with their size.", 112.0, false, false, &|run| session(run, &stack_words)),
+        column("places", "Where the methods stand.", 70.0, false, true, &|run| session(run, &places)),
         column("data", "", 66.0, false, true, &|run| session(run, &|s| s.data.name.clone())),
         column("weights", "Of the backbone.", 70.0, false, true, &|run| session(run, &|s| weights(s))),
-        column("rate", "The recipe's learning rate.", 46.0, true, true, &|run| {
+        column("rate", "The recipe's learning rate.", 44.0, true, true, &|run| {
             session(run, &|s| format!("{}", s.recipe.learning_rate))
         }),
-        column("seed", "", 36.0, true, true, &|run| session(run, &|s| s.seed.to_string())),
-        column("trainable", "Parameters of the stack, without the head.", 62.0, true, false, &|run| {
+        column("seed", "", 34.0, true, true, &|run| session(run, &|s| s.seed.to_string())),
+        column("trainable", "Parameters of the stack, without the head.", 60.0, true, false, &|run| {
             started(run, |s| s.trainable)
         }),
         column("head", "Parameters of the head, always trained.", 44.0, true, true, &|run| started(run, |s| s.head)),
@@ -97,17 +97,17 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
             "against selected",
             "McNemar's exact test against the selected run, item by item on the same test set; p is corrected for several comparisons \
              (Holm). It is about these two networks, not about their methods: train several seeds to learn about those.",
-            150.0,
+            148.0,
             false,
             true,
             &|run| view.against.words(run).to_owned(),
         ),
-        column("peak", "The most memory that the run held at once.", 60.0, true, false, &|run| match run.peak_bytes() {
+        column("peak", "The most memory that the run held at once.", 58.0, true, false, &|run| match run.peak_bytes() {
             0 => dash(),
             n => words::bytes(n),
         }),
-        column("a step", "", 60.0, true, false, &|run| match run.step_ms() {
-            ms if ms > 0.0 => format!("{ms:.1} ms"),
+        column("a step", "", 58.0, true, false, &|run| match run.step_ms() {
+            ms if ms > 0.0 => words::step(ms),
             _ => dash(),
         }),
         status,

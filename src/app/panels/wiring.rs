@@ -18,7 +18,7 @@ const BOX: f32 = 22.0;
 const BADGE: f32 = 14.0;
 const GAP: f32 = 4.0;
 /// From the residual stream to the first box.
-const INDENT: f32 = 16.0;
+const INDENT: f32 = 12.0;
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
     let anatomy = &workbench.plan.anatomy;
@@ -78,13 +78,15 @@ fn draw(ui: &mut Ui, workbench: &Workbench, view: &mut View, branch: &[&Site]) {
     let theme = Theme::of(ui);
     let around = |site: &&&Site| branch.iter().any(|other| other.path != site.path && covers(&site.path, &other.path));
     let outer: Option<&Site> = branch.iter().find(around).copied();
-    let inner: Vec<&Site> = branch.iter().filter(|site| !around(site)).copied().collect();
+    // What is in the branch, and what follows it on the residual stream itself.
+    let in_branch = |site: &&Site| site.role == Role::Norm || outer.is_none_or(|outer| covers(&outer.path, &site.path));
+    let (inner, after): (Vec<&Site>, Vec<&Site>) = branch.iter().filter(|site| !around(site)).copied().partition(in_branch);
     let height = BADGE + BOX + if outer.is_some() { BOX } else { 0.0 } + 8.0;
     let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
-    let wide = (rect.width() - INDENT - 14.0) / inner.len().max(1) as f32 - GAP;
+    let boxes = widths(ui, &inner, rect.width() - INDENT - 8.0);
     let at = |n: usize| {
-        let min = pos2(rect.left() + INDENT + n as f32 * (wide + GAP), rect.top() + BADGE + 2.0);
-        Rect::from_min_size(min, vec2(wide, BOX))
+        let before: f32 = boxes[..n].iter().map(|wide| wide + GAP).sum();
+        Rect::from_min_size(pos2(rect.left() + INDENT + before, rect.top() + BADGE + 2.0), vec2(boxes[n], BOX))
     };
     // The residual stream at the left; the branch leaves it and comes back below.
     let painter = ui.painter().clone();
@@ -94,7 +96,7 @@ fn draw(ui: &mut Ui, workbench: &Workbench, view: &mut View, branch: &[&Site]) {
     painter.line_segment([pos2(stem, middle), pos2(at(0).left(), middle)], stroke);
     let end = at(inner.len().saturating_sub(1));
     let out: [Pos2; 4] =
-        [pos2(end.right(), middle), pos2(rect.right() - 3.0, middle), pos2(rect.right() - 3.0, back), pos2(stem, back)];
+        [pos2(end.right(), middle), pos2(rect.right() - 2.0, middle), pos2(rect.right() - 2.0, back), pos2(stem, back)];
     for pair in out.windows(2) {
         painter.line_segment([pair[0], pair[1]], stroke);
     }
@@ -113,6 +115,21 @@ fn draw(ui: &mut Ui, workbench: &Workbench, view: &mut View, branch: &[&Site]) {
         }
         part(ui, workbench, view, site, at(n), true);
     }
+    for site in after {
+        let (row, _) = ui.allocate_exact_size(vec2(rect.width(), BOX), Sense::hover());
+        painter.line_segment([pos2(stem, row.top() - 4.0), pos2(stem, row.bottom() + 4.0)], stroke);
+        part(ui, workbench, view, site, row.with_max_x(row.left() + 130.0), false);
+    }
+}
+
+/// Widths of the boxes: as their names need, and an equal part of what is left.
+fn widths(ui: &Ui, sites: &[&Site], room: f32) -> Vec<f32> {
+    let font = theme::regular(theme::SMALL);
+    let needs =
+        |site: &&Site| ui.painter().layout_no_wrap(site.place.to_owned(), font.clone(), Theme::of(ui).text).size().x + 6.0;
+    let needed: Vec<f32> = sites.iter().map(|site| needs(site).max(26.0)).collect();
+    let spare = room - needed.iter().map(|wide| wide + GAP).sum::<f32>();
+    needed.iter().map(|wide| (wide + spare / sites.len().max(1) as f32).max(12.0)).collect()
 }
 
 /// One part of the block as a box, with a badge above it (or in it) for every method that stands there.
