@@ -1,0 +1,185 @@
+//! Writes `docs/methods.md` from the catalogue: every method's card, and what its preset reaches on the three embedded tasks,
+//! beside the linear probe. Runs are kept in a folder, so that the same command goes on where it was stopped.
+//! `cargo run --release --example methods_page -- RUNS --seeds 5` (the page's foot says how long it took)
+
+#![expect(clippy::print_stderr, reason = "an example says how far it is")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use petl_workbench::board::{Run, Status};
+use petl_workbench::engine::Event;
+use petl_workbench::engine::measure::Counting;
+use petl_workbench::methods::{self, Card};
+use petl_workbench::session::{Session, file, presets};
+use petl_workbench::workbench::Workbench;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const TASKS: [&str; 3] = ["digits", "emoji", "shapes"];
+/// The same for every method: a short run, so that the whole page takes an evening on two cores.
+const EVERY: [&str; 5] =
+    ["device=cpu", "recipe.epochs=3", "recipe.batch_size=16", "data.settings.train=500", "data.settings.test=300"];
+/// The probe computes its features once; its head alone may train longer.
+const PROBE: [&str; 1] = ["recipe.epochs=40"];
+
+/// One row: runs of one preset by task, seeds in order.
+struct Row {
+    title: String,
+    preset: &'static str,
+    card: Option<&'static Card>,
+    runs: Vec<Vec<Run>>,
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let folder = PathBuf::from(arguments.first().context("name a folder for the runs")?);
+    let seeds: u64 = match arguments.iter().position(|a| a == "--seeds") {
+        Some(n) => arguments.get(n + 1).context("--seeds takes a number")?.parse()?,
+        None => 5,
+    };
+    let mut rows = vec![row("Linear probe".into(), "digits-probe", None, &folder, seeds)?];
+    for card in methods::CATALOG {
+        for preset in alone(card) {
+            let session = file::find(preset)?;
+            rows.push(row(session.title.trim_start_matches("Digits, ").to_owned(), preset, Some(card), &folder, seeds)?);
+        }
+    }
+    file::write_whole(Path::new("docs/methods.md"), page(&rows, seeds)?.as_bytes())
+}
+
+/// The presets whose stack is this method alone, on digits.
+fn alone(card: &Card) -> Vec<&'static str> {
+    let fits = |session: &Session| {
+        session.data.name == "digits" && !session.methods.is_empty() && session.methods.iter().all(|m| m.name == card.name)
+    };
+    presets::PRESETS.iter().filter(|p| file::find(p.name).is_ok_and(|session| fits(&session))).map(|p| p.name).collect()
+}
+
+fn row(title: String, preset: &'static str, card: Option<&'static Card>, folder: &Path, seeds: u64) -> Result<Row> {
+    let mut runs = Vec::new();
+    for task in TASKS {
+        let mut of_task = Vec::new();
+        for seed in 1..=seeds {
+            let mut set: Vec<String> = EVERY.iter().map(|s| (*s).to_owned()).collect();
+            if card.is_none() {
+                set.extend(PROBE.map(str::to_owned));
+            }
+            set.extend([format!("data.name={task}"), format!("seed={seed}")]);
+            let session = file::set(&file::find(preset)?, &set)?;
+            let place = folder.join(format!("{preset}.{task}.{seed}"));
+            of_task.push(run(&session, &place).with_context(|| format!("{preset} on {task}, seed {seed}"))?);
+        }
+        let mean = spread(&of_task).0;
+        eprintln!("{preset} on {task}: {mean:.1} %");
+        runs.push(of_task);
+    }
+    Ok(Row { title, preset, card, runs })
+}
+
+/// The finished run in `place`, or a new one.
+fn run(session: &Session, place: &Path) -> Result<Run> {
+    if place.exists() {
+        let run = Run::open(place)?;
+        if run.status == Status::Finished && run.session.as_ref() == Some(session) {
+            return Ok(run);
+        }
+        std::fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))?;
+    }
+    let home = tempfile::tempdir()?;
+    let mut bench = Workbench::headless(session.clone(), home.path().to_owned(), Box::new(|| ()))?;
+    bench.start_run("run", place)?;
+    while let Some(event) = bench.wait() {
+        match event {
+            Event::Finished(_) => return Run::open(place),
+            Event::Failed { words, .. } => bail!(words),
+            _ => {}
+        }
+    }
+    bail!("the worker ended without a word")
+}
+
+/// Mean and sample standard deviation of the accuracies, in per cent.
+fn spread(runs: &[Run]) -> (f64, f64) {
+    let scores: Vec<f64> = runs.iter().filter_map(Run::accuracy).map(|a| a * 100.0).collect();
+    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+    let square = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>();
+    (mean, (square / (scores.len() as f64 - 1.0).max(1.0)).sqrt())
+}
+
+fn page(rows: &[Row], seeds: u64) -> Result<String> {
+    let mut page = String::from(
+        "# Methods\n\nMade by the program from its own cards and runs; do not edit. The command stands at the foot.\n\n## What they reach\n\n",
+    );
+    writeln!(page, "| method | preset | digits | emoji | shapes | trainable | peak MB | step, times the probe-free LoRA's |")?;
+    writeln!(page, "|---|---|---|---|---|---|---|---|")?;
+    let lora = rows.iter().find(|r| r.preset == "digits-lora").map_or(1.0, |r| step(&r.runs[0]));
+    for row in rows {
+        let cells: Vec<String> = row
+            .runs
+            .iter()
+            .map(|runs| {
+                let (mean, deviation) = spread(runs);
+                format!("{mean:.1} ± {deviation:.1}")
+            })
+            .collect();
+        let first = &row.runs[0];
+        let trainable = first[0].started.as_ref().map_or(0, |s| s.trainable);
+        let peak = first.iter().map(Run::peak_bytes).max().unwrap_or(0) as f64 / 1e6;
+        let ratio = if row.card.is_some() { format!("{:.2}", step(first) / lora) } else { "-".to_owned() };
+        writeln!(page, "| {} | `{}` | {} | {trainable} | {peak:.1} | {ratio} |", row.title, row.preset, cells.join(" | "))?;
+    }
+    writeln!(
+        page,
+        "\nTest accuracy in per cent, mean ± standard deviation of {seeds} seeds. Every run: `{}`, the rest from its preset (the probe: `{}`).",
+        EVERY.join(" "),
+        PROBE.join(" ")
+    )?;
+    writeln!(
+        page,
+        "Trainable parameters are without the head; peak is that of training steps; steps are compared with plain LoRA's on q and v in the same sweep.\n"
+    )?;
+    worse(&mut page, rows)?;
+    writeln!(page, "## Cards\n")?;
+    for card in methods::CATALOG {
+        writeln!(page, "### {}\n\n{}\n\n```text\n{}\n\n{}\n```\n", card.title, card.help, card.formula, card.drawing)?;
+        writeln!(page, "- Paper: {} ({})", card.paper, card.year)?;
+        writeln!(page, "- Trainable: {}", card.count)?;
+        writeln!(page, "- The paper's learning rate: {:e}", card.learning_rate)?;
+        writeln!(page, "- Watch: {}", card.caution)?;
+        writeln!(page, "- In released code: {}", card.released)?;
+        writeln!(
+            page,
+            "- Start: {}; {}\n",
+            start(card),
+            if card.folds { "folds into the weights" } else { "stays beside the weights" }
+        )?;
+    }
+    writeln!(page, "```sh\ncargo run --release --example methods_page -- RUNS --seeds {seeds}\n```")?;
+    Ok(page)
+}
+
+fn start(card: &Card) -> &'static str {
+    if card.identity_at_start { "the frozen network's output" } else { "not the frozen network's output" }
+}
+
+/// Median milliseconds a step.
+fn step(runs: &[Run]) -> f64 {
+    let mut each: Vec<f64> = runs.iter().map(Run::step_ms).collect();
+    each.sort_by(f64::total_cmp);
+    each.get(each.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Names what is below the probe on every task.
+fn worse(page: &mut String, rows: &[Row]) -> Result<()> {
+    let Some((probe, others)) = rows.split_first() else { return Ok(()) };
+    let below = |row: &&Row| row.runs.iter().zip(&probe.runs).all(|(a, b)| spread(a).0 < spread(b).0);
+    let names: Vec<_> = others.iter().filter(below).map(|row| row.title.as_str()).collect();
+    match names.is_empty() {
+        true => writeln!(page, "No method is below the probe on all three tasks.\n")?,
+        false => writeln!(page, "Below the probe on all three tasks in these short runs: {}.\n", names.join(", "))?,
+    }
+    Ok(())
+}
