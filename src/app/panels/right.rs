@@ -89,7 +89,7 @@ fn measured(ui: &mut Ui, run: &Run) {
     if peak == 0 {
         return;
     }
-    let name = format!("Measured, {}", words::cut(&run.id, 22));
+    let name = format!("Measured, {}", words::cut(&run.id, 17));
     let help = format!(
         "{}: the most that a training step held at once, beyond what the program held before the run. Evaluations are not in it.",
         run.id

@@ -146,9 +146,16 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
     ui.visuals_mut().selection.bg_fill = theme.hovered;
     ui.visuals_mut().selection.stroke.color = theme.text;
     ScrollArea::horizontal().id_salt("runs").show(ui, |ui| {
+        // With the line's piece, the gaps and the bar to scroll by.
+        let needed = |shown: &[Shown]| 44.0 + shown.iter().map(|column| column.width + 8.0).sum::<f32>();
+        // Where room is short, the columns go first that the selected run's session shows too.
+        for name in ["head", "rate", "weights", "data"] {
+            if needed(&shown) > ui.available_width() {
+                shown.retain(|column| column.name != name);
+            }
+        }
         // What is left over goes to the names.
-        let needed: f32 = 22.0 + shown.iter().map(|column| column.width + 8.0).sum::<f32>();
-        let spare = (ui.available_width() - needed).max(0.0);
+        let spare = (ui.available_width() - needed(&shown)).max(0.0);
         let table = TableBuilder::new(ui)
             .id_salt("runs table")
             .auto_shrink(false)
