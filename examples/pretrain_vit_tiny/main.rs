@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! ../shared/tools/get-data fashion-mnist
-//! cargo run --release --example pretrain_vit_tiny -- ~/.cache/petl-data/fashion-mnist assets/backbones/vit-tiny-32 --steps 5200 --batch 32 --rate 0.0012 --every 650
+//! cargo run --release --example pretrain_vit_tiny -- ~/.cache/petl-data/fashion-mnist assets/backbones/vit-tiny-32 --steps 24000 --batch 32 --rate 0.0012 --every 1500
 //! ```
 
 mod pretext;
