@@ -283,8 +283,14 @@ fn flip_mirrors_half_of_the_images_and_crop_shifts_them_at_most_so_far() {
     }
     let picked: Vec<usize> = (0..count).collect();
     let images = |recipe: &Recipe, seed| {
-        let (pixels, _) = batch::tensors(&samples, &picked, Some((recipe, seed)), &Device::flex());
-        host(pixels).expect("pixels").chunks(3 * side * side).map(<[f32]>::to_vec).collect::<Vec<_>>()
+        let (pixels, _) = batch::tensors(
+            &petl_workbench::backbones::vit::TINY.declare().entry,
+            &samples,
+            &picked,
+            Some((recipe, seed)),
+            &Device::flex(),
+        );
+        host(pixels.pixels()).expect("pixels").chunks(3 * side * side).map(<[f32]>::to_vec).collect::<Vec<_>>()
     };
     // Image `n`, mirrored or not, moved by (dx, dy), the border's colour where nothing is left.
     let moved = |n: usize, flip: bool, dx: i64, dy: i64| -> Vec<f32> {
@@ -314,8 +320,9 @@ fn flip_mirrors_half_of_the_images_and_crop_shifts_them_at_most_so_far() {
     assert_eq!(flipped, images(&flip, 1), "the same seed gives the same pictures");
     assert_ne!(flipped, images(&flip, 2), "another epoch gives others");
     // An image is changed by its own number, not by its place in the batch.
-    let (alone, _) = batch::tensors(&samples, &[5], Some((&flip, 1)), &Device::flex());
-    assert_eq!(host(alone).expect("pixels"), flipped[5]);
+    let (alone, _) =
+        batch::tensors(&petl_workbench::backbones::vit::TINY.declare().entry, &samples, &[5], Some((&flip, 1)), &Device::flex());
+    assert_eq!(host(alone.pixels()).expect("pixels"), flipped[5]);
 
     let crop = Recipe { crop: 2, ..Recipe::default() };
     let mut shifts = std::collections::BTreeSet::new();
@@ -409,7 +416,7 @@ fn the_probes_shortcut_is_the_full_pass() {
         let kept = trainer.gradients(&model, &data.train, &picked, 0, 1, &memory);
         // The same batch by the whole network.
         let bag = model.bag.leaves();
-        let (pixels, labels) = batch::tensors(&data.train, &picked, None, &model.device);
+        let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, &data.train, &picked, None, &model.device);
         let loss = classify::loss(model.logits(&bag, pixels, Some(1)), labels, 0.0);
         assert!((host(kept.loss).expect("a loss")[0] - host(loss.clone()).expect("a loss")[0]).abs() < 1e-5);
         let full = bag.gradients(loss.backward());

@@ -392,7 +392,16 @@ fn merged_weights_can_be_the_backbone_of_another_session() {
 
 // Folders that PEFT itself wrote.
 
-static FIXTURE: Vit = Vit { image: 32, patch: 16, width: 32, blocks: 2, heads: 4, hidden: 64, epsilon: 1e-12, embedded: None };
+static FIXTURE: Vit = Vit {
+    image: 32,
+    patch: 16,
+    width: 32,
+    blocks: 2,
+    heads: 4,
+    hidden: 64,
+    epsilon: 1e-12,
+    ..petl_workbench::backbones::vit::B_16
+};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft").join(name)
@@ -408,7 +417,7 @@ fn fixture_model(methods: Vec<Placed>, params: &tensors::Named) -> Model {
     let (weights, _) = transformers::read_base(&fixture("base_vit"), &plan.anatomy, &device).unwrap();
     let mut bag = Bag::make(&plan, &weights, 0, &device).unwrap();
     bag.load(params, &device).unwrap();
-    Model { plan, backbone: &FIXTURE, weights, bag, device }
+    Model { plan, backbone: std::sync::Arc::new(FIXTURE), weights, bag, device }
 }
 
 fn logits(model: &Model) -> Vec<f32> {

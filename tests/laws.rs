@@ -71,7 +71,7 @@ fn declared_anatomy_is_the_visited_one_for_every_configuration() {
         let bag = Bag::default();
         let mut tuner = Tuner::new(&plan, &weights, &bag, None);
         use petl_workbench::backbones::Backbone;
-        let features = net.forward(&mut tuner, Tensor::zeros([2, 3, 8, 8], &device));
+        let features = net.forward(&mut tuner, Tensor::<4>::zeros([2, 3, 8, 8], &device).into());
         let declared: Vec<_> = plan.anatomy.sites.iter().map(|s| s.path.clone()).collect();
         assert_eq!(tuner.visited, declared);
         assert_eq!(features.dims(), [2, plan.anatomy.tokens, net.width]);

@@ -149,9 +149,9 @@ fn tensors(samples: &[Sample], device: &Device) -> (Tensor<4>, [Tensor<1, Int>; 
         grounds.push(*ground as i64);
     }
     let all: Vec<usize> = (0..images.len()).collect();
-    let (pixels, what) = batch::tensors(&images, &all, None, device);
+    let (pixels, what) = batch::tensors(&petl_workbench::backbones::vit::TINY.declare().entry, &images, &all, None, device);
     let ground = Tensor::from_data(TensorData::new(grounds, [all.len()]), device);
-    (pixels, [what, ground])
+    (pixels.pixels(), [what, ground])
 }
 
 fn logits(bag: &Bag, head: &Head, pooled: Tensor<2>) -> Tensor<2> {

@@ -1,17 +1,25 @@
 //! Backbones: the frozen networks. To add one: a new file here with a `CARD` and a `Backbone`, then two plain lines below
-//! (`mod` and `CATALOG`). A backbone owns no tensors: it declares its anatomy and its forward pass; `weights` loads.
+//! (`mod` and `CATALOG`). A backbone owns no tensors: it declares its anatomy and its forward pass; `weights` and `folder` load.
 
+pub mod folder;
+pub mod names;
 pub mod vit;
 pub mod weights;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
+use serde_json::Value as Json;
 
 use crate::engine::bag::Weights;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::Anatomy;
-use crate::session::settings::{Field, Settings};
+use crate::session::Choice;
+use crate::session::settings::{Field, Settings, Value};
+use folder::Folder;
 
-pub const CATALOG: &[&Card] = &[&vit::TINY_32];
+pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -25,21 +33,103 @@ pub struct Card {
     pub source: &'static str,
     pub licence: &'static str,
     pub fields: &'static [Field],
-    pub backbone: &'static dyn Backbone,
+    /// What stands as `model_type` in the `config.json` of folders that it opens.
+    pub model_types: &'static [&'static str],
+    /// The network that these settings mean. `set` holds every field. Reads a configuration where there is one, never a tensor.
+    pub open: fn(&Settings) -> Result<Opened, String>,
 }
 
-/// One family of networks.
-pub trait Backbone: Sync {
-    /// Every site, without any weights. `set` holds every field of the card.
-    fn anatomy(&self, set: &Settings) -> Result<Anatomy, String>;
+/// A network, and where its weights come from.
+pub struct Opened {
+    pub network: Arc<dyn Backbone>,
+    pub weights: Box<Source>,
+}
 
-    /// Makes the path of a file that `set` names, if any, absolute: what a run keeps must mean the same from every folder.
-    fn settle(&self, _set: &mut Settings) {}
+/// Loads the frozen weights onto a device, one matrix for every part that the anatomy declares; the seed is for random ones.
+pub type Source = dyn Fn(u64, &Device) -> anyhow::Result<Weights> + Send + Sync;
 
-    /// The frozen weights on `device`, one matrix for every part that the anatomy declares.
-    fn weights(&self, set: &Settings, seed: u64, device: &Device) -> anyhow::Result<Weights>;
+/// The settings that name a file or a folder.
+pub const PATHS: [&str; 2] = ["weights", "folder"];
+/// The setting of cards that open a model folder.
+pub const FOLDER: &str = "folder";
 
-    /// `pixels` `[batch, 3, side, side]`, normalised as the backbone wants them, to the normed features
-    /// `[batch, positions, width]`.
-    fn forward(&self, t: &mut Tuner, pixels: Tensor<4>) -> Tensor<3>;
+/// One network.
+pub trait Backbone: Send + Sync {
+    /// Every site, without any weights.
+    fn anatomy(&self) -> Anatomy;
+
+    /// What enters, normalised as the network wants it, to the normed features `[batch, positions, width]`.
+    fn forward(&self, t: &mut Tuner, input: Input) -> Tensor<3>;
+
+    /// Its `config.json` for transformers, labels left out; none where transformers has no such network.
+    fn config(&self) -> Option<Json> {
+        None
+    }
+}
+
+/// What enters a network.
+#[derive(Clone)]
+pub enum Input {
+    /// `[batch, 3, side, side]`.
+    Pixels(Tensor<4>),
+}
+
+impl From<Tensor<4>> for Input {
+    fn from(pixels: Tensor<4>) -> Input {
+        Input::Pixels(pixels)
+    }
+}
+
+impl Input {
+    /// The pixels of a network that sees.
+    ///
+    /// # Panics
+    /// When it is something else: the plan lets no data set through that does not fit the backbone.
+    pub fn pixels(self) -> Tensor<4> {
+        let Input::Pixels(pixels) = self;
+        pixels
+    }
+}
+
+/// The network that a session chooses.
+///
+/// # Errors
+/// In words, when the name is unknown or its folder cannot be opened.
+pub fn open(choice: &Choice) -> Result<Opened, String> {
+    let card = find(&choice.name).ok_or_else(|| {
+        let names: Vec<_> = CATALOG.iter().map(|c| c.name).collect();
+        format!("unknown backbone `{}`; one of: {}", choice.name, names.join(", "))
+    })?;
+    (card.open)(&choice.settings.filled(card.fields))
+}
+
+/// Makes the paths that `choice` names absolute: what a run keeps must mean the same from every folder.
+pub fn settle(choice: &mut Choice) {
+    for name in PATHS {
+        let path = match choice.settings.0.get(name) {
+            Some(Value::Text(path)) if !["", "pretrained", "random"].contains(&path.as_str()) => std::path::absolute(path).ok(),
+            _ => None,
+        };
+        if let Some(path) = path.as_deref().and_then(Path::to_str) {
+            choice.settings.set(name, Value::Text(path.to_owned()));
+        }
+    }
+}
+
+/// The choice that opens a model folder.
+///
+/// # Errors
+/// In words, when the folder has no configuration, or one of a network that this program does not know.
+pub fn of_folder(path: &Path) -> Result<Choice, String> {
+    let folder = Folder::open(&path.display().to_string())?;
+    let kind = folder.kind();
+    let knows = |card: &&&Card| card.model_types.iter().any(|known| kind == *known || (*known == "timm" && folder.is_timm()));
+    let Some(card) = CATALOG.iter().find(knows) else {
+        let known: Vec<_> = CATALOG.iter().flat_map(|card| card.model_types).copied().collect();
+        return Err(format!("{} is a folder of `{kind}`; this program opens {}", path.display(), known.join(", ")));
+    };
+    let mut choice = Choice::named(card.name);
+    choice.settings.set(FOLDER, Value::Text(path.display().to_string()));
+    open(&choice)?;
+    Ok(choice)
 }

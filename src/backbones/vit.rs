@@ -1,19 +1,28 @@
-//! The vision transformer, pre-norm: Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021). The whole forward pass is
-//! below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
+//! The vision transformer, pre-norm: Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021); with a distillation token, DeiT
+//! (Touvron et al. 2021); with LayerScale and SwiGLU, DINOv2 (Oquab et al. 2024). The whole forward pass is below, straight
+//! down; the tuner's calls name its sites. Called through `backbones::Backbone`.
 
-use burn::tensor::{Device, Tensor};
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use anyhow::Context;
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use serde_json::{Value as Json, json};
+
+use super::folder::{Folder, Tensors};
+use super::names::{self, Naming};
 use super::weights;
-use super::{Backbone, Card};
+use super::{Backbone, Card, Input, Opened};
 use crate::engine::bag::Weights;
 use crate::engine::kernels;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Part, Role, Site};
-use crate::session::settings::{Field, Settings, Value};
+use crate::plan::anatomy::{Anatomy, Entry, Part, Pixels, Role, Site};
+use crate::session::settings::{Field, Settings};
 
-/// The sizes of one vision transformer.
+/// The sizes of one vision transformer, and what it has beyond the plain one.
 #[derive(Clone, Copy, Debug)]
 pub struct Vit {
+    pub kind: Kind,
     /// Side of the square image and of a patch, in pixels.
     pub image: usize,
     pub patch: usize,
@@ -23,8 +32,24 @@ pub struct Vit {
     /// Width of the MLP's hidden layer.
     pub hidden: usize,
     pub epsilon: f64,
-    /// Weights that travel inside the program.
-    pub embedded: Option<&'static [u8]>,
+    pub pixels: Pixels,
+    /// q, k and v have a bias.
+    pub qkv_bias: bool,
+    /// A second token after the class token.
+    pub distilled: bool,
+    /// LayerScale: a factor a channel on what each branch adds.
+    pub scaled: bool,
+    /// The MLP is SwiGLU: `up` makes two halves, SiLU of the first times the second.
+    pub gated: bool,
+}
+
+/// Whose network it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Vit,
+    Deit,
+    Dinov2,
+    Timm,
 }
 
 /// The embedded backbone; `assets/backbones/vit-tiny-32` holds its recipe.
@@ -39,36 +64,232 @@ pub const TINY_32: Card = Card {
         "pretrained",
         "\"pretrained\", \"random\" (for control experiments), or the path of a safetensors file with this backbone's tensors.",
     )],
-    backbone: &TINY,
+    model_types: &[],
+    open: tiny,
 };
+
+/// A folder that the user has.
+pub const FOLDER: Card = Card {
+    name: "vit",
+    title: "Vision transformer from a folder",
+    help: "ViT, DeiT and DINOv2 of any size, as transformers or timm save them: a folder with config.json and safetensors.",
+    source: "The folder that you open",
+    licence: "That of the weights you open; see the folder's README",
+    fields: &[
+        Field::text(super::FOLDER, "", "The folder that holds config.json and model.safetensors."),
+        Field::whole(
+            "side",
+            0,
+            2048,
+            0,
+            "Side of the images in pixels, a multiple of the patch; 0 takes the model's own. Positions are interpolated.",
+        ),
+    ],
+    model_types: &["vit", "deit", "dinov2", "timm"],
+    open: folder,
+};
+
+const EMBEDDED: &[u8] = include_bytes!("../../assets/backbones/vit-tiny-32/model.safetensors");
 
 /// Sizes of `vit-tiny-32`.
-pub const TINY: Vit = Vit {
-    image: 32,
-    patch: 4,
-    width: 96,
-    blocks: 6,
-    heads: 3,
-    hidden: 192,
+pub const TINY: Vit = Vit { image: 32, patch: 4, width: 96, blocks: 6, heads: 3, hidden: 192, ..B_16 };
+
+/// ViT-B/16 at 224 pixels: the shapes that papers count on.
+pub const B_16: Vit = Vit {
+    kind: Kind::Vit,
+    image: 224,
+    patch: 16,
+    width: 768,
+    blocks: 12,
+    heads: 12,
+    hidden: 3072,
     epsilon: 1e-6,
-    embedded: Some(include_bytes!("../../assets/backbones/vit-tiny-32/model.safetensors")),
+    pixels: Pixels::HALVES,
+    qkv_bias: true,
+    distilled: false,
+    scaled: false,
+    gated: false,
 };
 
-/// ViT-B/16 at 224 pixels: the shapes that papers count on. For plans only; it has no weights here.
-pub const B_16: Vit =
-    Vit { image: 224, patch: 16, width: 768, blocks: 12, heads: 12, hidden: 3072, epsilon: 1e-6, embedded: None };
+fn tiny(set: &Settings) -> Result<Opened, String> {
+    let source = set.text("weights").to_owned();
+    let weights = move |seed, device: &Device| match source.as_str() {
+        "random" => Ok(weights::random(&TINY.declare(), seed, device)),
+        "pretrained" => weights::from_bytes(EMBEDDED, &TINY.declare(), "the embedded vit-tiny-32", device),
+        path => weights::from_file(std::path::Path::new(path), &TINY.declare(), device),
+    };
+    Ok(Opened { network: Arc::new(TINY), weights: Box::new(weights) })
+}
+
+fn folder(set: &Settings) -> Result<Opened, String> {
+    let folder = Folder::open(set.text(super::FOLDER))?;
+    let own = Vit::of(&folder)?;
+    let side = if set.whole("side") == 0 { own.image } else { set.whole("side") };
+    if !side.is_multiple_of(own.patch) {
+        return Err(format!("images of {side} pixels are not whole patches of {}; take a multiple of it", own.patch));
+    }
+    let vit = Vit { image: side, ..own };
+    let path = folder.path;
+    Ok(Opened { network: Arc::new(vit), weights: Box::new(move |_, device| vit.load(&path, own.image, device)) })
+}
 
 impl Vit {
+    /// What the configuration of a folder says.
+    ///
+    /// # Errors
+    /// In words, when a size is missing or a part is none that this file knows.
+    pub fn of(folder: &Folder) -> Result<Vit, String> {
+        let pixels = Pixels::of(folder.beside("preprocessor_config.json").as_ref());
+        let vit = match folder.kind() {
+            "vit" | "deit" => {
+                folder.word("hidden_act", "gelu", &["gelu"])?;
+                let kind = if folder.kind() == "vit" { Kind::Vit } else { Kind::Deit };
+                let vit = Vit {
+                    kind,
+                    image: folder.whole_or("image_size", Some(224))?,
+                    patch: folder.whole_or("patch_size", Some(16))?,
+                    width: folder.whole_or("hidden_size", Some(768))?,
+                    blocks: folder.whole_or("num_hidden_layers", Some(12))?,
+                    heads: folder.whole_or("num_attention_heads", Some(12))?,
+                    hidden: folder.whole_or("intermediate_size", Some(3072))?,
+                    epsilon: folder.real_or("layer_norm_eps", 1e-12)?,
+                    qkv_bias: folder.flag_or("qkv_bias", true)?,
+                    ..B_16
+                };
+                // DeiT's configuration does not say whether it has the second token; its tensors do.
+                let has = |name: &str| folder.tensors().is_ok_and(|t| t.names().any(|n| n.ends_with(name)));
+                Vit { distilled: kind == Kind::Deit && has("distillation_token"), ..vit }
+            }
+            "dinov2" => {
+                folder.word("hidden_act", "gelu", &["gelu"])?;
+                let width = folder.whole_or("hidden_size", Some(768))?;
+                let wide = width * folder.whole_or("mlp_ratio", Some(4))?;
+                let gated = folder.flag_or("use_swiglu_ffn", false)?;
+                Vit {
+                    kind: Kind::Dinov2,
+                    image: folder.whole_or("image_size", Some(224))?,
+                    patch: folder.whole_or("patch_size", Some(14))?,
+                    width,
+                    blocks: folder.whole_or("num_hidden_layers", Some(12))?,
+                    heads: folder.whole_or("num_attention_heads", Some(12))?,
+                    hidden: if gated { (wide * 2 / 3).div_ceil(8) * 8 } else { wide },
+                    epsilon: folder.real_or("layer_norm_eps", 1e-6)?,
+                    qkv_bias: folder.flag_or("qkv_bias", true)?,
+                    scaled: true,
+                    gated,
+                    ..B_16
+                }
+            }
+            _ if folder.is_timm() => Vit::of_timm(folder)?,
+            kind => return Err(format!("`{kind}` is no vision transformer; choose a folder of vit, deit, dinov2 or timm's")),
+        };
+        if !vit.width.is_multiple_of(vit.heads) || !vit.image.is_multiple_of(vit.patch) {
+            return Err(format!(
+                "{}: {} channels for {} heads, {} pixels for patches of {}: neither may leave a remainder",
+                folder.path.display(),
+                vit.width,
+                vit.heads,
+                vit.image,
+                vit.patch
+            ));
+        }
+        Ok(Vit { pixels: if vit.kind == Kind::Timm { vit.pixels } else { pixels }, ..vit })
+    }
+
+    /// timm's configuration names an architecture; its sizes stand in the shapes.
+    fn of_timm(folder: &Folder) -> Result<Vit, String> {
+        let tensors = folder.tensors().map_err(|fault| format!("{fault:#}"))?;
+        let shape = |name: &str| tensors.shape(name).ok_or_else(|| format!("{} lacks `{name}`", folder.path.display()));
+        let patches = shape("patch_embed.proj.weight")?; // [width, 3, patch, patch]
+        let (width, patch) = (patches[0], *patches.last().unwrap_or(&1));
+        let (up, down) = (shape("blocks.0.mlp.fc1.weight")?[0], shape("blocks.0.mlp.fc2.weight")?[1]);
+        let distilled = tensors.has("dist_token");
+        let positions = shape("pos_embed")?[1] - 1 - usize::from(distilled);
+        let grid = positions.isqrt();
+        // timm builds heads of 64 channels, but for its widest networks, which have 16.
+        let heads = match width {
+            1280 | 1408 | 1664 => 16,
+            _ if width.is_multiple_of(64) => width / 64,
+            _ => folder.whole("num_heads")?,
+        };
+        Ok(Vit {
+            kind: Kind::Timm,
+            image: grid * patch,
+            patch,
+            width,
+            blocks: (0..).take_while(|n| tensors.has(&format!("blocks.{n}.norm1.weight"))).count(),
+            heads: folder.whole_or("num_heads", Some(heads))?,
+            hidden: down,
+            epsilon: 1e-6,
+            pixels: Pixels::of(Some(&folder.config["pretrained_cfg"])),
+            qkv_bias: tensors.has("blocks.0.attn.qkv.bias"),
+            distilled,
+            scaled: tensors.has("blocks.0.ls1.gamma"),
+            gated: up == 2 * down,
+        })
+    }
+
+    /// The names of its tensors in files.
+    fn naming(&self) -> [&'static Naming; 2] {
+        match self.kind {
+            Kind::Vit => [&names::VIT_4, &names::VIT_5],
+            Kind::Deit => [&names::DEIT_4, &names::DEIT_5],
+            Kind::Dinov2 if self.gated => [&names::DINOV2_GATED, &names::DINOV2_GATED],
+            Kind::Dinov2 => [&names::DINOV2_4, &names::DINOV2_5],
+            Kind::Timm => [&names::TIMM, &names::TIMM],
+        }
+    }
+
+    /// The weights in a folder whose own images have `side` pixels; positions are stretched to this network's.
+    fn load(&self, path: &PathBuf, side: usize, device: &Device) -> anyhow::Result<Weights> {
+        let tensors = Tensors::open(path)?;
+        let own = Vit { image: side, ..*self };
+        // Old names or new, of the bare network or of one with a head.
+        let named = |naming: &Naming| Naming { prefix: if tensors.has(naming.cls) { "" } else { naming.prefix }, ..*naming };
+        let first = |naming: &Naming| naming.module(0, Role::Q).map(|module| format!("{module}.weight")).unwrap_or_default();
+        let [old, new] = self.naming().map(named);
+        let naming = if tensors.has(&first(&new)) { new } else { old };
+        let anatomy = own.declare();
+        let all = naming.tensors(&anatomy).map_err(anyhow::Error::msg)?;
+        let heads = ["classifier", "head", "pooler", "cls_classifier", "distillation_classifier", "head_dist"];
+        let may_stay = |name: &str| {
+            let bare = name.strip_prefix(naming.prefix).unwrap_or(name);
+            heads.contains(&bare.split('.').next().unwrap_or_default()) || bare == "embeddings.mask_token"
+        };
+        let mut weights = tensors.weights(&all, &anatomy, &may_stay, device)?;
+        if side != self.image {
+            let before = weights.get("embed.pos").context("the network has positions")?.clone();
+            let (from, to) = (side / self.patch, self.image / self.patch);
+            let values = stretched(&crate::engine::model::host(before)?, self.width, self.first(), from, to);
+            let rows = self.first() + to * to;
+            weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [rows, self.width]), device));
+        }
+        Ok(weights)
+    }
+
+    /// Positions before the first patch.
+    fn first(&self) -> usize {
+        1 + usize::from(self.distilled)
+    }
+
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
         let grid = self.image / self.patch;
-        let tokens = grid * grid + 1;
+        let tokens = grid * grid + self.first();
         let patch = 3 * self.patch * self.patch;
         let vector = |name, cols| Part { name, rows: 1, cols };
         let norm = || vec![vector("weight", d), vector("bias", d)];
         let dense = |d_in, d_out| vec![Part { name: "weight", rows: d_in, cols: d_out }, vector("bias", d_out)];
+        let qkv = || dense(d, d).into_iter().filter(|part| self.qkv_bias || part.name != "bias").collect();
+        let up = if self.gated { 2 * h } else { h };
 
+        let mut embed = dense(patch, d);
+        embed.push(vector("cls", d));
+        if self.distilled {
+            embed.push(vector("dist", d));
+        }
+        embed.push(Part { name: "pos", rows: tokens, cols: d });
         let mut sites = vec![Site {
             path: "embed".into(),
             role: Role::Embed,
@@ -76,7 +297,7 @@ impl Vit {
             place: "embedding",
             d_in: patch,
             d_out: d,
-            parts: [dense(patch, d), vec![vector("cls", d), Part { name: "pos", rows: tokens, cols: d }]].concat(),
+            parts: embed,
         }];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
@@ -85,16 +306,22 @@ impl Vit {
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, norm());
             site(".attn", Role::Attn, "attention", d, d, vec![]);
-            site(".attn.q", Role::Q, "q", d, d, dense(d, d));
-            site(".attn.k", Role::K, "k", d, d, dense(d, d));
-            site(".attn.v", Role::V, "v", d, d, dense(d, d));
+            site(".attn.q", Role::Q, "q", d, d, qkv());
+            site(".attn.k", Role::K, "k", d, d, qkv());
+            site(".attn.v", Role::V, "v", d, d, qkv());
             site(".attn.o", Role::O, "o", d, d, dense(d, d));
+            if self.scaled {
+                site(".scale1", Role::Scale, "scale 1", d, d, vec![vector("weight", d)]);
+            }
             site(".mid", Role::Mid, "between", d, d, vec![]);
             site(".norm2", Role::Norm, "norm 2", d, d, norm());
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
-            site(".mlp.up", Role::Up, "up", d, h, dense(d, h));
-            site(".mlp.act", Role::Act, "gelu", h, h, vec![]);
+            site(".mlp.up", Role::Up, "up", d, up, dense(d, up));
+            site(".mlp.act", Role::Act, if self.gated { "swiglu" } else { "gelu" }, up, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
+            if self.scaled {
+                site(".scale2", Role::Scale, "scale 2", d, d, vec![vector("weight", d)]);
+            }
         }
         let last =
             |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
@@ -107,37 +334,19 @@ impl Vit {
             heads: self.heads,
             hidden: h,
             tokens,
-            image: self.image,
-            patch: self.patch,
+            entry: Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels },
+            dialects: self.naming(),
         }
     }
 }
 
 impl Backbone for Vit {
-    fn anatomy(&self, _set: &Settings) -> Result<Anatomy, String> {
-        Ok(self.declare())
+    fn anatomy(&self) -> Anatomy {
+        self.declare()
     }
 
-    fn settle(&self, set: &mut Settings) {
-        let path = match set.text("weights") {
-            "" | "pretrained" | "random" => return,
-            path => std::path::absolute(path).ok().and_then(|path| Some(path.to_str()?.to_owned())),
-        };
-        if let Some(path) = path {
-            set.set("weights", Value::Text(path));
-        }
-    }
-
-    fn weights(&self, set: &Settings, seed: u64, device: &Device) -> anyhow::Result<Weights> {
-        let anatomy = self.declare();
-        match (set.text("weights"), self.embedded) {
-            ("random", _) => Ok(weights::random(&anatomy, seed, device)),
-            ("pretrained", Some(bytes)) => weights::from_bytes(bytes, &anatomy, "the embedded vit-tiny-32", device),
-            (path, _) => weights::from_file(std::path::Path::new(path), &anatomy, device),
-        }
-    }
-
-    fn forward(&self, t: &mut Tuner, pixels: Tensor<4>) -> Tensor<3> {
+    fn forward(&self, t: &mut Tuner, input: Input) -> Tensor<3> {
+        let pixels = input.pixels();
         let [batch, channels, side, _] = pixels.dims(); // [batch, 3, side, side]
         let (p, grid) = (self.patch, side / self.patch);
         let patches = pixels.reshape([batch, channels, grid, p, grid, p]).permute([0, 2, 4, 1, 3, 5]).reshape([
@@ -146,29 +355,60 @@ impl Backbone for Vit {
             channels * p * p,
         ]); // [batch, patches, 3 p p]
 
-        let cls = t.weight("embed", "cls").unsqueeze::<3>().expand([batch, 1, self.width]);
+        let token = |t: &Tuner, name| t.weight("embed", name).unsqueeze::<3>().expand([batch, 1, self.width]);
+        let mut first = vec![token(t, "cls")];
+        if self.distilled {
+            first.push(token(t, "dist"));
+        }
         let pos = t.weight("embed", "pos").unsqueeze::<3>(); // [1, tokens, width]
-        let mut x = t.linear("embed", patches); // [batch, patches, width]
-        x = Tensor::cat(vec![cls, x], 1) + pos; // [batch, tokens, width]
+        first.push(t.linear("embed", patches)); // [batch, patches, width]
+        let mut x = Tensor::cat(first, 1) + pos; // [batch, tokens, width]
         t.tap(&x);
 
         for n in 0..self.blocks {
             let at = |place: &str| format!("blocks.{n}{place}");
             x = t.around(&at(""), x, |t, x| {
                 let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
-                let x = x + t.around(&at(".attn"), h, |t, h| self.attention(t, &at(".attn"), h));
+                let y = t.around(&at(".attn"), h, |t, h| self.attention(t, &at(".attn"), h));
+                let x = x + self.scale(t, &at(".scale1"), y);
                 let x = t.around(&at(".mid"), x, |_, x| x);
                 let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
-                x + t.around(&at(".mlp"), h, |t, h| {
+                let y = t.around(&at(".mlp"), h, |t, h| {
                     let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]
-                    let u = t.around(&at(".mlp.act"), u, |_, u| kernels::gelu(u));
+                    let u = t.around(&at(".mlp.act"), u, |_, u| self.bend(u));
                     t.linear(&at(".mlp.down"), u) // [batch, tokens, width]
-                })
+                });
+                x + self.scale(t, &at(".scale2"), y)
             });
             t.tap(&x);
         }
         let y = t.norm("norm", x, self.epsilon);
         t.readout("readout", y)
+    }
+
+    fn config(&self) -> Option<Json> {
+        let mut config = json!({
+            "hidden_act": "gelu",
+            "hidden_size": self.width,
+            "image_size": self.image,
+            "intermediate_size": self.hidden,
+            "layer_norm_eps": self.epsilon,
+            "num_attention_heads": self.heads,
+            "num_channels": 3,
+            "num_hidden_layers": self.blocks,
+            "patch_size": self.patch,
+            "qkv_bias": self.qkv_bias,
+        });
+        let (kind, architecture) = match self.kind {
+            Kind::Vit => ("vit", "ViTForImageClassification"),
+            Kind::Deit if !self.distilled => ("deit", "DeiTForImageClassification"),
+            _ => return None,
+        };
+        config["model_type"] = json!(kind);
+        config["architectures"] = json!([architecture]);
+        config["attention_probs_dropout_prob"] = json!(0.0);
+        config["hidden_dropout_prob"] = json!(0.0);
+        Some(config)
     }
 }
 
@@ -181,4 +421,52 @@ impl Vit {
         let y = kernels::attention(q, k, v, self.heads); // [batch, tokens, width]
         t.linear(&format!("{site}.o"), y)
     }
+
+    fn scale(&self, t: &mut Tuner, site: &str, y: Tensor<3>) -> Tensor<3> {
+        match self.scaled {
+            true => t.around(site, y, |t, y| y * t.weight(site, "weight").unsqueeze::<3>()),
+            false => y,
+        }
+    }
+
+    fn bend(&self, u: Tensor<3>) -> Tensor<3> {
+        match self.gated {
+            true => {
+                let [a, b] = [0, 1].map(|half| u.clone().narrow(2, half * self.hidden, self.hidden));
+                activation::silu(a) * b // [batch, tokens, hidden]
+            }
+            false => kernels::gelu(u),
+        }
+    }
+}
+
+/// Position embeddings `[first + from², width]` on another grid, `[first + to², width]`: bicubic with a = -0.75, corners not
+/// aligned, edges repeated, as PyTorch's `interpolate` does it for transformers.
+fn stretched(values: &[f32], width: usize, first: usize, from: usize, to: usize) -> Vec<f32> {
+    const A: f64 = -0.75;
+    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    // The four neighbours of each new place along one axis, and their weights.
+    let taps: Vec<[(usize, f64); 4]> = (0..to)
+        .map(|n| {
+            let at = (n as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+            let (below, t) = (at.floor(), at - at.floor());
+            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+            std::array::from_fn(|k| ((below + k as f64 - 1.0).clamp(0.0, from as f64 - 1.0) as usize, weights[k]))
+        })
+        .collect();
+    let mut out = values[..first * width].to_vec();
+    for rows in &taps {
+        for cols in &taps {
+            let mut sum = vec![0.0; width];
+            for (y, wy) in rows {
+                for (x, wx) in cols {
+                    let at = (first + y * from + x) * width;
+                    sum.iter_mut().zip(&values[at..at + width]).for_each(|(sum, v)| *sum += wy * wx * f64::from(*v));
+                }
+            }
+            out.extend(sum.into_iter().map(|v| v as f32));
+        }
+    }
+    out
 }

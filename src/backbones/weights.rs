@@ -16,7 +16,7 @@ use crate::engine::bag::Weights;
 use crate::engine::model::host;
 use crate::engine::random;
 use crate::methods::Init;
-use crate::plan::anatomy::Anatomy;
+use crate::plan::anatomy::{Anatomy, Role};
 
 /// The weights in the file `path`.
 pub fn from_file(path: &Path, anatomy: &Anatomy, device: &Device) -> Result<Weights> {
@@ -66,7 +66,8 @@ pub fn from_bytes(bytes: &[u8], anatomy: &Anatomy, place: &str, device: &Device)
     Ok(weights)
 }
 
-fn some(names: &[String]) -> String {
+/// The first of `names`.
+pub fn some(names: &[String]) -> String {
     let shown = names.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > 6 { format!("{shown}, ...") } else { shown }
 }
@@ -103,7 +104,7 @@ pub fn random(anatomy: &Anatomy, seed: u64, device: &Device) -> Weights {
     for site in &anatomy.sites {
         for part in &site.parts {
             let name = format!("{}.{}", site.path, part.name);
-            let norm = site.role == crate::plan::anatomy::Role::Norm;
+            let norm = matches!(site.role, Role::Norm | Role::Scale);
             let init = match part.name {
                 "bias" => Init::Zeros,
                 "weight" if norm => Init::Ones,

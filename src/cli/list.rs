@@ -91,11 +91,11 @@ fn entries(kind: Kind) -> Vec<Json> {
     match kind {
         Kind::Backbones => (backbones::CATALOG.iter())
             .map(|c| {
-                let anatomy = c.backbone.anatomy(&settings::Settings::default().filled(c.fields)).ok();
+                let anatomy = (c.open)(&settings::Settings::default().filled(c.fields)).ok().map(|opened| opened.network.anatomy());
                 json!({
                     "name": c.name, "title": c.title, "help": c.help, "source": c.source, "licence": c.licence,
                     "parameters": anatomy.as_ref().map(|a| a.count()), "blocks": anatomy.as_ref().map(|a| a.blocks),
-                    "width": anatomy.as_ref().map(|a| a.width), "image": anatomy.as_ref().map(|a| a.image),
+                    "width": anatomy.as_ref().map(|a| a.width), "image": anatomy.as_ref().map(|a| a.side()),
                     "sites": anatomy.map(|a| a.sites.into_iter().map(|s| s.path).collect::<Vec<_>>()),
                     "settings": fields(c.fields),
                 })

@@ -28,7 +28,7 @@ pub fn predict(run: &str, inputs: &Path, to: &Path) -> Answer {
         return Err(Fault::Request(anyhow!("--out would write over the inputs, {}. Choose another file", inputs.display())));
     }
     let (_, model) = exports::load_run(&folder)?;
-    let side = model.plan.anatomy.image;
+    let side = model.plan.anatomy.side();
     let (pixels, batch) = asked(pixels(inputs, side))?;
     let bag = model.bag.frozen();
     let mut logits = Vec::new();

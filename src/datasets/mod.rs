@@ -7,6 +7,8 @@ pub mod paint;
 pub mod shapes;
 pub mod sheet;
 
+use anyhow::Context;
+
 use crate::session::settings::{Field, Settings};
 
 /// What the catalogue says of a data set.
@@ -62,6 +64,22 @@ impl Samples {
         self.pixels.extend_from_slice(image);
         self.labels.push(label);
         self.domains.push(domain);
+    }
+
+    /// Every image at another side, in pixels: bicubic, with the average of what a pixel covers where it gets smaller.
+    pub fn resize(&mut self, side: usize) -> anyhow::Result<()> {
+        if side == self.side || self.is_empty() {
+            return Ok(());
+        }
+        let (from, to) = (u32::try_from(self.side)?, u32::try_from(side)?);
+        let mut pixels = Vec::with_capacity(self.len() * side * side * 3);
+        for n in 0..self.len() {
+            let image = image::RgbImage::from_raw(from, from, self.image(n).to_vec()).context("an image of another size")?;
+            pixels.extend_from_slice(&image::imageops::resize(&image, to, to, image::imageops::FilterType::CatmullRom));
+        }
+        self.pixels = pixels;
+        self.side = side;
+        Ok(())
     }
 
     /// The first `n` samples (the files are shuffled once, when they are made).

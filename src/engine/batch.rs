@@ -5,7 +5,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::random;
+use crate::backbones::Input;
 use crate::datasets::Samples;
+use crate::plan::anatomy::Entry;
 use crate::session::Recipe;
 
 /// The order of one epoch, cut into batches of sample numbers. The same seed and epoch give the same order.
@@ -14,14 +16,18 @@ pub fn epoch(samples: usize, size: usize, seed: u64, epoch: usize) -> Vec<Vec<us
     random::shuffled(&mut rng, samples).chunks(size).map(<[usize]>::to_vec).collect()
 }
 
-/// Pixels `[batch, 3, side, side]` from -1 to 1 and labels `[batch]`.
+/// What the network takes (pixels `[batch, 3, side, side]`, normalised) and labels `[batch]`.
 pub fn tensors(
+    entry: &Entry,
     samples: &Samples,
     picked: &[usize],
     augment: Option<(&Recipe, u64)>,
     device: &Device,
-) -> (Tensor<4>, Tensor<1, Int>) {
+) -> (Input, Tensor<1, Int>) {
+    let Entry::Image { pixels, .. } = entry;
     let side = samples.side;
+    // (byte / 255 - mean) / deviation
+    let (factor, shift) = (pixels.deviation.map(|d| 255.0 * d), [0, 1, 2].map(|c| pixels.mean[c] / pixels.deviation[c]));
     let mut values = Vec::with_capacity(picked.len() * 3 * side * side);
     for &n in picked {
         let (flip, dx, dy) = match augment {
@@ -39,13 +45,13 @@ pub fn tensors(
                     let x = if flip { side - 1 - x } else { x };
                     let clamp = |v: usize, d: i64| (v as i64 + d).clamp(0, side as i64 - 1) as usize;
                     let byte = image[(clamp(y, dy) * side + clamp(x, dx)) * 3 + channel];
-                    values.push(f32::from(byte) / 127.5 - 1.0);
+                    values.push(f32::from(byte) / factor[channel] - shift[channel]);
                 }
             }
         }
     }
     let pixels = Tensor::from_data(TensorData::new(values, [picked.len(), 3, side, side]), device);
-    (pixels, labels(samples, picked, device))
+    (Input::Pixels(pixels), labels(samples, picked, device))
 }
 
 /// Labels `[batch]` of the samples `picked`.

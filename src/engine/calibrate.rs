@@ -87,7 +87,7 @@ fn alone(session: &Session, model: &Model, trained: &[String], learning_rate_fac
         bail!("what the stack asks for cannot be measured: {}", problem.words);
     }
     let bag = Bag::make(&plan, &model.weights, session.seed, &model.device)?;
-    Ok(Model { plan, backbone: model.backbone, weights: model.weights.clone(), bag, device: model.device.clone() })
+    Ok(Model { plan, backbone: model.backbone.clone(), weights: model.weights.clone(), bag, device: model.device.clone() })
 }
 
 /// Mean over the classes of the L2 norm of every channel that leaves a site. Class by class, as SCT has it, so that no class
@@ -101,7 +101,7 @@ fn norms(session: &Session, model: &Model, member: &Member, train: &Samples, tel
         if tell(words)?.is_break() {
             return Ok(None);
         }
-        let (pixels, _) = batch::tensors(train, some, None, &model.device);
+        let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
         let nothing = Bag::default();
         let mut tuner = Tuner::new(&model.plan, &model.weights, &nothing, None);
         tuner.watched = member.sites.iter().map(|site| (site.clone(), None)).collect();
@@ -139,7 +139,7 @@ fn gradients(session: &Session, model: &Model, member: &Member, train: &Samples,
             return Ok(None);
         }
         let labels: Vec<u32> = some.iter().map(|n| train.labels[*n]).collect();
-        let (pixels, _) = batch::tensors(train, some, None, &model.device);
+        let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
         let features = classify::pooled(model.features(&model.bag, pixels, None)); // [batch, width]
         let Some(loss) = contrast(features, &labels, &model.device) else { continue };
         for (key, gradient) in model.bag.gradients(loss.backward()) {

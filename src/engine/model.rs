@@ -1,6 +1,8 @@
 //! A planned session on a device: frozen weights, trainable bag, data. Training, evaluation, export and prediction all
 //! forward through here. Called by the run and the exports.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor};
 
@@ -8,9 +10,10 @@ use super::bag::{Bag, Weights};
 use super::batch;
 use super::shards;
 use super::tuner::Tuner;
-use crate::backbones::{self, Backbone};
+use crate::backbones::{self, Backbone, Input};
 use crate::datasets::{self, Loaded, Samples};
 use crate::plan::Plan;
+use crate::plan::anatomy::Entry;
 use crate::session::Session;
 use crate::tasks::classify;
 
@@ -19,7 +22,7 @@ const EVALUATED_AT_ONCE: usize = 200;
 
 pub struct Model {
     pub plan: Plan,
-    pub backbone: &'static dyn Backbone,
+    pub backbone: Arc<dyn Backbone>,
     pub weights: Weights,
     pub bag: Bag,
     /// The plain device.
@@ -36,34 +39,34 @@ impl Model {
         if let Some(problem) = plan.blocked() {
             bail!("{}: {}", problem.place, problem.words);
         }
-        let card =
-            backbones::find(&session.backbone.name).with_context(|| format!("unknown backbone `{}`", session.backbone.name))?;
-        let weights = card.backbone.weights(&session.backbone.settings.filled(card.fields), session.seed, device)?;
+        let opened = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?;
+        let weights = (opened.weights)(session.seed, device)?;
         let bag = Bag::make(&plan, &weights, session.seed, device)?;
-        Ok(Model { plan, backbone: card.backbone, weights, bag, device: device.clone() })
+        Ok(Model { plan, backbone: opened.network, weights, bag, device: device.clone() })
     }
 
-    /// Features `[batch, positions, width]` of `pixels` with the parameters of `bag`; `noise` is the seed of dropout while
+    /// Features `[batch, positions, width]` of `input` with the parameters of `bag`; `noise` is the seed of dropout while
     /// training.
-    pub fn features(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
-        self.features_of(&[], bag, pixels, noise)
+    pub fn features(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<3> {
+        self.features_of(&[], bag, input, noise)
     }
 
-    /// The same with the numbers of the samples that `pixels` shows, by which dropout goes.
-    fn features_of(&self, samples: &[usize], bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
+    /// The same with the numbers of the samples that `input` holds, by which dropout goes.
+    fn features_of(&self, samples: &[usize], bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<3> {
         let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(samples);
-        tuner.look(&pixels);
-        self.backbone.forward(&mut tuner, pixels)
+        let input = input.into();
+        tuner.look(&input);
+        self.backbone.forward(&mut tuner, input)
     }
 
-    /// Logits `[batch, classes]` of `pixels` with the parameters of `bag`.
-    pub fn logits(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, classify::pooled(self.features(bag, pixels, noise)))
+    /// Logits `[batch, classes]` of `input` with the parameters of `bag`.
+    pub fn logits(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
+        classify::logits(bag, classify::pooled(self.features(bag, input, noise)))
     }
 
     /// The same of the samples with these numbers: a part of a batch gives what it gives in the whole one, dropout included.
-    pub fn logits_of(&self, samples: &[usize], bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, classify::pooled(self.features_of(samples, bag, pixels, noise)))
+    pub fn logits_of(&self, samples: &[usize], bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
+        classify::logits(bag, classify::pooled(self.features_of(samples, bag, input, noise)))
     }
 
     /// What the methods of the stack add to the loss `[1]`, if any of them adds something.
@@ -77,8 +80,8 @@ impl Model {
         let mut all = Vec::new();
         for some in picked.chunks(EVALUATED_AT_ONCE) {
             let answers = shards::each(some, shards::count(&self.device), |some| {
-                let (pixels, _) = batch::tensors(samples, some, None, &self.device);
-                host(self.logits(&bag, pixels, None))
+                let (input, _) = batch::tensors(&self.plan.anatomy.entry, samples, some, None, &self.device);
+                host(self.logits(&bag, input, None))
             });
             for answer in answers {
                 all.extend(answer?);
@@ -94,10 +97,14 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     data.try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("a tensor could not be read back as f32: {e:?}"))
 }
 
-/// The session's data.
+/// The session's data, as its backbone takes it.
 pub fn data(session: &Session) -> Result<Loaded> {
     let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
-    let loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed)?;
+    let mut loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed)?;
+    let Entry::Image { side, .. } = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?.network.anatomy().entry;
+    for samples in [&mut loaded.train, &mut loaded.test] {
+        samples.resize(side)?;
+    }
     if loaded.train.is_empty() || loaded.test.is_empty() {
         bail!(
             "data set `{}` gives {} training and {} test samples; both are needed",

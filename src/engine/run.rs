@@ -40,9 +40,7 @@ pub struct Surroundings<'a> {
 pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let before = measure::in_use();
     let mut session = session.clone();
-    if let Some(card) = backbones::find(&session.backbone.name) {
-        card.backbone.settle(&mut session.backbone.settings);
-    }
+    backbones::settle(&mut session.backbone);
     let session = &session;
     let (device, device_name) = devices::open(&session.device)?;
     std::fs::create_dir_all(around.folder)
@@ -197,7 +195,7 @@ impl Trainer {
         }
         let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
         let noise = random::stream(self.seed, &format!("step {}", self.done));
-        let (pixels, labels) = batch::tensors(train, some, Some(augment), &model.device);
+        let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, train, some, Some(augment), &model.device);
         (model.logits_of(some, bag, pixels, Some(noise)), labels)
     }
 
@@ -348,7 +346,7 @@ fn features(model: &Model, samples: &Samples) -> Result<Tensor<2>> {
     let mut rows = Vec::new();
     for some in all.chunks(200) {
         rows.extend(shards::each(some, shards::count(&model.device), |some| {
-            let (pixels, _) = batch::tensors(samples, some, None, &model.device);
+            let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, samples, some, None, &model.device);
             classify::pooled(model.features(&none, pixels, None))
         }));
     }

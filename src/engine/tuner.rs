@@ -9,6 +9,7 @@ use burn::tensor::module;
 use super::bag::{At, Bag, Weights};
 use super::kernels;
 use super::quality;
+use crate::backbones::Input;
 use crate::plan::anatomy::{Anatomy, Door, Site};
 use crate::plan::{Member, Plan};
 
@@ -45,9 +46,10 @@ impl<'a> Tuner<'a> {
         Tuner { samples, ..self }
     }
 
-    /// Looks at the images of the batch `[batch, 3, side, side]` for methods that read their quality. Once a pass, and only
+    /// Looks at what enters for methods that read their quality. Once a pass, and only
     /// when there is such a method.
-    pub fn look(&mut self, pixels: &Tensor<4>) {
+    pub fn look(&mut self, input: &Input) {
+        let Input::Pixels(pixels) = input;
         if self.plan.members.iter().any(|m| m.card.method.reads_quality()) {
             self.quality = Some(quality::sharpness(pixels.clone()));
         }

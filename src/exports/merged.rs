@@ -14,6 +14,7 @@ use crate::backbones::weights;
 use crate::engine::model::Model;
 use crate::engine::tuner::Tuner;
 use crate::plan::Plan;
+use crate::plan::anatomy::Entry;
 use crate::session::Session;
 use crate::session::settings::Value;
 
@@ -67,6 +68,7 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
     let head = bag.iter().filter_map(|(key, data)| Some((key.strip_prefix("head/")?.to_owned(), data.clone()))).collect();
     weights::write(&folder.join(HEAD), &head, false, notes("petl-head 1"))?;
     let anatomy = &plan.anatomy;
+    let Entry::Image { patch, pixels, .. } = anatomy.entry;
     let config = json!({
         "backbone": session.backbone.name,
         "blocks": anatomy.blocks,
@@ -76,10 +78,10 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
         "format": FORMAT,
         "heads": anatomy.heads,
         "hidden": anatomy.hidden,
-        "image": anatomy.image,
+        "image": anatomy.side(),
         "layout": "every matrix is [in, out], used as x W; vectors are one row",
-        "patch": anatomy.patch,
-        "pixels": "RGB, byte / 127.5 - 1",
+        "pixels": format!("RGB, (byte / 255 - {:?}) / {:?}", pixels.mean, pixels.deviation),
+        "patch": patch,
         "width": anatomy.width,
     });
     tensors::write_json(&folder.join(CONFIG), &config)
@@ -99,8 +101,7 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
         ("/classes", json!(model.plan.classes)),
         ("/heads", json!(anatomy.heads)),
         ("/hidden", json!(anatomy.hidden)),
-        ("/image", json!(anatomy.image)),
-        ("/patch", json!(anatomy.patch)),
+        ("/image", json!(anatomy.side())),
         ("/width", json!(anatomy.width)),
     ];
     tensors::agree(&place, &tensors::read_json(&place)?, &wanted)?;

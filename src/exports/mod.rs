@@ -3,7 +3,6 @@
 //! command line.
 
 pub mod merged;
-pub mod names;
 pub mod own;
 pub mod peft;
 pub mod tensors;

@@ -10,9 +10,9 @@ use burn::tensor::Device;
 use serde_json::{Value as Json, json};
 
 use super::Card;
-use super::names::{self, DIALECTS};
 use super::tensors::{self, Named};
 use super::transformers;
+use crate::backbones;
 use crate::engine::bag;
 use crate::engine::model::Model;
 use crate::methods::lora;
@@ -41,7 +41,7 @@ const RSLORA: &str = "alpha / sqrt r";
 
 fn fits(plan: &Plan) -> Result<(), String> {
     const INSTEAD: &str = "Export it as `petl`, which holds every stack";
-    names::base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
+    transformers::names(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     let [first, ..] = plan.members.as_slice() else {
         return Err(
             "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
@@ -72,6 +72,14 @@ fn fits(plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
+/// The folder of the base model, where the user has one already: it is named, not copied.
+fn own_base(session: &Session) -> Option<&str> {
+    match session.backbone.settings.0.get(backbones::FOLDER)? {
+        Value::Text(path) => Some(path),
+        _ => None,
+    }
+}
+
 /// Every placement with its site, in the order of the network.
 fn placed(plan: &Plan) -> Vec<(&Member, &Site)> {
     let mut all = Vec::new();
@@ -84,7 +92,7 @@ fn placed(plan: &Plan) -> Vec<(&Member, &Site)> {
 /// The shortest `target_modules` that mean these sites and no others, in both dialects.
 fn targets(anatomy: &Anatomy, sites: &[&Site]) -> Vec<String> {
     let mut entries = Vec::new();
-    for dialect in DIALECTS {
+    for dialect in anatomy.dialects {
         for role in Role::ALL {
             let chosen: Vec<_> = sites.iter().filter(|s| s.role == role).collect();
             let everywhere = chosen.len() == anatomy.sites.iter().filter(|s| s.role == role).count();
@@ -136,7 +144,7 @@ pub fn config(plan: &Plan) -> Json {
     let (mut ranks, mut alphas) = (BTreeMap::new(), BTreeMap::new());
     for (member, site) in &placed {
         let (own_r, own_alpha) = strength(member);
-        for module in DIALECTS.iter().filter_map(|d| d.module(site.block?, site.role)) {
+        for module in plan.anatomy.dialects.iter().filter_map(|d| d.module(site.block?, site.role)) {
             if own_r != r {
                 ranks.insert(module.clone(), json!(own_r));
             }
@@ -168,7 +176,7 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
     let of = |key: String| bag.get(&key).with_context(|| format!("the run's adapter lacks `{key}`")).map(|data| (key, data));
     for (member, site) in placed(plan) {
         let param = |name| of(bag::key(member.index, member.card.name, &site.path, name));
-        for module in DIALECTS.iter().filter_map(|d| d.module(site.block?, site.role)) {
+        for module in plan.anatomy.dialects.iter().filter_map(|d| d.module(site.block?, site.role)) {
             if member.card.name == "lora" {
                 let ((a_key, a), (b_key, b)) = (param("A")?, param("B")?);
                 let (mut a, mut b) = (tensors::turned(&a_key, a)?, b.clone()); // [r, in], [r, out]
@@ -196,9 +204,14 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
 
 fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     tensors::write(&folder.join(TENSORS), &parts(&model.plan, &model.bag.data())?)?;
-    tensors::write_json(&folder.join(CONFIG), &config(&model.plan))?;
-    let frozen = model.weights.iter().map(|(name, w)| (name.clone(), w.to_data())).collect();
-    transformers::write_base(session, &model.plan, &frozen, None, &folder.join(BASE))
+    let mut config = config(&model.plan);
+    config["base_model_name_or_path"] = json!(own_base(session).unwrap_or(BASE));
+    tensors::write_json(&folder.join(CONFIG), &config)?;
+    if own_base(session).is_none() {
+        let frozen = model.weights.iter().map(|(name, w)| (name.clone(), w.to_data())).collect();
+        transformers::write_base(model, &frozen, None, &folder.join(BASE))?;
+    }
+    Ok(())
 }
 
 /// An adapter read from a PEFT folder: the stack that it means, and its matrices under the bag's keys, head included.
@@ -262,8 +275,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             .into_iter()
             .find_map(|(end, ours)| Some((bare.strip_suffix(end)?, ours)));
         let (module, ours) = part.with_context(|| format!("{} is no part of LoRA or IA3", fault()))?;
-        let site = DIALECTS
-            .iter()
+        let site = (anatomy.dialects.iter())
             .find_map(|d| d.site(anatomy, module))
             .with_context(|| format!("{} names no layer of this backbone", fault()))?;
         if !names_it(&entries, module) {
@@ -288,7 +300,8 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
         }
     }
     for site in &anatomy.sites {
-        let named = DIALECTS.iter().filter_map(|d| d.module(site.block?, site.role)).any(|module| names_it(&entries, &module));
+        let named =
+            anatomy.dialects.iter().filter_map(|d| d.module(site.block?, site.role)).any(|module| names_it(&entries, &module));
         if named && !found.contains_key(&site.path) {
             bail!("{} names `{}`, but {} holds nothing for it", place.display(), site.path, file.display());
         }
@@ -370,10 +383,12 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     tensors::agree(
         &place,
         &tensors::read_json(&place)?,
-        &[("/base_model_name_or_path", json!(BASE)), ("/inference_mode", json!(true))],
+        &[("/base_model_name_or_path", json!(own_base(&session).unwrap_or(BASE))), ("/inference_mode", json!(true))],
     )?;
-    transformers::check(&session, &model.plan, &folder.join(BASE))?;
-    model.weights = transformers::read_base(&folder.join(BASE), &model.plan.anatomy, device)?.0;
+    if own_base(&session).is_none() {
+        transformers::check(&model, &folder.join(BASE))?;
+        model.weights = transformers::read_base(&folder.join(BASE), &model.plan.anatomy, device)?.0;
+    }
     model
         .bag
         .load(&adapter.params, device)

@@ -5,18 +5,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, TensorData};
 use serde_json::json;
 
 use super::Card;
 use super::merged;
-use super::names::{self, Stored};
 use super::tensors::{self, Named};
-use crate::backbones::vit::{self, Vit};
+use crate::backbones::folder::Tensors;
+use crate::backbones::names::{self, Stored};
 use crate::engine::bag::Weights;
 use crate::engine::model::Model;
-use crate::plan::Plan;
-use crate::plan::anatomy::Anatomy;
+use crate::plan::anatomy::{Anatomy, Entry};
 use crate::session::Session;
 
 pub const CARD: Card = Card {
@@ -24,34 +23,42 @@ pub const CARD: Card = Card {
     title: "transformers model folder",
     help: "config.json and model.safetensors for Hugging Face transformers (ViTForImageClassification), the method folded into the weights. Where every method folds.",
     fits: |plan| {
-        names::base(&plan.anatomy).map_err(|words| format!("{words}. Export it as `merged`"))?;
+        names(&plan.anatomy).map_err(|words| format!("{words}. Export it as `merged`"))?;
         merged::fits(plan)
     },
-    write: |session, model, folder| write_base(session, &model.plan, &merged::folded(model)?, Some(&model.bag.data()), folder),
+    write: |_, model, folder| write_base(model, &merged::folded(model)?, Some(&model.bag.data()), folder),
     read,
     tolerance: 1e-4,
 };
 
-/// The sizes of the session's backbone, which its anatomy does not hold in full.
-fn sizes(session: &Session) -> Result<&'static Vit> {
-    match session.backbone.name.as_str() {
-        name if name == vit::TINY_32.name => Ok(&vit::TINY),
-        name => bail!("`{name}` is not built as transformers' vision transformer is. Export it as `petl` or `merged`"),
+/// Names and manner of every tensor in transformers' file of such a network.
+///
+/// # Errors
+/// In words, where transformers builds no such network.
+pub fn names(anatomy: &Anatomy) -> Result<Vec<names::Named>, String> {
+    let [naming, _] = anatomy.dialects;
+    match naming.program.starts_with("transformers") {
+        true => naming.tensors(anatomy),
+        false => Err(format!("this backbone is built as {} builds it, not as transformers does", naming.program)),
     }
 }
 
 /// Writes `frozen` (our names) as a transformers folder; with the head of `bag`, or without one.
-pub fn write_base(session: &Session, plan: &Plan, frozen: &Named, bag: Option<&Named>, folder: &Path) -> Result<()> {
-    let vit = sizes(session)?;
+pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &Path) -> Result<()> {
+    let plan = &model.plan;
+    let mut config = model.backbone.config().context("transformers has no such network. Export it as `petl` or `merged`")?;
+    let Entry::Image { side, patch, pixels } = plan.anatomy.entry;
     let mut out = Named::new();
-    for (theirs, ours, stored) in names::base(&plan.anatomy).map_err(|e| anyhow!(e))? {
+    for names::Named { theirs, ours, stored } in names(&plan.anatomy).map_err(|e| anyhow!(e))? {
         let data = frozen.get(&ours).with_context(|| format!("the backbone lacks `{ours}`"))?;
         let &[rows, cols] = data.shape().as_slice() else { bail!("`{ours}` is no matrix") };
         let data = match stored {
             Stored::Turned => tensors::turned(&ours, data)?,
             Stored::Vector => tensors::shaped(&ours, data, &[cols])?,
             Stored::Positions => tensors::shaped(&ours, data, &[1, rows, cols])?,
-            Stored::Patches => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, 3, vit.patch, vit.patch])?,
+            Stored::Patches => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, 3, patch, patch])?,
+            Stored::Table => data.clone(),
+            Stored::Third(_) => bail!("`{theirs}` holds three matrices in one, which is not written"),
         };
         out.insert(theirs, data);
     }
@@ -65,90 +72,47 @@ pub fn write_base(session: &Session, plan: &Plan, frozen: &Named, bag: Option<&N
         plan.classes.iter().enumerate().map(|(n, name)| (n.to_string(), json!(name))).collect();
     let by_name: serde_json::Map<_, _> =
         plan.classes.iter().enumerate().map(|(n, name)| ((*name).to_owned(), json!(n))).collect();
-    let config = json!({
-        "architectures": ["ViTForImageClassification"],
-        "attention_probs_dropout_prob": 0.0,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0,
-        "hidden_size": vit.width,
-        "id2label": by_number,
-        "image_size": vit.image,
-        "intermediate_size": vit.hidden,
-        "label2id": by_name,
-        "layer_norm_eps": vit.epsilon,
-        "model_type": "vit",
-        "num_attention_heads": vit.heads,
-        "num_channels": 3,
-        "num_hidden_layers": vit.blocks,
-        "patch_size": vit.patch,
-        "qkv_bias": true,
-    });
+    config["id2label"] = json!(by_number);
+    config["label2id"] = json!(by_name);
     tensors::write_json(&folder.join("config.json"), &config)?;
-    // (byte / 255 - 0.5) / 0.5 is our byte / 127.5 - 1.
     let pixels = json!({
         "do_normalize": true,
         "do_rescale": true,
         "do_resize": true,
-        "image_mean": [0.5, 0.5, 0.5],
+        "image_mean": pixels.mean,
         "image_processor_type": "ViTImageProcessor",
-        "image_std": [0.5, 0.5, 0.5],
+        "image_std": pixels.deviation,
         "rescale_factor": 1.0 / 255.0,
-        "size": { "height": vit.image, "width": vit.image },
+        "size": { "height": side, "width": side },
     });
     tensors::write_json(&folder.join("preprocessor_config.json"), &pixels)
 }
 
 /// Reads a transformers folder: the backbone under our names, and the head's matrices where it has them.
 pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(Weights, Named)> {
-    let path = folder.join("model.safetensors");
-    let file = tensors::read(&path, "Export the folder again")?;
-    let mut weights = Weights::new();
-    for (theirs, ours, stored) in names::base(anatomy).map_err(|e| anyhow!(e))? {
-        let data = file.get(&theirs).with_context(|| format!("{} lacks `{theirs}`", path.display()))?;
-        let (site, part) = ours.rsplit_once('.').unwrap_or_default();
-        let part = anatomy.site(site).and_then(|s| s.part(part)).with_context(|| format!("this backbone has no `{ours}`"))?;
-        let data = match stored {
-            Stored::Turned => tensors::turned(&theirs, data)?,
-            Stored::Patches => tensors::turned(&theirs, &tensors::shaped(&theirs, data, &[part.cols, part.rows])?)?,
-            Stored::Vector | Stored::Positions => tensors::shaped(&theirs, data, &[part.rows, part.cols])?,
-        };
-        if data.shape().as_slice() != [part.rows, part.cols] {
-            bail!(
-                "`{theirs}` in {} is {:?}, but this backbone needs {:?}",
-                path.display(),
-                data.shape().as_slice(),
-                [part.cols, part.rows]
-            );
-        }
-        weights.insert(ours, Tensor::from_data(data, device));
-    }
+    let file = Tensors::open(folder)?;
+    let all = names(anatomy).map_err(|e| anyhow!(e))?;
+    let weights = file.weights(&all, anatomy, &|name| name.starts_with("classifier."), device)?;
     let mut head = Named::new();
-    if let (Some(weight), Some(bias)) = (file.get("classifier.weight"), file.get("classifier.bias")) {
-        head.insert("head/weight".to_owned(), tensors::turned("classifier.weight", weight)?);
-        head.insert("head/bias".to_owned(), tensors::shaped("classifier.bias", bias, &[1, bias.shape().num_elements()])?);
+    if file.has("classifier.weight") && file.has("classifier.bias") {
+        let of = |name| file.floats(name).map(|(values, shape)| TensorData::new(values, shape));
+        let (weight, bias) = (of("classifier.weight")?, of("classifier.bias")?);
+        head.insert("head/weight".to_owned(), tensors::turned("classifier.weight", &weight)?);
+        head.insert("head/bias".to_owned(), tensors::shaped("classifier.bias", &bias, &[1, bias.shape().num_elements()])?);
     }
     Ok((weights, head))
 }
 
 /// Compares what the configuration in `folder` says with the network, its labels and its pixels: who loads the folder has
 /// nothing but these files to go by, and a wrong number of heads fits every shape.
-pub fn check(session: &Session, plan: &Plan, folder: &Path) -> Result<()> {
-    let anatomy = &plan.anatomy;
+pub fn check(model: &Model, folder: &Path) -> Result<()> {
+    let plan = &model.plan;
     let place = folder.join("config.json");
     let config = tensors::read_json(&place)?;
-    let sizes = [
-        ("/model_type", json!("vit")),
-        ("/hidden_act", json!("gelu")),
-        ("/hidden_size", json!(anatomy.width)),
-        ("/image_size", json!(anatomy.image)),
-        ("/intermediate_size", json!(anatomy.hidden)),
-        ("/layer_norm_eps", json!(sizes(session)?.epsilon)),
-        ("/num_attention_heads", json!(anatomy.heads)),
-        ("/num_channels", json!(3)),
-        ("/num_hidden_layers", json!(anatomy.blocks)),
-        ("/patch_size", json!(anatomy.patch)),
-        ("/qkv_bias", json!(anatomy.cell("q", 0).is_some_and(|q| q.part("bias").is_some()))),
-    ];
+    let wanted = model.backbone.config().context("transformers has no such network")?;
+    let wanted: Vec<_> =
+        wanted.as_object().into_iter().flatten().map(|(name, value)| (format!("/{name}"), value.clone())).collect();
+    let sizes: Vec<_> = wanted.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     tensors::agree(&place, &config, &sizes)?;
     let labels = config["id2label"].as_object().map_or(0, serde_json::Map::len);
     if labels != plan.classes.len() {
@@ -161,12 +125,12 @@ pub fn check(session: &Session, plan: &Plan, folder: &Path) -> Result<()> {
     }
     let place = folder.join("preprocessor_config.json");
     let yes = ["/do_normalize", "/do_rescale", "/do_resize"].map(|name| (name, json!(true)));
-    // (byte · factor - mean) / deviation must be our byte / 127.5 - 1.
-    let half = |name| [0, 1, 2].map(|channel| (format!("/{name}/{channel}"), json!(0.5)));
-    let halves = [half("image_mean"), half("image_std")].concat();
-    let side = ["/size/height", "/size/width"].map(|name| (name, json!(anatomy.image)));
+    let Entry::Image { side, pixels, .. } = plan.anatomy.entry;
+    let three = |name, values: [f32; 3]| [0, 1, 2].map(|channel| (format!("/{name}/{channel}"), json!(values[channel])));
+    let channels = [three("image_mean", pixels.mean), three("image_std", pixels.deviation)].concat();
+    let side = ["/size/height", "/size/width"].map(|name| (name, json!(side)));
     let mut wanted = [yes.to_vec(), side.to_vec(), vec![("/rescale_factor", json!(1.0 / 255.0))]].concat();
-    wanted.extend(halves.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    wanted.extend(channels.iter().map(|(name, value)| (name.as_str(), value.clone())));
     tensors::agree(&place, &tensors::read_json(&place)?, &wanted)
 }
 
@@ -174,7 +138,7 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut session = session.clone();
     session.methods.clear();
     let mut model = Model::make(&session, device)?;
-    check(&session, &model.plan, folder)?;
+    check(&model, folder)?;
     let (weights, head) = read_base(folder, &model.plan.anatomy, device)?;
     model.weights = weights;
     model.bag.load(&head, device).with_context(|| format!("the classifier in {}", folder.display()))?;

@@ -64,7 +64,8 @@ impl Method for Prompt {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (p, d, n) = (set.whole("tokens"), anatomy.width, anatomy.tokens);
         // As the paper: uniform by Glorot's bound over a patch and the width.
-        let bound = (6.0 / (3 * anatomy.patch * anatomy.patch + d) as f64).sqrt();
+        let entering = anatomy.sites.iter().find(|s| s.role == Role::Embed).map_or(d, |s| s.d_in); // 3 p p
+        let bound = (6.0 / (entering + d) as f64).sqrt();
         let spec = || ParamSpec::new("P", p, d, Init::Uniform(bound)).matrix();
         // What p more positions cost in one block: its linear layers and its attention.
         let macs = p * (4 * d * d + 2 * d * anatomy.hidden) + 2 * d * ((n + p) * (n + p) - n * n);

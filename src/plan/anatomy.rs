@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backbones::names::Naming;
+
 /// What a site does in its block. The session's `roles = ["q", "v"]` names these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,11 +27,13 @@ pub enum Role {
     Up,
     Act,
     Down,
+    /// LayerScale: a frozen factor a channel on what a branch adds.
+    Scale,
     Head,
 }
 
 impl Role {
-    pub const ALL: [Role; 14] = [
+    pub const ALL: [Role; 15] = [
         Role::Embed,
         Role::Block,
         Role::Norm,
@@ -43,6 +47,7 @@ impl Role {
         Role::Up,
         Role::Act,
         Role::Down,
+        Role::Scale,
         Role::Head,
     ];
 
@@ -62,6 +67,7 @@ impl Role {
             Role::Up => "up",
             Role::Act => "act",
             Role::Down => "down",
+            Role::Scale => "scale",
             Role::Head => "head",
         }
     }
@@ -126,7 +132,7 @@ impl Site {
 }
 
 /// A backbone's declared anatomy: all that planning and drawing need.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Anatomy {
     /// In the order the forward pass visits them.
     pub sites: Vec<Site>,
@@ -138,12 +144,51 @@ pub struct Anatomy {
     pub hidden: usize,
     /// Positions on the residual stream, class token included.
     pub tokens: usize,
-    /// Side of the square input image, in pixels.
-    pub image: usize,
-    pub patch: usize,
+    pub entry: Entry,
+    /// What other programs call its places: transformers 4 and 5, or one program twice.
+    pub dialects: [&'static Naming; 2],
+}
+
+/// What enters the network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Entry {
+    /// Square images of `side` pixels, in patches of `patch` pixels.
+    Image { side: usize, patch: usize, pixels: Pixels },
+}
+
+/// What is made of a byte of each channel: `(byte / 255 - mean) / deviation`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pixels {
+    pub mean: [f32; 3],
+    pub deviation: [f32; 3],
+}
+
+impl Pixels {
+    /// From -1 to 1.
+    pub const HALVES: Pixels = Pixels { mean: [0.5; 3], deviation: [0.5; 3] };
+
+    /// What a `preprocessor_config.json` (`image_mean`, `image_std`) or timm's `pretrained_cfg` (`mean`, `std`) says; halves
+    /// where there is none.
+    pub fn of(config: Option<&serde_json::Value>) -> Pixels {
+        let three = |names: [&str; 2]| {
+            let list = names.iter().find_map(|name| config?[*name].as_array())?;
+            let values: Vec<f32> = list.iter().filter_map(|v| Some(v.as_f64()? as f32)).collect();
+            <[f32; 3]>::try_from(values).ok()
+        };
+        match (three(["image_mean", "mean"]), three(["image_std", "std"])) {
+            (Some(mean), Some(deviation)) if deviation.iter().all(|d| *d > 0.0) => Pixels { mean, deviation },
+            _ => Pixels::HALVES,
+        }
+    }
 }
 
 impl Anatomy {
+    /// Side of the images, in pixels; 0 where none enter.
+    pub fn side(&self) -> usize {
+        let Entry::Image { side, .. } = self.entry;
+        side
+    }
+
     pub fn site(&self, path: &str) -> Option<&Site> {
         self.sites.iter().find(|site| site.path == path)
     }

@@ -64,10 +64,11 @@ pub struct Plan {
 impl Plan {
     /// Plans `session`. Never fails: what is wrong stands in `problems`.
     pub fn of(session: &Session) -> Plan {
-        let anatomy = backbones::find(&session.backbone.name)
-            .and_then(|card| card.backbone.anatomy(&session.backbone.settings.filled(card.fields)).ok())
-            .unwrap_or_else(|| backbones::vit::TINY.declare()); // drawn while the problem says that the name is unknown
-        Plan::of_anatomy(session, anatomy)
+        match backbones::open(&session.backbone) {
+            Ok(opened) => Plan::of_anatomy(session, opened.network.anatomy()),
+            // Drawn while the problem says what is wrong.
+            Err(_) => Plan::of_anatomy(session, backbones::vit::TINY.declare()),
+        }
     }
 
     /// The whole plan, problems included, as if the session's backbone had this anatomy.

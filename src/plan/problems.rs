@@ -117,7 +117,15 @@ fn faults(place: &str, path: &str, settings: &Settings, fields: &[Field], proble
 pub fn of_session(session: &Session) -> Vec<Problem> {
     let mut problems = Vec::new();
     match backbones::find(&session.backbone.name) {
-        Some(card) => faults("backbone", "backbone", &session.backbone.settings, card.fields, &mut problems),
+        Some(card) => {
+            faults("backbone", "backbone", &session.backbone.settings, card.fields, &mut problems);
+            if problems.is_empty()
+                && let Err(words) = backbones::open(&session.backbone)
+            {
+                let embedded = Remedy::Backbone { name: backbones::vit::TINY_32.name };
+                problems.push(Problem::blocks("backbone.settings", words).remedy(embedded));
+            }
+        }
         None => problems.push(
             Problem::blocks(
                 "backbone.name",

@@ -15,7 +15,8 @@ use petl_workbench::session::{Choice, Place, Placed, Recipe, Session, Settings, 
 use petl_workbench::tasks::classify;
 
 /// 8 x 8 images, 5 tokens, 2 blocks.
-pub static TOY: Vit = Vit { image: 8, patch: 4, width: 24, blocks: 2, heads: 3, hidden: 48, epsilon: 1e-6, embedded: None };
+pub static TOY: Vit =
+    Vit { image: 8, patch: 4, width: 24, blocks: 2, heads: 3, hidden: 48, ..petl_workbench::backbones::vit::B_16 };
 pub const CLASSES: usize = 3;
 
 /// A session with this stack.
@@ -60,7 +61,7 @@ pub fn toy_on(session: &Session, device: &Device) -> Model {
         *value = value.clone() + Tensor::from_data(noise, device) * 0.1;
     }
     let bag = Bag::make(&plan, &weights, session.seed, device).expect("the bag");
-    Model { plan, backbone: &TOY, weights, bag, device: device.clone() }
+    Model { plan, backbone: std::sync::Arc::new(TOY), weights, bag, device: device.clone() }
 }
 
 /// Values in -1 to 1 that look random and never change.

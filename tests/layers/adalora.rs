@@ -64,7 +64,15 @@ fn singular_values_are_cut_as_pefts_allocator_cuts_them() {
         parts: vec![Part { name: "weight", rows: 12, cols: 20 }],
     };
     let sites = names.map(site).to_vec();
-    let anatomy = Anatomy { sites, blocks: 1, width: 12, heads: 1, hidden: 20, tokens: 5, image: 8, patch: 4 };
+    let anatomy = Anatomy {
+        sites,
+        blocks: 1,
+        width: 12,
+        heads: 1,
+        hidden: 20,
+        tokens: 5,
+        ..petl_workbench::backbones::vit::B_16.declare()
+    };
     let real = |name: &str, value: f64| (name.to_owned(), Value::Real(value));
     let settings = Settings(
         [

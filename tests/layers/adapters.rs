@@ -72,7 +72,7 @@ fn phm_layers_are_theirs() {
 }
 
 /// Two small blocks, as `make_adapters.py` makes them.
-static NET: Vit = Vit { image: 8, patch: 4, width: 16, blocks: 2, heads: 4, hidden: 24, epsilon: 1e-6, embedded: None };
+static NET: Vit = Vit { image: 8, patch: 4, width: 16, blocks: 2, heads: 4, hidden: 24, ..petl_workbench::backbones::vit::B_16 };
 
 /// Keys of block 0, values of block 0, keys of block 1, ...: `[length, 4, width]` in the file, one `[length, width]` in our bag.
 fn slice(data: &TensorData, n: usize) -> TensorData {
@@ -100,7 +100,7 @@ fn a_prefix_on_every_attention_is_theirs() {
     bag.load(&values, &device).expect("the file's prefixes fit");
 
     let mut tuner = Tuner::new(&plan, &weights, &bag, None);
-    let y = NET.forward(&mut tuner, Tensor::from_data(file["x"].clone(), &device));
+    let y = NET.forward(&mut tuner, Tensor::<4>::from_data(file["x"].clone(), &device).into());
     let theirs = Tensor::<3>::from_data(file["y"].clone(), &device);
     assert!(fixture::distance(&y.clone().inner().into_data(), &theirs.into_data()) < TOLERANCE);
     let g = Tensor::<3>::from_data(file["g"].clone(), &device);

@@ -153,7 +153,15 @@ impl Case<'_> {
         };
         let site = Site { path: SITE.into(), role: self.role, block: Some(0), place: "layer", d_in, d_out, parts };
         let tokens = file.get("x").map_or(1, |x| x.shape().as_slice()[1]);
-        let anatomy = Anatomy { sites: vec![site], blocks: 1, width: d_in, heads: 1, hidden: d_out, tokens, image: 8, patch: 4 };
+        let anatomy = Anatomy {
+            sites: vec![site],
+            blocks: 1,
+            width: d_in,
+            heads: 1,
+            hidden: d_out,
+            tokens,
+            ..petl_workbench::backbones::vit::B_16.declare()
+        };
         let settings = Settings(self.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
         plan(anatomy, vec![placed(self.method, Place::sites(&[SITE]), settings)])
     }

@@ -24,7 +24,7 @@ fn a_ladders_gates_open_and_close() {
         weights.insert(name.clone(), weights[&name].clone() + tap);
         let moved = Model {
             plan: Plan::on(&session(vec![placed(&lst::CARD, Settings::default())]), TOY.declare(), CLASSES, &mut vec![]),
-            backbone: &TOY,
+            backbone: std::sync::Arc::new(TOY),
             weights,
             bag: bag.clone(),
             device: model.device.clone(),

@@ -17,7 +17,7 @@ fn stream(model: &Model) -> Vec<f32> {
     let bag = model.bag.frozen();
     let mut tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
     tuner.watched = BTreeMap::from([("blocks.0.mid".to_owned(), None)]);
-    TOY.forward(&mut tuner, batch(&model.device).0);
+    TOY.forward(&mut tuner, batch(&model.device).0.into());
     host(tuner.watched.remove("blocks.0.mid").flatten().expect("the pass came by")).expect("read")
 }
 

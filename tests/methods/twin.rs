@@ -43,7 +43,7 @@ fn pixels() -> Tensor<4> {
 fn through(model: &Model, x: &Tensor<3>) -> Tensor<3> {
     let bag = model.bag.frozen();
     let mut tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
-    tuner.look(&pixels());
+    tuner.look(&pixels().into());
     tuner.linear(Q, x.clone())
 }
 

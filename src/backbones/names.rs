@@ -1,0 +1,207 @@
+//! What other programs call the places of a network: module names of transformers 4 and 5 and of timm, and how each stores a
+//! matrix. Read when a folder is opened and when an export leaves; knows no files and no adapters.
+
+use crate::plan::anatomy::{Anatomy, Role, Site};
+
+/// One program's names for one kind of vision transformer. Base models keep the names of transformers 4 in every version (they
+/// are translated when loaded); adapters are not translated, so an adapter for both must carry both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Naming {
+    pub program: &'static str,
+    /// What stands before every name, where the file holds the network with a head.
+    pub prefix: &'static str,
+    /// What stands before a block's number.
+    pub blocks: &'static str,
+    /// Names below a block.
+    pub below: &'static [(Role, &'static str)],
+    /// The two norms and the two LayerScales below a block.
+    pub norms: [&'static str; 2],
+    pub scales: [&'static str; 2],
+    /// q, k and v are thirds of one matrix, `q`.
+    pub fused: bool,
+    /// Class token, distillation token, positions, patches, last norm.
+    pub cls: &'static str,
+    pub distilled: &'static str,
+    pub positions: &'static str,
+    pub patches: &'static str,
+    pub last: &'static str,
+    /// The linear layer of a classifier.
+    pub head: &'static str,
+}
+
+const OLD: &[(Role, &str)] = &[
+    (Role::Q, "attention.attention.query"),
+    (Role::K, "attention.attention.key"),
+    (Role::V, "attention.attention.value"),
+    (Role::O, "attention.output.dense"),
+    (Role::Up, "intermediate.dense"),
+    (Role::Down, "output.dense"),
+];
+const NEW: &[(Role, &str)] = &[
+    (Role::Q, "attention.q_proj"),
+    (Role::K, "attention.k_proj"),
+    (Role::V, "attention.v_proj"),
+    (Role::O, "attention.o_proj"),
+    (Role::Up, "mlp.fc1"),
+    (Role::Down, "mlp.fc2"),
+];
+
+/// `ViTForImageClassification` of transformers 4.
+pub const VIT_4: Naming = Naming {
+    program: "transformers 4",
+    prefix: "vit.",
+    blocks: "encoder.layer.",
+    below: OLD,
+    norms: ["layernorm_before", "layernorm_after"],
+    scales: ["", ""],
+    fused: false,
+    cls: "embeddings.cls_token",
+    distilled: "embeddings.distillation_token",
+    positions: "embeddings.position_embeddings",
+    patches: "embeddings.patch_embeddings.projection",
+    last: "layernorm",
+    head: "classifier",
+};
+
+/// `ViTForImageClassification` of transformers 5.
+pub const VIT_5: Naming = Naming { program: "transformers 5", blocks: "layers.", below: NEW, ..VIT_4 };
+
+/// `DeiTForImageClassification`, also with teacher.
+pub const DEIT_4: Naming = Naming { prefix: "deit.", ..VIT_4 };
+pub const DEIT_5: Naming = Naming { prefix: "deit.", ..VIT_5 };
+
+/// `Dinov2Model`; its MLP is named apart where it is gated.
+pub const DINOV2_4: Naming = Naming {
+    prefix: "dinov2.",
+    below: &[OLD[0], OLD[1], OLD[2], OLD[3], (Role::Up, "mlp.fc1"), (Role::Down, "mlp.fc2")],
+    norms: ["norm1", "norm2"],
+    scales: ["layer_scale1.lambda1", "layer_scale2.lambda1"],
+    ..VIT_4
+};
+pub const DINOV2_5: Naming = Naming { program: "transformers 5", below: NEW, ..DINOV2_4 };
+pub const DINOV2_GATED: Naming = Naming {
+    below: &[OLD[0], OLD[1], OLD[2], OLD[3], (Role::Up, "mlp.weights_in"), (Role::Down, "mlp.weights_out")],
+    ..DINOV2_4
+};
+
+/// `VisionTransformer` of timm.
+pub const TIMM: Naming = Naming {
+    program: "timm",
+    prefix: "",
+    blocks: "blocks.",
+    below: &[
+        (Role::Q, "attn.qkv"),
+        (Role::K, "attn.qkv"),
+        (Role::V, "attn.qkv"),
+        (Role::O, "attn.proj"),
+        (Role::Up, "mlp.fc1"),
+        (Role::Down, "mlp.fc2"),
+    ],
+    norms: ["norm1", "norm2"],
+    scales: ["ls1.gamma", "ls2.gamma"],
+    fused: true,
+    cls: "cls_token",
+    distilled: "dist_token",
+    positions: "pos_embed",
+    patches: "patch_embed.proj",
+    last: "norm",
+    head: "head",
+};
+
+impl Naming {
+    /// The module of a role, below its block.
+    pub fn below_block(&self, role: Role) -> Option<&'static str> {
+        self.below.iter().find(|(of, _)| *of == role).map(|(_, name)| *name)
+    }
+
+    /// The whole name of a linear layer.
+    pub fn module(&self, block: usize, role: Role) -> Option<String> {
+        Some(format!("{}{}{block}.{}", self.prefix, self.blocks, self.below_block(role)?))
+    }
+
+    /// The shortest entry of `target_modules` that means this role in every block and nothing else. None where there is
+    /// none: `output.dense` would also mean `attention.output.dense`.
+    pub fn short(&self, role: Role) -> Option<&'static str> {
+        match self.below_block(role)? {
+            "output.dense" => None,
+            name if matches!(role, Role::Q | Role::K | Role::V) || name.ends_with("o_proj") => name.rsplit('.').next(),
+            name => Some(name),
+        }
+    }
+
+    /// The site of this anatomy that a module's whole name means.
+    pub fn site(&self, anatomy: &Anatomy, module: &str) -> Option<String> {
+        let (block, below) = module.strip_prefix(self.prefix)?.strip_prefix(self.blocks)?.split_once('.')?;
+        let block: usize = block.parse().ok()?;
+        let of_name = |s: &&Site| s.block == Some(block) && self.below_block(s.role) == Some(below);
+        anatomy.sites.iter().find(of_name).map(|s| s.path.clone())
+    }
+
+    /// Every tensor of a network of this anatomy under its name here. Fails in words where it has no place here.
+    pub fn tensors(&self, anatomy: &Anatomy) -> Result<Vec<Named>, String> {
+        let mut all = Vec::new();
+        for site in &anatomy.sites {
+            for part in &site.parts {
+                let ours = format!("{}.{}", site.path, part.name);
+                let fault = || format!("`{ours}` has no place in a network as {} builds it", self.program);
+                let (theirs, stored) = self.tensor(site, part.name).ok_or_else(fault)?;
+                all.push(Named { theirs: format!("{}{theirs}", self.prefix), ours, stored });
+            }
+        }
+        Ok(all)
+    }
+
+    fn tensor(&self, site: &Site, part: &str) -> Option<(String, Stored)> {
+        let one = |name: &str, stored| (!name.is_empty()).then(|| (name.to_owned(), stored));
+        let second = usize::from(site.path.ends_with('2')); // norm2, scale2
+        let Some(block) = site.block else {
+            return match (site.role, part) {
+                (Role::Embed, "cls") => one(self.cls, Stored::Positions),
+                (Role::Embed, "dist") => one(self.distilled, Stored::Positions),
+                (Role::Embed, "pos") => one(self.positions, Stored::Positions),
+                (Role::Embed, "weight") => one(&format!("{}.weight", self.patches), Stored::Patches),
+                (Role::Embed, "bias") => one(&format!("{}.bias", self.patches), Stored::Vector),
+                (Role::Norm, part) => one(&format!("{}.{part}", self.last), Stored::Vector),
+                _ => None,
+            };
+        };
+        let below = match site.role {
+            Role::Norm => format!("{}.{part}", self.norms[second]),
+            Role::Scale => self.scales[second].to_owned(),
+            role => format!("{}.{part}", self.below_block(role)?),
+        };
+        let third = [Role::Q, Role::K, Role::V].iter().position(|role| *role == site.role).filter(|_| self.fused);
+        let stored = match (part, third) {
+            (_, Some(n)) => Stored::Third(n),
+            ("weight", None) if site.role != Role::Norm => Stored::Turned,
+            _ => Stored::Vector,
+        };
+        (!below.is_empty()).then(|| (format!("{}{block}.{below}", self.blocks), stored))
+    }
+}
+
+/// A tensor of ours under another program's name.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub theirs: String,
+    /// `blocks.0.attn.q.weight`.
+    pub ours: String,
+    pub stored: Stored,
+}
+
+/// How one of our matrices is stored under another program's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// `[out, in]`: ours, `[in, out]`, turned over.
+    Turned,
+    /// `[d]`: our single row.
+    Vector,
+    /// `[1, positions, d]`, in our order.
+    Positions,
+    /// `[d, 3, patch, patch]`: turned over, then cut into channels, rows and columns.
+    Patches,
+    /// This third of the rows of `[3 out, in]` turned over, or of `[3 out]`.
+    Third(usize),
+    /// `[rows, cols]` as ours: a table of embeddings.
+    Table,
+}
