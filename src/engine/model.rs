@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor};
 
 use super::bag::{Bag, Weights};
-use super::batch;
+use super::batch::{self, Rows};
 use super::shards;
 use super::tuner::Tuner;
 use crate::backbones::{self, Backbone};
@@ -46,12 +46,12 @@ impl Model {
     /// Features `[batch, positions, width]` of `pixels` with the parameters of `bag`; `noise` is the seed of dropout while
     /// training.
     pub fn features(&self, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
-        self.features_of(&[], bag, pixels, noise)
+        self.features_of(Rows::default(), bag, pixels, noise)
     }
 
-    /// The same with the numbers of the samples that `pixels` shows, by which dropout goes.
-    fn features_of(&self, samples: &[usize], bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
-        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(samples);
+    /// The same with what is known of the samples that `pixels` shows.
+    fn features_of(&self, rows: Rows, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<3> {
+        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(rows);
         tuner.look(&pixels);
         self.backbone.forward(&mut tuner, pixels)
     }
@@ -61,9 +61,10 @@ impl Model {
         classify::logits(bag, classify::pooled(self.features(bag, pixels, noise)))
     }
 
-    /// The same of the samples with these numbers: a part of a batch gives what it gives in the whole one, dropout included.
-    pub fn logits_of(&self, samples: &[usize], bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, classify::pooled(self.features_of(samples, bag, pixels, noise)))
+    /// The same of known samples: each goes through what its task has of its own, and a part of a batch gives what it gives in
+    /// the whole one, dropout included.
+    pub fn logits_of(&self, rows: Rows, bag: &Bag, pixels: Tensor<4>, noise: Option<u64>) -> Tensor<2> {
+        classify::logits(bag, classify::pooled(self.features_of(rows, bag, pixels, noise)))
     }
 
     /// What the methods of the stack add to the loss `[1]`, if any of them adds something.
@@ -78,7 +79,8 @@ impl Model {
         for some in picked.chunks(EVALUATED_AT_ONCE) {
             let answers = shards::each(some, shards::count(&self.device), |some| {
                 let (pixels, _) = batch::tensors(samples, some, None, &self.device);
-                host(self.logits(&bag, pixels, None))
+                let rows = Rows { samples: some, tasks: &samples.tasks_of(some) };
+                host(self.logits_of(rows, &bag, pixels, None))
             });
             for answer in answers {
                 all.extend(answer?);
