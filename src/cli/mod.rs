@@ -151,6 +151,7 @@ enum Task {
         /// Presets (their stack, not their recipe), methods of the catalogue, or `probe`; a preset comes before a method of its name.
         #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values = METHODS)]
         methods: Vec<String>,
+        /// Data sets; left out, those of one task, since a mixed one holds the same samples again.
         #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = datasets::CATALOG.iter().filter(|c| c.tasks.len() == 1).map(|c| c.name.to_owned()))]
         data: Vec<String>,
         /// Seeds 1 to this.

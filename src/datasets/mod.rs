@@ -79,10 +79,15 @@ impl Samples {
 
     /// Adds a sample of the first task.
     pub fn push(&mut self, image: &[u8], label: u32, domain: u16) {
+        self.push_of(0, image, label, domain);
+    }
+
+    /// Adds a sample of task number `task`.
+    pub fn push_of(&mut self, task: u16, image: &[u8], label: u32, domain: u16) {
         self.pixels.extend_from_slice(image);
         self.labels.push(label);
         self.domains.push(domain);
-        self.tasks.push(0);
+        self.tasks.push(task);
     }
 
     /// The first `n` samples (the files are shuffled once, when they are made).

@@ -75,10 +75,7 @@ fn turns(parts: &[Samples]) -> Vec<(usize, usize)> {
 fn mixed(parts: &[Samples], order: &[(usize, usize)]) -> Samples {
     let mut all = Samples { side: sheet::SIDE, ..Samples::default() };
     for &(part, n) in order {
-        all.push(parts[part].image(n), TASKS[part].first as u32 + parts[part].labels[n], 0);
-        if let Some(task) = all.tasks.last_mut() {
-            *task = part as u16;
-        }
+        all.push_of(part as u16, parts[part].image(n), TASKS[part].first as u32 + parts[part].labels[n], 0);
     }
     all
 }

@@ -42,7 +42,7 @@ pub const CARD: Card = Card {
     paper: "Houlsby et al., Parameter-Efficient Transfer Learning for NLP; He et al. (2022) for the parallel forms; Chen et al., AdaptFormer (2022)",
     year: 2019,
     learning_rate: 1e-3,
-    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1.",
+    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1. VL-Adapter also trains the norms of its language model and marks the task by words before the text; here only the head's classes tell tasks apart where one adapter serves all.",
     caution: "It stays in the network: every forward pass pays for it. Sequential forms see a branch's output, parallel ones its normed input. The unified view's adapter on single heads has no place here: it joins before the output projection.",
     licence: "Apache-2.0",
     fields: &[
