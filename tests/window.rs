@@ -636,11 +636,11 @@ fn old_runs_wait_in_the_table_and_a_closed_side_stays_closed() {
 fn a_data_set_of_several_tasks_says_which_and_its_runs_say_how_each_does() {
     let home = home();
     let mut harness = window(home.path());
-    assert!(!shows(&harness, "3 tasks: digits (10), emoji (7), shapes (8)"));
+    assert!(!shows(&harness, "3 tasks: digits 10, emoji 7, shapes 8"));
     click(&mut harness, "Data set");
     click(&mut harness, "Three tasks in one");
     assert_eq!(session(&harness).data.name, "three-tasks");
-    assert!(shows(&harness, "3 tasks: digits (10), emoji (7), shapes (8)"));
+    assert!(shows(&harness, "3 tasks: digits 10, emoji 7, shapes 8"));
     ask(&mut harness, Command::OpenPreset("vl-adapter-multiple".into()));
     for (name, value) in [("digits", 20), ("emoji", 20), ("shapes", 20), ("test", 10)] {
         let path = format!("data.settings.{name}");

@@ -114,7 +114,7 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
     ];
     if runs.iter().any(|run| !run.accuracy_by_task().is_empty()) {
         let place = shown.iter().position(|column| column.name == "accuracy").map_or(shown.len(), |n| n + 1);
-        shown.insert(place, column("by task", "Accuracy on the test set, task by task, %.", 196.0, false, false, &by_task));
+        shown.insert(place, column("by task", "Accuracy on the test set, task by task, %.", 232.0, false, false, &by_task));
     }
     shown
 }
