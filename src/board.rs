@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::datasets;
 use crate::engine::{Evaluated, Event, Finished, Started, Step, claim};
 use crate::session::{Session, file};
 
@@ -126,6 +127,17 @@ impl Run {
     /// The newest test accuracy.
     pub fn accuracy(&self) -> Option<f64> {
         self.finished.as_ref().map(|f| f.accuracy).or_else(|| self.evaluations.last().map(|e| e.accuracy))
+    }
+
+    /// The newest test accuracy by task, in the order of the data set's tasks; empty where it has one only.
+    pub fn accuracy_by_task(&self) -> Vec<(&str, f64)> {
+        let last = || self.evaluations.last().map(|e| &e.tasks);
+        let Some(found) = self.finished.as_ref().map(|f| &f.tasks).or_else(last) else { return vec![] };
+        let tasks = self.session.as_ref().and_then(|s| datasets::find(&s.data.name)).map_or(&[][..], |card| card.tasks);
+        let order = |name: &str| tasks.iter().position(|task| task.name == name);
+        let mut all: Vec<_> = found.iter().map(|(name, accuracy)| (name.as_str(), *accuracy)).collect();
+        all.sort_by_key(|(name, _)| order(name));
+        all
     }
 
     pub fn title(&self) -> String {

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use common::{CLASSES, TOY, apart, batch, folded, logits, placed, session, step, toy};
 use petl_workbench::backbones::{self, vit, weights};
 use petl_workbench::engine::bag::Bag;
+use petl_workbench::engine::batch::Rows;
 use petl_workbench::engine::optimise::{Optimiser, learning_rate};
 use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::{self, Card};
@@ -232,7 +233,8 @@ fn dropout_goes_by_the_sample_however_the_batch_is_cut() {
         let (bag, (pixels, _)) = (model.bag.frozen(), batch(&model.device));
         let of = |from: usize, to: usize, seed| {
             let pixels = pixels.clone().narrow(0, from, to - from);
-            petl_workbench::engine::model::host(model.logits_of(&samples[from..to], &bag, pixels, Some(seed))).expect("logits")
+            let rows = Rows { samples: &samples[from..to], ..Rows::default() };
+            petl_workbench::engine::model::host(model.logits_of(rows, &bag, pixels, Some(seed))).expect("logits")
         };
         let whole = of(0, 6, 1);
         let parts = [of(0, 2, 1), of(2, 3, 1), of(3, 6, 1)].concat();

@@ -631,3 +631,26 @@ fn old_runs_wait_in_the_table_and_a_closed_side_stays_closed() {
     assert_eq!(bench(&harness).board.shown().count(), 4);
     assert!(harness.query_by_label("Find a method").is_none(), "the left side stays closed");
 }
+
+#[test]
+fn a_data_set_of_several_tasks_says_which_and_its_runs_say_how_each_does() {
+    let home = home();
+    let mut harness = window(home.path());
+    assert!(!shows(&harness, "3 tasks: digits 10, emoji 7, shapes 8"));
+    click(&mut harness, "Data set");
+    click(&mut harness, "Three tasks in one");
+    assert_eq!(session(&harness).data.name, "three-tasks");
+    assert!(shows(&harness, "3 tasks: digits 10, emoji 7, shapes 8"));
+    ask(&mut harness, Command::OpenPreset("vl-adapter-multiple".into()));
+    for (name, value) in [("digits", 20), ("emoji", 20), ("shapes", 20), ("test", 10)] {
+        let path = format!("data.settings.{name}");
+        ask(&mut harness, Command::Edit(Edit::Set { path, value: Value::Whole(value) }));
+    }
+    ask(&mut harness, Command::Edit(Edit::Set { path: "recipe.epochs".into(), value: Value::Whole(1) }));
+    ask(&mut harness, Command::Train);
+    ended(&mut harness, 1);
+    let run = &bench(&harness).board.runs[0];
+    let each: Vec<_> = run.accuracy_by_task().iter().map(|(task, a)| format!("{task} {:.1}", 100.0 * a)).collect();
+    assert_eq!(each.len(), 3);
+    assert!(shows(&harness, "by task") && shows(&harness, &each.join(" · ")), "{each:?}");
+}

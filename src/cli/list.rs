@@ -105,7 +105,8 @@ fn entries(kind: Kind) -> Vec<Json> {
             .map(|c| {
                 json!({
                     "name": c.name, "title": c.title, "help": c.help, "source": c.source, "licence": c.licence,
-                    "classes": c.classes, "domains": c.domains, "settings": fields(c.fields),
+                    "classes": c.classes, "domains": c.domains, "tasks": c.tasks.iter().map(|t| t.name).collect::<Vec<_>>(),
+                    "settings": fields(c.fields),
                 })
             })
             .collect(),

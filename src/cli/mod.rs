@@ -109,6 +109,9 @@ enum Task {
         /// safetensors file to write: `logits` [batch, classes].
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// The task of a data set of several that all the pictures belong to; needed where a method treats tasks apart.
+        #[arg(long, value_name = "NAME")]
+        task: Option<String>,
     },
     /// Writes a run's adapter for others, reads it back and compares logits before it counts as done.
     Export {
@@ -148,7 +151,8 @@ enum Task {
         /// Presets (their stack, not their recipe), methods of the catalogue, or `probe`; a preset comes before a method of its name.
         #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values = METHODS)]
         methods: Vec<String>,
-        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = datasets::CATALOG.iter().map(|c| c.name.to_owned()))]
+        /// Data sets; left out, those of one task, since a mixed one holds the same samples again.
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = datasets::CATALOG.iter().filter(|c| c.tasks.len() == 1).map(|c| c.name.to_owned()))]
         data: Vec<String>,
         /// Seeds 1 to this.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
@@ -273,7 +277,7 @@ fn obey(line: Line) -> Answer {
         Some(Task::List { kind, name, json }) => list::list(kind, name.as_deref(), json),
         Some(Task::Plan { session, json }) => plan::plan(&session.open()?, json),
         Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
-        Some(Task::Predict { run, inputs, out }) => runs::predict(&run, &inputs, &out),
+        Some(Task::Predict { run, inputs, out, task }) => runs::predict(&run, &inputs, &out, task.as_deref()),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
         Some(Task::Compare { runs, json, figure, kind, ppt_c }) => {
             compare::compare(&runs, json, figure.as_deref(), kind.as_deref().unwrap_or("comparison"), ppt_c)

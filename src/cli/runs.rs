@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Answer, Fault, asked, out, run_folder};
 use crate::backbones::weights;
+use crate::engine::batch::Rows;
 use crate::engine::model::host;
 use crate::exports;
 use crate::operations::compose::{Composition, Part};
@@ -21,13 +22,14 @@ const AT_ONCE: usize = 100;
 const INPUT: &str = "pixel_values";
 
 /// Writes the run's logits for the pixels in `inputs` to `out`.
-pub fn predict(run: &str, inputs: &Path, to: &Path) -> Answer {
+pub fn predict(run: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answer {
     let folder = run_folder(run)?;
     let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
     if same(inputs, to) {
         return Err(Fault::Request(anyhow!("--out would write over the inputs, {}. Choose another file", inputs.display())));
     }
     let (_, model) = exports::load_run(&folder)?;
+    let task = asked(task_of(&model.plan, task))?;
     let side = model.plan.anatomy.side();
     let (pixels, batch) = asked(pixels(inputs, side))?;
     let bag = model.bag.frozen();
@@ -35,13 +37,30 @@ pub fn predict(run: &str, inputs: &Path, to: &Path) -> Answer {
     for some in pixels.chunks(AT_ONCE * 3 * side * side) {
         let shape = [some.len() / (3 * side * side), 3, side, side];
         let tensor = Tensor::<4>::from_data(TensorData::new(some.to_vec(), shape), &model.device);
-        logits.extend(host(model.logits(&bag, tensor, None))?);
+        let tasks = task.map_or(vec![], |task| vec![task; shape[0]]);
+        logits.extend(host(model.logits_of(Rows { samples: &[], tasks: &tasks }, &bag, tensor, None))?);
     }
     let classes = model.plan.classes.len();
     let tensors = BTreeMap::from([("logits".to_owned(), TensorData::new(logits, [batch, classes]))]);
     let names = serde_json::to_string(model.plan.classes).context("cannot write the class names as JSON")?;
     weights::write(to, &tensors, false, BTreeMap::from([("classes".to_owned(), names), ("format".to_owned(), "pt".to_owned())]))?;
     out::say(&format!("Wrote logits [{batch}, {classes}] to {}", to.display()))
+}
+
+/// The number of the task that is called `name`; none where it makes no difference.
+fn task_of(plan: &Plan, name: Option<&str>) -> Result<Option<u16>> {
+    let known = plan.tasks.iter().map(|task| task.name).collect::<Vec<_>>().join(", ");
+    match (name, plan.tells_tasks_apart()) {
+        (None, Some(member)) => bail!(
+            "{} has something of its own for each task of this run ({known}), so it must be known which the pictures belong to. Name it with --task",
+            member.card.title
+        ),
+        (None, None) => Ok(None),
+        (Some(name), _) => match plan.tasks.iter().position(|task| task.name == name) {
+            Some(task) => Ok(Some(u16::try_from(task)?)),
+            None => bail!("this run has no task `{name}`; one of: {known}"),
+        },
+    }
 }
 
 /// The checked pixels of an input file, and how many pictures they are.

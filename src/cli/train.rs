@@ -165,8 +165,8 @@ impl Show {
             out::bytes(f.peak_bytes),
             out::bytes(f.evaluation_peak_bytes)
         );
-        for (domain, accuracy) in &f.domains {
-            words += &format!("\n  {domain}: {:.1} %", accuracy * 100.0);
+        for (part, accuracy) in f.domains.iter().chain(&f.tasks) {
+            words += &format!("\n  {part}: {:.1} %", accuracy * 100.0);
         }
         self.tell(|| out::say(&format!("{words}\n{}", folder.display())))
     }

@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::sheet::{self, Sheet};
-use super::{Card, Loaded, Samples};
+use super::{Card, Loaded, Samples, Task};
 use crate::session::settings::{Field, Settings};
 
 const CLASSES: &[&str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -24,6 +24,7 @@ pub const CARD: Card = Card {
     ],
     classes: CLASSES,
     domains: DOMAINS,
+    tasks: &[Task { name: "digits", first: 0, classes: CLASSES.len() }],
     load,
 };
 

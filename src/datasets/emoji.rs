@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 
 use super::sheet::{self, Sheet};
-use super::{Card, Loaded, Samples};
+use super::{Card, Loaded, Samples, Task};
 use crate::session::settings::{Field, Settings};
 
 /// Unicode's groups, in short words; `examples/pack_data.rs` has the long ones.
@@ -35,6 +35,7 @@ pub const CARD: Card = Card {
     ],
     classes: CLASSES,
     domains: STYLES,
+    tasks: &[Task { name: "emoji", first: 0, classes: CLASSES.len() }],
     load,
 };
 
@@ -47,9 +48,7 @@ fn load(settings: &Settings, _seed: u64) -> Result<Loaded> {
     for style in STYLES.iter().filter(|style| wanted == "all" || wanted == **style) {
         let mut part = read(style, "test")?;
         part.truncate(settings.whole("test"));
-        test.pixels.append(&mut part.pixels);
-        test.labels.append(&mut part.labels);
-        test.domains.append(&mut part.domains);
+        test.append(&mut part);
     }
     Ok(Loaded { train, test })
 }

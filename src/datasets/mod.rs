@@ -6,10 +6,20 @@ pub mod emoji;
 pub mod paint;
 pub mod shapes;
 pub mod sheet;
+pub mod three_tasks;
 
 use anyhow::Context;
 
 use crate::session::settings::{Field, Settings};
+
+/// One task of a data set. Only its own labels compete for its samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    pub name: &'static str,
+    /// Label of its first class.
+    pub first: usize,
+    pub classes: usize,
+}
 
 /// What the catalogue says of a data set.
 pub struct Card {
@@ -25,11 +35,13 @@ pub struct Card {
     pub classes: &'static [&'static str],
     /// The domains a sample may come from (vendors' styles, say); one name where there is only one.
     pub domains: &'static [&'static str],
+    /// The tasks that it mixes; one where there is only one. Together they have every class once, in label order.
+    pub tasks: &'static [Task],
     /// Reads (or draws) the samples. `seed` is the session's. Settings are already checked and filled.
     pub load: fn(&Settings, seed: u64) -> anyhow::Result<Loaded>,
 }
 
-pub const CATALOG: &[&Card] = &[&digits::CARD, &emoji::CARD, &shapes::CARD];
+pub const CATALOG: &[&Card] = &[&digits::CARD, &emoji::CARD, &shapes::CARD, &three_tasks::CARD];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -43,6 +55,8 @@ pub struct Samples {
     pub labels: Vec<u32>,
     /// Index into `Card::domains`, one a sample.
     pub domains: Vec<u16>,
+    /// Index into `Card::tasks`, one a sample.
+    pub tasks: Vec<u16>,
 }
 
 impl Samples {
@@ -60,10 +74,22 @@ impl Samples {
         &self.pixels[n * size..(n + 1) * size]
     }
 
+    /// The tasks of the samples with these numbers.
+    pub fn tasks_of(&self, picked: &[usize]) -> Vec<u16> {
+        picked.iter().map(|n| self.tasks[*n]).collect()
+    }
+
+    /// Adds a sample of the first task.
     pub fn push(&mut self, image: &[u8], label: u32, domain: u16) {
+        self.push_of(0, image, label, domain);
+    }
+
+    /// Adds a sample of task number `task`.
+    pub fn push_of(&mut self, task: u16, image: &[u8], label: u32, domain: u16) {
         self.pixels.extend_from_slice(image);
         self.labels.push(label);
         self.domains.push(domain);
+        self.tasks.push(task);
     }
 
     /// Every image at another side, in pixels: bicubic, with the average of what a pixel covers where it gets smaller.
@@ -88,6 +114,15 @@ impl Samples {
         self.pixels.truncate(n * self.side * self.side * 3);
         self.labels.truncate(n);
         self.domains.truncate(n);
+        self.tasks.truncate(n);
+    }
+
+    /// Adds all samples of `other`, which are of the same size.
+    pub fn append(&mut self, other: &mut Samples) {
+        self.pixels.append(&mut other.pixels);
+        self.labels.append(&mut other.labels);
+        self.domains.append(&mut other.domains);
+        self.tasks.append(&mut other.tasks);
     }
 }
 

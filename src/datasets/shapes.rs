@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::paint::{Canvas, Family, Place, Point, Rgb, Shape, Texture, colour_away_from};
-use super::{Card, Loaded, Samples};
+use super::{Card, Loaded, Samples, Task};
 use crate::session::settings::{Field, Settings};
 
 const SIDE: usize = 32;
@@ -39,6 +39,7 @@ pub const CARD: Card = Card {
     ],
     classes: CLASSES,
     domains: &["drawn"],
+    tasks: &[Task { name: "shapes", first: 0, classes: CLASSES.len() }],
     load,
 };
 

@@ -29,8 +29,8 @@ pub struct Bag {
     pub params: BTreeMap<String, Tensor<2>>,
     /// Not trained: masks, indices, random projections, scores.
     pub constants: BTreeMap<String, Constant>,
-    /// Keys of one row that are matrices all the same, so that weight decay takes them: LoRA's B at rank 1.
-    pub matrices: BTreeSet<String>,
+    /// Keys of biases, norms and scales, which weight decay leaves alone. LoRA's B at rank 1 has one row and is none of them.
+    pub vectors: BTreeSet<String>,
 }
 
 /// A matrix that is not trained, on the plain device and in host memory.
@@ -113,8 +113,8 @@ impl Bag {
         if values.len() != spec.size() {
             bail!("`{key}` starts with {} values where {} x {} are declared", values.len(), spec.rows, spec.cols);
         }
-        if spec.rows == 1 && !spec.vector {
-            self.matrices.insert(key.to_owned());
+        if spec.vector {
+            self.vectors.insert(key.to_owned());
         }
         if spec.trainable {
             let tensor = Tensor::from_data(TensorData::new(values, [spec.rows, spec.cols]), device);
@@ -138,7 +138,7 @@ impl Bag {
 
     /// All but the parameters.
     fn beside(&self) -> Bag {
-        Bag { params: BTreeMap::new(), constants: self.constants.clone(), matrices: self.matrices.clone() }
+        Bag { params: BTreeMap::new(), constants: self.constants.clone(), vectors: self.vectors.clone() }
     }
 
     /// The same values outside the graph, for evaluation and export.
@@ -188,7 +188,7 @@ impl Bag {
 
     /// Whether weight decay takes `key`: biases, norms and scales are left alone.
     pub fn decays(&self, key: &str) -> bool {
-        self.params.get(key).is_some_and(|param| param.dims()[0] > 1) || self.matrices.contains(key)
+        self.params.contains_key(key) && !self.vectors.contains(key)
     }
 
     /// Trainable parameters in it.
@@ -214,6 +214,10 @@ pub struct At<'a> {
     pub(super) bag: &'a Bag,
     pub(super) weights: &'a Weights,
     pub(super) quality: Option<Tensor<2>>,
+    /// The task of each row of the batch; empty where nobody said.
+    pub(super) tasks: &'a [u16],
+    /// Tasks of the data set.
+    pub(super) task_count: usize,
     /// `0.lora/blocks.0.attn.q/`
     pub(super) prefix: String,
 }
@@ -267,6 +271,27 @@ impl At<'_> {
             Some(quality) => quality.clone(),
             None => panic!("`{}` asks for the images' quality, which this pass did not look at", self.prefix),
         }
+    }
+
+    /// The task of every row of the batch, an index into `datasets::Card::tasks`; empty where the data set has one task only.
+    ///
+    /// # Panics
+    /// When there are several tasks and the pass was not told which sample belongs to which.
+    pub fn tasks(&self) -> &[u16] {
+        match (self.task_count, self.tasks) {
+            (0 | 1, _) => &[],
+            (_, []) => panic!("`{}` asks for the task of every sample, which this pass was not told", self.prefix),
+            (_, tasks) => tasks,
+        }
+    }
+
+    /// That part of the parameter `all`, declared `by_task`, which belongs to `task`: `[rows, cols]`.
+    pub fn of_task(&self, task: usize, all: Tensor<2>) -> Tensor<2> {
+        if self.task_count <= 1 {
+            return all;
+        }
+        let rows = all.dims()[0] / self.task_count;
+        all.narrow(0, task * rows, rows)
     }
 
     fn find(&self, key: &str) -> Tensor<2> {

@@ -10,6 +10,15 @@ use crate::datasets::Samples;
 use crate::plan::anatomy::Entry;
 use crate::session::Recipe;
 
+/// What is known of the samples in the rows of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rows<'a> {
+    /// Their numbers, by which dropout goes; empty where nobody asks.
+    pub samples: &'a [usize],
+    /// Their tasks; empty where the data set has one only, and where nobody knows.
+    pub tasks: &'a [u16],
+}
+
 /// The order of one epoch, cut into batches of sample numbers. The same seed and epoch give the same order.
 pub fn epoch(samples: usize, size: usize, seed: u64, epoch: usize) -> Vec<Vec<usize>> {
     let mut rng = ChaCha8Rng::seed_from_u64(random::stream(seed, &format!("epoch {epoch}")));

@@ -171,6 +171,9 @@ pub struct Evaluated {
     pub loss: f64,
     /// Accuracy by domain, where the data set has several.
     pub domains: BTreeMap<String, f64>,
+    /// Accuracy by task, where the data set has several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<String, f64>,
     /// The most that an evaluation held so far.
     #[serde(default)]
     pub peak_bytes: usize,
@@ -185,6 +188,8 @@ pub struct Finished {
     pub accuracy: f64,
     pub loss: f64,
     pub domains: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<String, f64>,
     /// Evaluations included, pauses not.
     pub seconds: f64,
     /// Over all steps, evaluations left out.

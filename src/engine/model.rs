@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor};
 
 use super::bag::{Bag, Weights};
-use super::batch;
+use super::batch::{self, Rows};
 use super::shards;
 use super::tuner::Tuner;
 use crate::backbones::{self, Backbone, Input};
@@ -48,12 +48,12 @@ impl Model {
     /// Features `[batch, positions, width]` of `input` with the parameters of `bag`; `noise` is the seed of dropout while
     /// training.
     pub fn features(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<3> {
-        self.features_of(&[], bag, input, noise)
+        self.features_of(Rows::default(), bag, input, noise)
     }
 
-    /// The same with the numbers of the samples that `input` holds, by which dropout goes.
-    fn features_of(&self, samples: &[usize], bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<3> {
-        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(samples);
+    /// The same with what is known of the samples in it.
+    fn features_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<3> {
+        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(rows);
         let input = input.into();
         tuner.look(&input);
         self.backbone.forward(&mut tuner, input)
@@ -64,9 +64,10 @@ impl Model {
         classify::logits(bag, classify::pooled(self.features(bag, input, noise)))
     }
 
-    /// The same of the samples with these numbers: a part of a batch gives what it gives in the whole one, dropout included.
-    pub fn logits_of(&self, samples: &[usize], bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, classify::pooled(self.features_of(samples, bag, input, noise)))
+    /// The same of known samples: each goes through what its task has of its own, and a part of a batch gives what it gives in
+    /// the whole one, dropout included.
+    pub fn logits_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
+        classify::logits(bag, classify::pooled(self.features_of(rows, bag, input, noise)))
     }
 
     /// What the methods of the stack add to the loss `[1]`, if any of them adds something.
@@ -81,7 +82,8 @@ impl Model {
         for some in picked.chunks(EVALUATED_AT_ONCE) {
             let answers = shards::each(some, shards::count(&self.device), |some| {
                 let (input, _) = batch::tensors(&self.plan.anatomy.entry, samples, some, None, &self.device);
-                host(self.logits(&bag, input, None))
+                let rows = Rows { samples: some, tasks: &samples.tasks_of(some) };
+                host(self.logits_of(rows, &bag, input, None))
             });
             for answer in answers {
                 all.extend(answer?);

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::bag::Bag;
+use super::batch::Rows;
 use super::clock::Clock;
 use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
@@ -21,7 +22,7 @@ use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
 use crate::session::{Session, file};
-use crate::tasks::classify;
+use crate::tasks::classify::{self, Rivals};
 
 /// What a run needs of its surroundings.
 pub struct Surroundings<'a> {
@@ -115,6 +116,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         accuracy: last.accuracy,
         loss: last.loss,
         domains: last.domains,
+        tasks: last.tasks,
         seconds: clock.seconds(),
         step_ms,
         samples_per_second,
@@ -196,14 +198,16 @@ impl Trainer {
         let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
         let noise = random::stream(self.seed, &format!("step {}", self.done));
         let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, train, some, Some(augment), &model.device);
-        (model.logits_of(some, bag, pixels, Some(noise)), labels)
+        let rows = Rows { samples: some, tasks: &train.tasks_of(some) };
+        (model.logits_of(rows, bag, pixels, Some(noise)), labels)
     }
 
     /// Their loss `[1]`, what the methods add to it included, and their logits.
     fn loss(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<1>, Tensor<2>) {
         let (logits, labels) = self.answers(model, bag, train, some, epoch);
         let answers = logits.clone().inner();
-        let loss = classify::loss(logits, labels, self.recipe.label_smoothing);
+        let own = classify::own(model.plan.tasks, &train.tasks_of(some), &logits);
+        let loss = classify::loss_among(own, logits, labels, self.recipe.label_smoothing);
         match model.penalty(bag) {
             Some(more) => (loss + more, answers),
             None => (loss, answers),
@@ -284,10 +288,12 @@ impl Trainer {
 
         let Some(seen) = self.watch.read(&model.plan, &self.recipe, self.steps)? else { return Ok(None) };
         let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
+        let answers = host(Tensor::cat(answers, 0))?;
+        let right = classify::right(&classify::rivals(&answers, model.plan.tasks, &train.tasks_of(picked)), &labels);
         Ok(Some(Step {
             step: self.done,
             loss: seen.loss,
-            accuracy: classify::hits(&host(Tensor::cat(answers, 0))?, &labels) as f64 / labels.len() as f64,
+            accuracy: right as f64 / labels.len() as f64,
             learning_rate: rate,
             gradient_norm: seen.norm,
             gradients: seen.gradients.clone(),
@@ -316,24 +322,31 @@ impl Trainer {
                 watch::remedies(&model.plan, &self.recipe)
             );
         }
-        self.predictions = logits.chunks(classes).map(|row| classify::argmax(row) as u32).collect();
-        let loss = logits.chunks(classes).zip(&test.labels).map(|(row, label)| cross_entropy(row, *label as usize)).sum::<f64>();
+        let rivals = classify::rivals(&logits, model.plan.tasks, &test.tasks);
+        self.predictions = rivals.iter().map(Rivals::label).collect();
+        let loss = rivals.iter().zip(&test.labels).map(|(row, label)| row.cross_entropy(*label)).sum::<f64>();
         let right = |n: &usize| self.predictions[*n] == test.labels[*n];
-        let names = datasets::find(&session.data.name).map_or(&[][..], |card| card.domains);
-        let mut domains = BTreeMap::new();
-        for (index, name) in names.iter().enumerate() {
-            let of_it: Vec<usize> = all.iter().copied().filter(|n| usize::from(test.domains[*n]) == index).collect();
-            if !of_it.is_empty() && names.len() > 1 {
-                let hits = of_it.iter().filter(|n| right(n)).count();
-                domains.insert((*name).to_owned(), hits as f64 / of_it.len() as f64);
+        let by = |names: Vec<&str>, of: &[u16]| {
+            let mut found = BTreeMap::new();
+            for (index, name) in names.iter().enumerate() {
+                let of_it: Vec<usize> = all.iter().copied().filter(|n| usize::from(of[*n]) == index).collect();
+                if !of_it.is_empty() && names.len() > 1 {
+                    let hits = of_it.iter().filter(|n| right(n)).count();
+                    found.insert((*name).to_owned(), hits as f64 / of_it.len() as f64);
+                }
             }
-        }
+            found
+        };
+        let card = datasets::find(&session.data.name);
+        let domains = by(card.map_or(vec![], |card| card.domains.to_vec()), &test.domains);
+        let tasks = by(model.plan.tasks.iter().map(|task| task.name).collect(), &test.tasks);
         Ok(Evaluated {
             step: self.done,
             epoch,
             accuracy: all.iter().filter(|n| right(n)).count() as f64 / test.len() as f64,
             loss: loss / test.len() as f64,
             domains,
+            tasks,
             ..Evaluated::default()
         })
     }
@@ -351,10 +364,4 @@ fn features(model: &Model, samples: &Samples) -> Result<Tensor<2>> {
         }));
     }
     Ok(Tensor::cat(rows, 0))
-}
-
-fn cross_entropy(row: &[f32], label: usize) -> f64 {
-    let top = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = row.iter().map(|v| (f64::from(*v) - top).exp()).sum();
-    top + sum.ln() - f64::from(row[label])
 }

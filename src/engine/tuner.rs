@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::module;
 
 use super::bag::{At, Bag, Weights};
+use super::batch::Rows;
 use super::kernels;
 use super::quality;
 use crate::backbones::Input;
@@ -20,8 +21,8 @@ pub struct Tuner<'a> {
     bag: &'a Bag,
     /// While training: the seed of this step's dropout.
     noise: Option<u64>,
-    /// The sample in each row of the batch; empty where nobody asks.
-    samples: &'a [usize],
+    /// Samples and tasks in the rows of the batch.
+    rows: Rows<'a>,
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
@@ -38,12 +39,12 @@ impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
         let (taps, visited, watched) = (Vec::new(), Vec::new(), BTreeMap::new());
         let positions = plan.anatomy.tokens;
-        Tuner { plan, weights, bag, noise, samples: &[], positions, taps, quality: None, visited, watched }
+        Tuner { plan, weights, bag, noise, rows: Rows::default(), positions, taps, quality: None, visited, watched }
     }
 
-    /// Says which samples the batch holds: dropout goes by them.
-    pub fn on(self, samples: &'a [usize]) -> Tuner<'a> {
-        Tuner { samples, ..self }
+    /// Says which samples the batch holds: dropout goes by them, and what a method has for each task by their tasks.
+    pub fn on(self, rows: Rows<'a>) -> Tuner<'a> {
+        Tuner { rows, ..self }
     }
 
     /// Looks at what enters for methods that read their quality. Once a pass, and only
@@ -158,10 +159,12 @@ impl<'a> Tuner<'a> {
             set: &member.settings,
             heads: self.plan.anatomy.heads,
             noise: self.noise,
-            samples: self.samples,
+            samples: self.rows.samples,
             bag: self.bag,
             weights: self.weights,
             quality: self.quality.clone(),
+            tasks: self.rows.tasks,
+            task_count: self.plan.tasks.len(),
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }
     }

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 
-use crate::datasets::Samples;
+use crate::datasets::{Samples, Task};
 use crate::engine::Finished;
 use crate::engine::model::{self, Model};
 use crate::plan::Plan;
 use crate::session::Session;
-use crate::tasks::classify;
+use crate::tasks::classify::{self, Rivals};
 
 pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &merged::CARD, &transformers::CARD];
 
@@ -121,6 +121,7 @@ struct Reference {
     test: Samples,
     picked: Vec<usize>,
     logits: Vec<f32>,
+    tasks: &'static [Task],
 }
 
 impl Reference {
@@ -130,12 +131,17 @@ impl Reference {
         let count = SAMPLES.min(test.len());
         let picked: Vec<usize> = (0..count).map(|n| n * test.len() / count).collect();
         let logits = model.answers(&model.bag, &test, &picked)?;
-        Ok(Reference { test, picked, logits })
+        Ok(Reference { test, picked, logits, tasks: model.plan.tasks })
+    }
+
+    /// What of `logits` `[picked, classes]` decides about each sample.
+    fn rivals<'a>(&self, logits: &'a [f32]) -> Vec<Rivals<'a>> {
+        classify::rivals(logits, self.tasks, &self.test.tasks_of(&self.picked))
     }
 
     /// The largest logit, 1 at least: rounding grows with it.
     fn scale(&self) -> f64 {
-        self.logits.iter().fold(1.0, |most, v| f64::from(v.abs()).max(most))
+        self.rivals(&self.logits).iter().flat_map(|r| r.logits).fold(1.0, |most, v| f64::from(v.abs()).max(most))
     }
 
     fn verify(&self, card: &Card, session: &Session, model: &Model, folder: &Path) -> Result<f64> {
@@ -145,7 +151,9 @@ impl Reference {
         if logits.len() != self.logits.len() {
             bail!("the export gives {} logits where the run gives {}", logits.len(), self.logits.len());
         }
-        let apart = self.logits.iter().zip(&logits).map(|(a, b)| f64::from((a - b).abs()));
+        let (ours, theirs) = (self.rivals(&self.logits), self.rivals(&logits));
+        let pairs = ours.iter().flat_map(|r| r.logits).zip(theirs.iter().flat_map(|r| r.logits));
+        let apart = pairs.map(|(a, b)| f64::from((a - b).abs()));
         let difference = apart.fold(0.0, |most: f64, d| if d.is_nan() { f64::NAN } else { d.max(most) });
         let allowed = card.tolerance * self.scale();
         if difference.is_nan() || difference > allowed {
@@ -165,12 +173,12 @@ impl Reference {
         let said = serde_json::from_str::<Finished>(&text)
             .with_context(|| format!("{} is no run's summary. Train it again, or choose another run", path.display()))?
             .predictions;
-        let classes = self.logits.len() / self.picked.len().max(1);
-        let differs = |(n, row): (&usize, &[f32])| match said.get(*n).and_then(|label| row.get(*label as usize)) {
-            Some(then) => f64::from(row[classify::argmax(row)] - then) > 1e-3 * self.scale(),
+        let scale = self.scale();
+        let differs = |(n, row): &(&usize, Rivals)| match said.get(**n).and_then(|label| row.logit(*label)) {
+            Some(then) => row.logit(row.label()).is_none_or(|now| f64::from(now - then) > 1e-3 * scale),
             None => true,
         };
-        let wrong = self.picked.iter().zip(self.logits.chunks(classes.max(1))).filter(|pair| differs(*pair)).count();
+        let wrong = self.picked.iter().zip(self.rivals(&self.logits)).filter(differs).count();
         if wrong > 0 || said.len() != self.test.len() {
             bail!(
                 "{} gives other labels than its own {} says, on {wrong} of {} samples: its adapter, its session or the data set has changed since it was trained. Nothing was exported; train it again",

@@ -1,7 +1,7 @@
 //! Bottleneck adapters: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP" (2019); Pfeiffer et al., "AdapterFusion"
 //! (2021); parallel and scaled parallel as He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning" (2022),
-//! table 1; AdaptFormer: Chen et al. (2022); shared halves as Sung, Cho and Bansal, "VL-Adapter" (2022), over places instead of
-//! tasks. One file: form, place, composition and sharing are settings. Called through the catalogue.
+//! table 1; AdaptFormer: Chen et al. (2022); one, half-shared or several for many tasks: Sung, Cho and Bansal, "VL-Adapter" (2022),
+//! section 3.3. One file: form, place, composition and sharing, between places and between tasks, are settings. Called through the catalogue.
 
 use burn::tensor::Tensor;
 
@@ -18,7 +18,7 @@ pub const CARD: Card = Card {
     help: "A small down-bend-up network in line with, or parallel to, a branch or a linear layer.",
     formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x",
     drawing: "x ─┬─█ attn or mlp █─┬────────────────────────────⊕─ y\n   │     sequential └─▒ W_dn ▒─ σ ─▒ W_up ▒─ × s ─┘\n   └─ parallel: the same, fed by x",
-    count: "2 · d · r + r + d a place (a matrix shared by all places counts once), and 1 for a learned s",
+    count: "2 · d · r + r + d a place (a matrix shared by all places counts once), and 1 for a learned s; what each task has of its own counts once a task",
     published: &[
         Published {
             what: "AdaptFormer, 8 wide",
@@ -42,7 +42,7 @@ pub const CARD: Card = Card {
     paper: "Houlsby et al., Parameter-Efficient Transfer Learning for NLP; He et al. (2022) for the parallel forms; Chen et al., AdaptFormer (2022)",
     year: 2019,
     learning_rate: 1e-3,
-    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1.",
+    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1. VL-Adapter also trains the norms of its language model and marks the task by words before the text; here only the head's classes tell tasks apart where one adapter serves all.",
     caution: "It stays in the network: every forward pass pays for it. Sequential forms see a branch's output, parallel ones its normed input. The unified view's adapter on single heads has no place here: it joins before the output projection.",
     licence: "Apache-2.0",
     fields: &[
@@ -54,6 +54,12 @@ pub const CARD: Card = Card {
             "share",
             &["nothing", "down", "up", "everything"],
             "What all places have in common: nothing, the matrix down and its bias, up and its bias, or the whole adapter.",
+        ),
+        Field::choice(
+            "tasks",
+            &["one for all", "one each", "down shared", "up shared"],
+            "With a data set of several tasks: one adapter for all of them, one for each, or one for each with the matrix down (or up) \
+             and its bias in common.",
         ),
         ACTIVATION,
         DROPOUT,
@@ -102,6 +108,18 @@ pub const CARD: Card = Card {
             roles: &[Role::Attn, Role::Mlp],
             settings: &[("share", "everything"), ("activation", "gelu")],
         },
+        Variant {
+            title: "One for each task",
+            help: "VL-Adapter's Multiple: Houlsby's places, and every task of the data set has adapters of its own.",
+            roles: &[Role::Attn, Role::Mlp],
+            settings: &[("tasks", "one each"), ("activation", "gelu")],
+        },
+        Variant {
+            title: "Half-shared by tasks",
+            help: "VL-Adapter's Half-shared: every task has its matrix down, and up is common to all tasks.",
+            roles: &[Role::Attn, Role::Mlp],
+            settings: &[("tasks", "up shared"), ("activation", "gelu")],
+        },
     ],
     roles: &[Role::Attn, Role::Mlp, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
     default_roles: &[Role::Mlp],
@@ -117,6 +135,16 @@ fn shared(set: &Settings, name: &str) -> bool {
     match set.text("share") {
         "everything" => true,
         half => name.starts_with(half), // `down` and `down_bias`, or `up` and `up_bias`
+    }
+}
+
+/// Whether each task has the parameter `name` of its own.
+fn by_task(set: &Settings, name: &str) -> bool {
+    match set.text("tasks") {
+        "one each" => true,
+        "down shared" => name.starts_with("up"),
+        "up shared" => name.starts_with("down"),
+        _ => false,
     }
 }
 
@@ -146,7 +174,8 @@ impl Method for Bottleneck {
             if set.flag("learn_scale") {
                 params.push(ParamSpec::new("s", 1, 1, Init::Constant(set.real("scale"))));
             }
-            let (common, own): (Vec<_>, Vec<_>) = params.into_iter().partition(|spec| shared(set, &spec.name));
+            let params = params.into_iter().map(|spec| if by_task(set, &spec.name) { spec.by_task() } else { spec });
+            let (common, own): (Vec<_>, Vec<_>) = params.partition(|spec| shared(set, &spec.name));
             // The first place declares what all have in common.
             let common = common.into_iter().filter(|_| placements.is_empty()).map(ParamSpec::shared);
             let params = common.chain(own).collect();
@@ -156,14 +185,27 @@ impl Method for Bottleneck {
     }
 
     fn after(&self, at: &At, x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
-        let of = |name: &str| if shared(at.set, name) { at.shared(name) } else { at.param(name) };
         let seen = if at.set.text("form") == "parallel" { x.clone() } else { y.clone() };
-        let h = parts::dense(seen, of("down"), of("down_bias")); // [batch, positions, r]
+        let h = with(at, ["down", "down_bias"], seen, |x, [w, b]| parts::dense(x, w, b)); // [batch, positions, r]
         let h = parts::dropout(at, parts::bend(at.set.text("activation"), h));
-        let change = parts::dense(h, of("up"), of("up_bias")); // [batch, positions, d]
+        let change = with(at, ["up", "up_bias"], h, |h, [w, b]| parts::dense(h, w, b)); // [batch, positions, d]
         match at.set.flag("learn_scale") {
-            true => y + change * row(of("s")),
+            true => y + with(at, ["s"], change, |change, [s]| change * row(s)),
             false => y + change * at.set.real("scale"),
         }
+    }
+}
+
+/// `act` on `x` with the parameters `names`; where each task has its own, on the samples of every task with that task's.
+fn with<const N: usize>(
+    at: &At,
+    names: [&str; N],
+    x: Tensor<3>,
+    act: impl Fn(Tensor<3>, [Tensor<2>; N]) -> Tensor<3>,
+) -> Tensor<3> {
+    let all = names.map(|name| if shared(at.set, name) { at.shared(name) } else { at.param(name) });
+    match by_task(at.set, names[0]) {
+        true => parts::by_task(at, x, |task, x| act(x, all.clone().map(|of_all| at.of_task(task, of_all)))),
+        false => act(x, all),
     }
 }

@@ -1,5 +1,6 @@
 //! HyperFormer++: Karimi Mahabadi, Ruder, Dehghani and Henderson, "Parameter-efficient Multi-task Fine-tuning for Transformers
-//! via Shared Hypernetworks" (2021), section 2.3: one network writes the adapters of every place. Called through the catalogue.
+//! via Shared Hypernetworks" (2021), section 2.3: one network writes the adapters of every task and place.
+//! Called through the catalogue.
 
 use burn::tensor::{Tensor, activation, module};
 
@@ -36,7 +37,7 @@ pub const CARD: Card = Card {
     year: 2021,
     learning_rate: 3e-4,
     released: "The released code also trains the language model's own norms. VL-Adapter has a set of generators for each kind of place instead of an embedding of it, and no norm behind the adapter.",
-    caution: "Made for many tasks at once; with the one task of a session its task embedding is one row, and what it shares is between layers. Not exactly the frozen network at the start.",
+    caution: "Made for many tasks at once: on a data set of one task its task embedding is one row, and what it shares is between layers. Not exactly the frozen network at the start.",
     licence: "MIT",
     fields: &[
         Field::whole("bottleneck", 1, 512, 16, "Width r of every adapter."),
@@ -89,7 +90,7 @@ impl Method for HyperFormer {
             ));
         }
         let [r, p, e, h] = ["bottleneck", "code", "embedding", "hidden"].map(|name| set.whole(name));
-        let mut params = vec![ParamSpec::new("task", 1, e, Init::Normal(1.0))];
+        let mut params = vec![ParamSpec::new("task", 1, e, Init::Normal(1.0)).by_task()];
         for name in sites.iter().flat_map(|site| [layer(site), place(site)]) {
             if !params.iter().any(|spec| spec.name == name) {
                 params.push(ParamSpec::new(name, 1, e, Init::Normal(1.0)));
@@ -122,20 +123,26 @@ impl Method for HyperFormer {
     }
 
     fn after(&self, at: &At, _x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
-        let (d, r) = (at.site.d_out, at.set.whole("bottleneck"));
-        let linear = |name: &str, x: Tensor<2>| x.matmul(at.shared(name)) + at.shared(&format!("{name}_bias"));
-        let known = Tensor::cat(vec![at.shared("task"), at.shared(&layer(at.site)), at.shared(&place(at.site))], 1); // [1, 3 e]
-        let code = linear("M_2", activation::relu(linear("M_1", known))); // [1, p]
-        let code = module::layer_norm(code, vector(at.shared("norm")), Some(vector(at.shared("norm_bias"))), 1e-6);
-        let write = |name: &str| linear(name, code.clone()); // [1, size]
+        y.clone() + parts::by_task(at, y, |task, y| adapter(at, task, y))
+    }
+}
 
-        let h = parts::dense(y.clone(), write("G_W_dn").reshape([d, r]), write("G_b_dn")); // [batch, positions, r]
-        let h = parts::bend(at.set.text("activation"), h);
-        let mut change = parts::dense(h, write("G_W_up").reshape([r, d]), write("G_b_up")); // [batch, positions, d]
-        if at.set.flag("norm") {
-            change = module::layer_norm(change, vector(write("G_gamma")), Some(vector(write("G_beta"))), 1e-6);
-        }
-        y + change
+/// What the adapter that is written for `task` adds to `y` `[batch, positions, d]`.
+fn adapter(at: &At, task: usize, y: Tensor<3>) -> Tensor<3> {
+    let (d, r) = (at.site.d_out, at.set.whole("bottleneck"));
+    let linear = |name: &str, x: Tensor<2>| x.matmul(at.shared(name)) + at.shared(&format!("{name}_bias"));
+    let task = at.of_task(task, at.shared("task")); // [1, e]
+    let known = Tensor::cat(vec![task, at.shared(&layer(at.site)), at.shared(&place(at.site))], 1); // [1, 3 e]
+    let code = linear("M_2", activation::relu(linear("M_1", known))); // [1, p]
+    let code = module::layer_norm(code, vector(at.shared("norm")), Some(vector(at.shared("norm_bias"))), 1e-6);
+    let write = |name: &str| linear(name, code.clone()); // [1, size]
+
+    let h = parts::dense(y, write("G_W_dn").reshape([d, r]), write("G_b_dn")); // [batch, positions, r]
+    let h = parts::bend(at.set.text("activation"), h);
+    let change = parts::dense(h, write("G_W_up").reshape([r, d]), write("G_b_up")); // [batch, positions, d]
+    match at.set.flag("norm") {
+        true => module::layer_norm(change, vector(write("G_gamma")), Some(vector(write("G_beta"))), 1e-6),
+        false => change,
     }
 }
 

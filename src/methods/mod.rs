@@ -211,12 +211,15 @@ pub struct ParamSpec {
     pub rate: f64,
     /// A bias, a norm, a scale: weight decay leaves it alone.
     pub vector: bool,
+    /// One for each task of the data set. The plan puts them one under the other, `rows` rows each, in the order of the tasks.
+    pub by_task: bool,
 }
 
 impl ParamSpec {
     /// One row is taken for a vector, more for a matrix.
     pub fn new(name: impl Into<String>, rows: usize, cols: usize, init: Init) -> ParamSpec {
-        ParamSpec { name: name.into(), rows, cols, init, scope: Scope::Site, trainable: true, rate: 1.0, vector: rows == 1 }
+        let (scope, vector) = (Scope::Site, rows == 1);
+        ParamSpec { name: name.into(), rows, cols, init, scope, trainable: true, rate: 1.0, vector, by_task: false }
     }
 
     /// A matrix also where it has one row (a rank of 1, one prompt token): weight decay takes it like any other.
@@ -227,6 +230,11 @@ impl ParamSpec {
     /// Shared by all places of the method.
     pub fn shared(self) -> ParamSpec {
         ParamSpec { scope: Scope::Method, ..self }
+    }
+
+    /// One for each task of the data set: `At::of_task` gives that of one task.
+    pub fn by_task(self) -> ParamSpec {
+        ParamSpec { by_task: true, ..self }
     }
 
     /// Kept as it starts.

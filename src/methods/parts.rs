@@ -1,6 +1,6 @@
 //! Phrases that several methods share. Knows no method.
 
-use burn::tensor::{IndexingUpdateOp, Tensor, TensorData, activation};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
 use faer::Mat;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -38,6 +38,28 @@ pub fn dropout_of(at: &At, n: u64, x: Tensor<3>) -> Tensor<3> {
     }
     let mask = Tensor::<3>::from_data(TensorData::new(mask, x.dims()), &x.device().inner());
     x * mask
+}
+
+/// Does `work` once for every task that is in the batch, with its number and its samples of `x` `[batch, positions, channels]`;
+/// the answers come in the batch's order. Work is done by task and not by sample, so that no weight is copied for each sample.
+pub fn by_task(at: &At, x: Tensor<3>, work: impl Fn(usize, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+    let tasks = at.tasks();
+    let mut order: Vec<usize> = (0..tasks.len()).collect();
+    order.sort_by_key(|row| tasks[*row]);
+    let groups: Vec<&[usize]> = order.chunk_by(|a, b| tasks[*a] == tasks[*b]).collect();
+    if let [] | [_] = groups.as_slice() {
+        return work(tasks.first().map_or(0, |task| usize::from(*task)), x);
+    }
+    let device = x.device().inner();
+    let rows = |rows: Vec<usize>| {
+        let numbers: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+        Tensor::<1, Int>::from_data(TensorData::new(numbers, [rows.len()]), &device)
+    };
+    let one = |group: &&[usize]| work(usize::from(tasks[group[0]]), x.clone().select(0, rows(group.to_vec())));
+    let answers = Tensor::cat(groups.iter().map(one).collect(), 0); // [batch, positions, channels], task after task
+    let mut back: Vec<usize> = (0..order.len()).collect();
+    back.sort_by_key(|row| order[*row]);
+    answers.select(0, rows(back))
 }
 
 /// `a` then `b` along positions. The frozen trunk's tensors join the graph only here, where they meet a trained one.

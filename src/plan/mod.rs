@@ -8,7 +8,7 @@ pub mod problems;
 use std::collections::BTreeMap;
 
 use crate::backbones;
-use crate::datasets;
+use crate::datasets::{self, Task};
 use crate::engine::bag;
 use crate::methods::{self, ParamSpec, Placement};
 use crate::session::Session;
@@ -57,6 +57,8 @@ pub struct Plan {
     pub head: Vec<ParamSpec>,
     /// Class names, in label order.
     pub classes: &'static [&'static str],
+    /// The data set's tasks; empty where there is no such data set.
+    pub tasks: &'static [Task],
     pub problems: Vec<Problem>,
     pub cost: Cost,
 }
@@ -84,6 +86,7 @@ impl Plan {
 
     /// Plans the stack of `session` on any anatomy, for counts at published sizes.
     pub fn on(session: &Session, anatomy: Anatomy, classes: usize, problems: &mut Vec<Problem>) -> Plan {
+        let tasks = datasets::find(&session.data.name).map_or(&[][..], |card| card.tasks);
         let mut members = Vec::new();
         for (index, placed) in session.methods.iter().enumerate() {
             let Some(card) = methods::find(&placed.name) else { continue };
@@ -96,7 +99,11 @@ impl Plan {
                 }
             };
             match card.method.plan(&anatomy, &sites, &settings) {
-                Ok(placements) => {
+                Ok(mut placements) => {
+                    // What a method has for each task stands there once a task, row under row.
+                    for spec in placements.iter_mut().flat_map(|p| &mut p.params).filter(|spec| spec.by_task) {
+                        spec.rows *= tasks.len().max(1);
+                    }
                     let sites = sites.iter().map(|s| s.path.clone()).collect();
                     let learning_rate_factor = placed.learning_rate_factor;
                     members.push(Member { index, card, settings, sites, placements, learning_rate_factor });
@@ -109,7 +116,7 @@ impl Plan {
         }
         let head = tasks::classify::head(anatomy.width, classes);
         let cost = cost::of(&anatomy, &members, &head, &session.recipe);
-        Plan { anatomy, members, head, classes: &[], problems: Vec::new(), cost }
+        Plan { anatomy, members, head, classes: &[], tasks, problems: Vec::new(), cost }
     }
 
     /// Trainable parameters of the stack, without the head.
@@ -152,6 +159,12 @@ impl Plan {
 
     pub fn stands_at(&self, site: &str) -> bool {
         self.members.iter().any(|m| m.stands_anywhere(site))
+    }
+
+    /// The method that treats the tasks of the data set apart, where there is such a method and more than one task.
+    pub fn tells_tasks_apart(&self) -> Option<&Member> {
+        let apart = |m: &&Member| m.placements.iter().flat_map(|p| &p.params).any(|spec| spec.by_task);
+        self.members.iter().find(|m| self.tasks.len() > 1 && apart(m))
     }
 
     /// Some method reads the blocks' outputs.

@@ -12,7 +12,7 @@ pub const FIELDS: &[Field] = &[
     Field::real("warm_up", 0.0, 1.0, 0.1, "Part of all steps in which the learning rate rises from 0."),
     Field::real("weight_decay", 0.0, 10.0, 0.01, "Pulls trained weights towards 0; biases, norms and scales are left out."),
     Field::real("momentum", 0.0, 0.9999, 0.9, "Part of the last step that SGD takes again."),
-    Field::real("label_smoothing", 0.0, 0.9999, 0.0, "Part of the target that is spread over all classes."),
+    Field::real("label_smoothing", 0.0, 0.9999, 0.0, "Part of the target that is spread over all classes of the sample's task."),
     Field::real("clip_norm", 0.0, 1e9, 1.0, "Largest global gradient norm; 0 switches clipping off."),
     Field::whole("batch_size", 1, 4096, 32, "Samples in one step."),
     Field::whole("epochs", 1, 10_000, 6, "Passes over the training set."),

@@ -1,9 +1,13 @@
 //! Classification: a linear head on the class token, label-smoothed cross-entropy (Szegedy et al. 2016), accuracy. The head is
-//! always in the bag; a linear probe is the empty stack with this head. Called by the engine.
+//! always in the bag; a linear probe is the empty stack with this head. Where a data set mixes tasks, the head has the classes
+//! of all of them, and here alone it is said that only those of a sample's own task compete for it. Called by the engine.
 
-use burn::tensor::{Int, Tensor, activation};
+use std::ops::Range;
+
+use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use super::Card;
+use crate::datasets::Task;
 use crate::engine::bag::Bag;
 use crate::methods::{Init, ParamSpec};
 
@@ -34,17 +38,91 @@ pub fn logits(bag: &Bag, pooled: Tensor<2>) -> Tensor<2> {
 
 /// Mean cross-entropy `[1]` of logits `[batch, classes]`; a part `smoothing` of every target is spread over all classes.
 pub fn loss(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
-    let log_p = activation::log_softmax(logits, 1); // [batch, classes]
+    loss_among(None, logits, labels, smoothing)
+}
+
+/// Far below every logit that a network gives, and still a number.
+const FAR: f64 = 1e9;
+
+/// The same where only some classes compete for each sample: those with a 1 in `own` `[batch, classes]`. The target is spread
+/// over them alone.
+pub fn loss_among(own: Option<Tensor<2>>, logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
+    let masked = match &own {
+        Some(own) => logits + (own.clone() - 1.0) * FAR,
+        None => logits,
+    };
+    let log_p = activation::log_softmax(masked, 1); // [batch, classes]
     let hit = log_p.clone().gather(1, labels.unsqueeze_dim::<2>(1)).mean();
-    let even = log_p.mean();
+    let even = match own {
+        Some(own) => ((log_p * own.clone()).sum_dim(1) / own.sum_dim(1)).mean(),
+        None => log_p.mean(),
+    };
     -(hit * (1.0 - smoothing) + even * smoothing)
 }
 
-/// Right answers among logits `[batch, classes]`, given in host memory row by row.
+/// The classes that compete for a sample of task `of`.
+fn lane(tasks: &[Task], of: u16, classes: usize) -> Range<usize> {
+    match tasks {
+        [] | [_] => 0..classes,
+        tasks => tasks.get(usize::from(of)).map_or(0..classes, |task| task.first..task.first + task.classes),
+    }
+}
+
+/// 1 where a class is one of the sample's task, `[batch, classes]` as `logits`; none where all classes are of one task. `of` is
+/// the task of each sample.
+pub fn own(tasks: &[Task], of: &[u16], logits: &Tensor<2>) -> Option<Tensor<2>> {
+    let [batch, classes] = logits.dims();
+    let mut values = vec![0.0_f32; batch * classes];
+    for (row, of) in values.chunks_mut(classes).zip(of) {
+        row[lane(tasks, *of, classes)].fill(1.0);
+    }
+    let mask = TensorData::new(values, [batch, classes]);
+    (tasks.len() > 1).then(|| Tensor::from_data(mask, &logits.device().inner()))
+}
+
+/// What is decided for one sample: the logits of the classes of its task, in host memory.
+pub struct Rivals<'a> {
+    /// Label of the first of them.
+    first: usize,
+    pub logits: &'a [f32],
+}
+
+impl Rivals<'_> {
+    /// The label that wins.
+    pub fn label(&self) -> u32 {
+        (self.first + argmax(self.logits)) as u32
+    }
+
+    /// The logit of `label`; none when it does not compete.
+    pub fn logit(&self, label: u32) -> Option<f32> {
+        self.logits.get((label as usize).checked_sub(self.first)?).copied()
+    }
+
+    pub fn cross_entropy(&self, label: u32) -> f64 {
+        let top = f64::from(self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum: f64 = self.logits.iter().map(|v| (f64::from(*v) - top).exp()).sum();
+        top + sum.ln() - self.logit(label).map_or(f64::NEG_INFINITY, f64::from)
+    }
+}
+
+/// What competes for each sample, of logits `[batch, classes]` in host memory row by row; `of` is the task of each.
+pub fn rivals<'a>(logits: &'a [f32], tasks: &[Task], of: &[u16]) -> Vec<Rivals<'a>> {
+    let classes = (logits.len() / of.len().max(1)).max(1);
+    let one = |(row, of): (&'a [f32], &u16)| {
+        let lane = lane(tasks, *of, classes);
+        Rivals { first: lane.start, logits: &row[lane] }
+    };
+    logits.chunks(classes).zip(of).map(one).collect()
+}
+
+/// Right answers.
+pub fn right(rivals: &[Rivals], labels: &[u32]) -> usize {
+    rivals.iter().zip(labels).filter(|(rivals, label)| rivals.label() == **label).count()
+}
+
+/// Right answers among logits `[batch, classes]` in host memory row by row, where all classes compete.
 pub fn hits(logits: &[f32], labels: &[u32]) -> usize {
-    let classes = logits.len() / labels.len().max(1);
-    let right = |(row, label): &(&[f32], &u32)| argmax(row) == **label as usize;
-    logits.chunks(classes.max(1)).zip(labels).filter(right).count()
+    right(&rivals(logits, &[], &vec![0; labels.len()]), labels)
 }
 
 /// Index of the largest value; 0 for none.

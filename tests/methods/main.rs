@@ -31,4 +31,5 @@ mod ssf;
 mod through;
 mod twin;
 mod vera;
+mod vl_adapter;
 mod vlpet;

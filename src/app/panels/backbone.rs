@@ -100,6 +100,13 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Com
         card.source,
         card.licence
     ));
+    if card.tasks.len() > 1 {
+        let of = |task: &datasets::Task| format!("{} {}", task.name, task.classes);
+        let tasks: Vec<_> = card.tasks.iter().map(of).collect();
+        weak(ui, format!("{} tasks: {}", tasks.len(), tasks.join(", "))).on_hover_text(
+            "How many classes each has. Every sample is of one task, and only the classes of this task compete for it.",
+        );
+    }
     tiles(ui, view);
     ui.add_space(2.0);
     ui.push_id("data", |ui| fields(ui, card.fields, &session.data.settings, "data.settings", asked));

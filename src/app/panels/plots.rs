@@ -199,7 +199,13 @@ fn accuracy(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {
         }
     });
     let value = |each: &Shown| each.run.accuracy().map(|a| format!("{:.1}", 100.0 * a));
-    name(ui, &answer, "Accuracy on the test set, %", Align2::RIGHT_BOTTOM, &names(theme, shown, size.y, value));
+    let mut lines = names(theme, shown, size.y, value);
+    // Of the selected run, or the newest, task by task.
+    if let Some(each) = shown.last() {
+        let tasks = each.run.accuracy_by_task().into_iter().map(|(task, a)| format!("{task}  {:.1}", 100.0 * a));
+        lines.extend(tasks.map(|words| (words, theme.weak)));
+    }
+    name(ui, &answer, "Accuracy on the test set, %", Align2::RIGHT_BOTTOM, &lines);
 }
 
 fn loss(ui: &mut Ui, shown: &[Shown], size: egui::Vec2) {

@@ -76,7 +76,7 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
             _ => Some(theme.weak),
         };
     }
-    vec![
+    let mut shown = vec![
         column("run", "Name of the run's folder.", 104.0, false, false, &|run| run.id.clone()),
         column("stack", "The methods, with their size.", 112.0, false, false, &|run| session(run, &stack_words)),
         column("places", "Where the methods stand.", 70.0, false, true, &|run| session(run, &places)),
@@ -111,7 +111,18 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
             _ => dash(),
         }),
         status,
-    ]
+    ];
+    if runs.iter().any(|run| !run.accuracy_by_task().is_empty()) {
+        let place = shown.iter().position(|column| column.name == "accuracy").map_or(shown.len(), |n| n + 1);
+        shown.insert(place, column("by task", "Accuracy on the test set, task by task, %.", 232.0, false, false, &by_task));
+    }
+    shown
+}
+
+/// "digits 91.0 · emoji 40.5"
+fn by_task(run: &Run) -> String {
+    let each: Vec<_> = run.accuracy_by_task().iter().map(|(task, a)| format!("{task} {:.1}", 100.0 * a)).collect();
+    if each.is_empty() { dash() } else { each.join(" · ") }
 }
 
 fn dash() -> String {
