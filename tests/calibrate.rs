@@ -115,7 +115,7 @@ fn the_measured_gradient_is_that_of_the_contrastive_loss() {
     let all: Vec<usize> = (0..12).collect();
     let loss = |model: &Model| {
         let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, &data.train, &all, None, &model.device);
-        let features = classify::pooled(model.features(&model.bag.frozen(), pixels, None));
+        let features = model.pooled(&model.bag.frozen(), pixels, None);
         contrast(&host(features).expect("read"), &data.train.labels)
     };
     for (site, n) in [("blocks.0.attn.q", 100), ("blocks.1.mlp.down", 700), ("embed", 33)] {

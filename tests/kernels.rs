@@ -41,8 +41,8 @@ fn attention_is_burns_attention() {
     for (queries, keys, heads, width) in [(5, 5, 3, 24), (65, 65, 3, 96), (7, 15, 2, 10), (1, 33, 1, 4)] {
         compare(
             "attention",
-            &|x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads),
-            &|x| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads),
+            &|x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, None),
+            &|x| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, None),
             &[[2, queries, width], [2, keys, width], [2, keys, width]],
         );
     }
@@ -76,6 +76,6 @@ fn a_frozen_input_gets_no_gradient_and_needs_none() {
     let dims = [2, 5, 24];
     let q = tensor(dims, 0.0, &device).autodiff().require_grad();
     let (k, v) = (tensor(dims, 1.0, &device), tensor(dims, 2.0, &device)); // plain
-    let gradients = kernels::attention(q.clone(), k, v, 3).sum().backward();
+    let gradients = kernels::attention(q.clone(), k, v, 3, None).sum().backward();
     assert_eq!(q.grad(&gradients).expect("a gradient").dims(), dims);
 }

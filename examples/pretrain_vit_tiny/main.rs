@@ -97,7 +97,7 @@ fn main() -> Result<()> {
         let parts = shards::each(&samples, shards::count(&device), |some| {
             let bag = model.bag.leaves();
             let (pixels, targets) = tensors(some, &device);
-            let pooled = classify::pooled(model.features(&bag, pixels, None));
+            let pooled = model.pooled(&bag, pixels, None);
             let [what, ground] = HEADS.each_ref().map(|head| logits(&bag, head, pooled.clone()));
             let [what_label, ground_label] = targets;
             let loss = classify::loss(what, what_label, 0.05) + classify::loss(ground, ground_label, 0.05) * GROUND;
@@ -164,7 +164,7 @@ fn accuracy(model: &Model, test: &[Sample], device: &Device) -> Result<[f64; 2]>
     let mut hits = [0, 0];
     for some in test.chunks(200) {
         let (pixels, _) = tensors(some, device);
-        let pooled = classify::pooled(model.features(&bag, pixels, None));
+        let pooled = model.pooled(&bag, pixels, None);
         for (n, head) in HEADS.iter().enumerate() {
             let labels: Vec<u32> = some.iter().map(|s| [s.1, s.2][n] as u32).collect();
             hits[n] += classify::hits(&host(logits(&bag, head, pooled.clone()))?, &labels);

@@ -1,17 +1,20 @@
 //! Backbones: the frozen networks. To add one: a new file here with a `CARD` and a `Backbone`, then two plain lines below
 //! (`mod` and `CATALOG`). A backbone owns no tensors: it declares its anatomy and its forward pass; `weights` and `folder` load.
 
+pub mod bert;
 pub mod folder;
 pub mod names;
 pub mod vit;
 pub mod weights;
+pub mod words;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value as Json;
 
+use crate::datasets::Samples;
 use crate::engine::bag::Weights;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::Anatomy;
@@ -19,7 +22,7 @@ use crate::session::Choice;
 use crate::session::settings::{Field, Settings, Value};
 use folder::Folder;
 
-pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER];
+pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -43,7 +46,11 @@ pub struct Card {
 pub struct Opened {
     pub network: Arc<dyn Backbone>,
     pub weights: Box<Source>,
+    pub prepare: Box<Prepare>,
 }
+
+/// Brings samples into the form that the network takes: images to its side, texts to its tokens.
+pub type Prepare = dyn Fn(&mut Samples) -> anyhow::Result<()> + Send + Sync;
 
 /// Loads the frozen weights onto a device, one matrix for every part that the anatomy declares; the seed is for random ones.
 pub type Source = dyn Fn(u64, &Device) -> anyhow::Result<Weights> + Send + Sync;
@@ -61,6 +68,11 @@ pub trait Backbone: Send + Sync {
     /// What enters, normalised as the network wants it, to the normed features `[batch, positions, width]`.
     fn forward(&self, t: &mut Tuner, input: Input) -> Tensor<3>;
 
+    /// What the head reads `[batch, width]`, of the normed features.
+    fn pool(&self, _t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
+        features.narrow(1, 0, 1).squeeze_dim::<2>(1) // the class token
+    }
+
     /// Its `config.json` for transformers, labels left out; none where transformers has no such network.
     fn config(&self) -> Option<Json> {
         None
@@ -72,6 +84,32 @@ pub trait Backbone: Send + Sync {
 pub enum Input {
     /// `[batch, 3, side, side]`.
     Pixels(Tensor<4>),
+    Text(Text),
+}
+
+/// Tokens of texts that are filled up to one length, text after text.
+#[derive(Clone, Debug)]
+pub struct Text {
+    pub length: usize,
+    pub ids: Vec<u32>,
+    /// Which segment a token belongs to, where there are two.
+    pub kinds: Vec<u8>,
+    /// False for padding.
+    pub seen: Vec<bool>,
+    pub device: Device,
+}
+
+impl Text {
+    pub fn rows(&self) -> usize {
+        self.ids.len() / self.length.max(1)
+    }
+
+    /// 1 for tokens, 0 for padding, `[batch, length]`; none where no text is filled up.
+    pub fn mask(&self) -> Option<Tensor<2>> {
+        let values: Vec<f32> = self.seen.iter().map(|seen| f32::from(*seen)).collect();
+        let mask = || Tensor::from_data(TensorData::new(values, [self.rows(), self.length]), &self.device);
+        self.seen.contains(&false).then(mask)
+    }
 }
 
 impl From<Tensor<4>> for Input {
@@ -86,8 +124,21 @@ impl Input {
     /// # Panics
     /// When it is something else: the plan lets no data set through that does not fit the backbone.
     pub fn pixels(self) -> Tensor<4> {
-        let Input::Pixels(pixels) = self;
-        pixels
+        match self {
+            Input::Pixels(pixels) => pixels,
+            Input::Text(_) => panic!("a network that sees was given text"),
+        }
+    }
+
+    /// The tokens of a network that reads.
+    ///
+    /// # Panics
+    /// As `pixels`.
+    pub fn tokens(self) -> Text {
+        match self {
+            Input::Text(text) => text,
+            Input::Pixels(_) => panic!("a network that reads was given images"),
+        }
     }
 }
 

@@ -19,12 +19,8 @@ pub struct Naming {
     pub scales: [&'static str; 2],
     /// q, k and v are thirds of one matrix, `q`.
     pub fused: bool,
-    /// Class token, distillation token, positions, patches, last norm.
-    pub cls: &'static str,
-    pub distilled: &'static str,
-    pub positions: &'static str,
-    pub patches: &'static str,
-    pub last: &'static str,
+    /// Ours outside the blocks, theirs, and how stored. The first is always there.
+    pub outside: &'static [(&'static str, &'static str, Stored)],
     /// The linear layer of a classifier.
     pub head: &'static str,
 }
@@ -55,11 +51,15 @@ pub const VIT_4: Naming = Naming {
     norms: ["layernorm_before", "layernorm_after"],
     scales: ["", ""],
     fused: false,
-    cls: "embeddings.cls_token",
-    distilled: "embeddings.distillation_token",
-    positions: "embeddings.position_embeddings",
-    patches: "embeddings.patch_embeddings.projection",
-    last: "layernorm",
+    outside: &[
+        ("embed.cls", "embeddings.cls_token", Stored::Positions),
+        ("embed.dist", "embeddings.distillation_token", Stored::Positions),
+        ("embed.pos", "embeddings.position_embeddings", Stored::Positions),
+        ("embed.weight", "embeddings.patch_embeddings.projection.weight", Stored::Patches),
+        ("embed.bias", "embeddings.patch_embeddings.projection.bias", Stored::Vector),
+        ("norm.weight", "layernorm.weight", Stored::Vector),
+        ("norm.bias", "layernorm.bias", Stored::Vector),
+    ],
     head: "classifier",
 };
 
@@ -100,15 +100,69 @@ pub const TIMM: Naming = Naming {
     norms: ["norm1", "norm2"],
     scales: ["ls1.gamma", "ls2.gamma"],
     fused: true,
-    cls: "cls_token",
-    distilled: "dist_token",
-    positions: "pos_embed",
-    patches: "patch_embed.proj",
-    last: "norm",
+    outside: &[
+        ("embed.cls", "cls_token", Stored::Positions),
+        ("embed.dist", "dist_token", Stored::Positions),
+        ("embed.pos", "pos_embed", Stored::Positions),
+        ("embed.weight", "patch_embed.proj.weight", Stored::Patches),
+        ("embed.bias", "patch_embed.proj.bias", Stored::Vector),
+        ("norm.weight", "norm.weight", Stored::Vector),
+        ("norm.bias", "norm.bias", Stored::Vector),
+    ],
     head: "head",
 };
 
+/// `BertForSequenceClassification`, the same in transformers 4 and 5. Its norms stand behind what they norm.
+pub const BERT: Naming = Naming {
+    program: "transformers",
+    prefix: "bert.",
+    below: &[
+        (Role::Q, "attention.self.query"),
+        (Role::K, "attention.self.key"),
+        (Role::V, "attention.self.value"),
+        (Role::O, "attention.output.dense"),
+        (Role::Up, "intermediate.dense"),
+        (Role::Down, "output.dense"),
+    ],
+    norms: ["attention.output.LayerNorm", "output.LayerNorm"],
+    outside: &[
+        ("embed.word", "embeddings.word_embeddings.weight", Stored::Table),
+        ("embed.pos", "embeddings.position_embeddings.weight", Stored::Table),
+        ("embed.kind", "embeddings.token_type_embeddings.weight", Stored::Table),
+        ("embed.norm.weight", "embeddings.LayerNorm.weight", Stored::Vector),
+        ("embed.norm.bias", "embeddings.LayerNorm.bias", Stored::Vector),
+        ("pooler.weight", "pooler.dense.weight", Stored::Turned),
+        ("pooler.bias", "pooler.dense.bias", Stored::Vector),
+    ],
+    ..VIT_4
+};
+pub const ROBERTA: Naming = Naming { prefix: "roberta.", ..BERT };
+pub const DISTILBERT: Naming = Naming {
+    prefix: "distilbert.",
+    blocks: "transformer.layer.",
+    below: &[
+        (Role::Q, "attention.q_lin"),
+        (Role::K, "attention.k_lin"),
+        (Role::V, "attention.v_lin"),
+        (Role::O, "attention.out_lin"),
+        (Role::Up, "ffn.lin1"),
+        (Role::Down, "ffn.lin2"),
+    ],
+    norms: ["sa_layer_norm", "output_layer_norm"],
+    ..BERT
+};
+
 impl Naming {
+    /// The same without what stands before every name: how the file names a network without a head.
+    pub fn bare(&self) -> Naming {
+        Naming { prefix: "", ..*self }
+    }
+
+    /// A tensor that every file in these names has.
+    pub fn mark(&self) -> String {
+        format!("{}{}", self.prefix, self.outside.first().map_or("", |(_, theirs, _)| theirs))
+    }
+
     /// The module of a role, below its block.
     pub fn below_block(&self, role: Role) -> Option<&'static str> {
         self.below.iter().find(|(of, _)| *of == role).map(|(_, name)| *name)
@@ -125,6 +179,7 @@ impl Naming {
         match self.below_block(role)? {
             "output.dense" => None,
             name if matches!(role, Role::Q | Role::K | Role::V) || name.ends_with("o_proj") => name.rsplit('.').next(),
+            name if name.ends_with("out_lin") => Some("out_lin"),
             name => Some(name),
         }
     }
@@ -152,18 +207,10 @@ impl Naming {
     }
 
     fn tensor(&self, site: &Site, part: &str) -> Option<(String, Stored)> {
-        let one = |name: &str, stored| (!name.is_empty()).then(|| (name.to_owned(), stored));
         let second = usize::from(site.path.ends_with('2')); // norm2, scale2
         let Some(block) = site.block else {
-            return match (site.role, part) {
-                (Role::Embed, "cls") => one(self.cls, Stored::Positions),
-                (Role::Embed, "dist") => one(self.distilled, Stored::Positions),
-                (Role::Embed, "pos") => one(self.positions, Stored::Positions),
-                (Role::Embed, "weight") => one(&format!("{}.weight", self.patches), Stored::Patches),
-                (Role::Embed, "bias") => one(&format!("{}.bias", self.patches), Stored::Vector),
-                (Role::Norm, part) => one(&format!("{}.{part}", self.last), Stored::Vector),
-                _ => None,
-            };
+            let ours = format!("{}.{part}", site.path);
+            return self.outside.iter().find(|(known, ..)| *known == ours).map(|(_, theirs, stored)| ((*theirs).to_owned(), *stored));
         };
         let below = match site.role {
             Role::Norm => format!("{}.{part}", self.norms[second]),

@@ -118,7 +118,7 @@ fn tiny(set: &Settings) -> Result<Opened, String> {
         "pretrained" => weights::from_bytes(EMBEDDED, &TINY.declare(), "the embedded vit-tiny-32", device),
         path => weights::from_file(std::path::Path::new(path), &TINY.declare(), device),
     };
-    Ok(Opened { network: Arc::new(TINY), weights: Box::new(weights) })
+    Ok(Opened { network: Arc::new(TINY), weights: Box::new(weights), prepare: Box::new(|samples| samples.resize(TINY.image)) })
 }
 
 fn folder(set: &Settings) -> Result<Opened, String> {
@@ -130,7 +130,11 @@ fn folder(set: &Settings) -> Result<Opened, String> {
     }
     let vit = Vit { image: side, ..own };
     let path = folder.path;
-    Ok(Opened { network: Arc::new(vit), weights: Box::new(move |_, device| vit.load(&path, own.image, device)) })
+    Ok(Opened {
+        network: Arc::new(vit),
+        weights: Box::new(move |_, device| vit.load(&path, own.image, device)),
+        prepare: Box::new(move |samples| samples.resize(side)),
+    })
 }
 
 impl Vit {
@@ -245,7 +249,7 @@ impl Vit {
         let tensors = Tensors::open(path)?;
         let own = Vit { image: side, ..*self };
         // Old names or new, of the bare network or of one with a head.
-        let named = |naming: &Naming| Naming { prefix: if tensors.has(naming.cls) { "" } else { naming.prefix }, ..*naming };
+        let named = |naming: &Naming| if tensors.has(&naming.mark()) { *naming } else { naming.bare() };
         let first = |naming: &Naming| naming.module(0, Role::Q).map(|module| format!("{module}.weight")).unwrap_or_default();
         let [old, new] = self.naming().map(named);
         let naming = if tensors.has(&first(&new)) { new } else { old };
@@ -418,7 +422,7 @@ impl Vit {
         let q = t.linear(&format!("{site}.q"), h.clone());
         let k = t.linear(&format!("{site}.k"), h.clone());
         let v = t.linear(&format!("{site}.v"), h);
-        let y = kernels::attention(q, k, v, self.heads); // [batch, tokens, width]
+        let y = t.attention(q, k, v, self.heads); // [batch, tokens, width]
         t.linear(&format!("{site}.o"), y)
     }
 

@@ -47,11 +47,31 @@ pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
 }
 
-/// Images of one split, RGB bytes, row by row: `pixels[n][y][x][c]`.
+/// A text, or a pair of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    pub first: String,
+    pub second: Option<String>,
+}
+
+/// A text as a network takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    pub ids: Vec<u32>,
+    /// Which of two texts a token belongs to.
+    pub kinds: Vec<u8>,
+}
+
+/// One split: images or texts, never both.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
+    /// Side of the images, in pixels; 0 where there are none.
     pub side: usize,
+    /// RGB bytes, row by row: `pixels[n][y][x][c]`.
     pub pixels: Vec<u8>,
+    /// As they were read, until the network's tokenizer has made `tokens` of them.
+    pub texts: Vec<Text>,
+    pub tokens: Vec<Tokens>,
     pub labels: Vec<u32>,
     /// Index into `Card::domains`, one a sample.
     pub domains: Vec<u16>,
@@ -92,9 +112,17 @@ impl Samples {
         self.tasks.push(task);
     }
 
+    /// Adds a text.
+    pub fn push_text(&mut self, text: Text, label: u32, domain: u16) {
+        self.texts.push(text);
+        self.labels.push(label);
+        self.domains.push(domain);
+        self.tasks.push(0);
+    }
+
     /// Every image at another side, in pixels: bicubic, with the average of what a pixel covers where it gets smaller.
     pub fn resize(&mut self, side: usize) -> anyhow::Result<()> {
-        if side == self.side || self.is_empty() {
+        if side == self.side || self.pixels.is_empty() {
             return Ok(());
         }
         let (from, to) = (u32::try_from(self.side)?, u32::try_from(side)?);
@@ -112,6 +140,8 @@ impl Samples {
     pub fn truncate(&mut self, n: usize) {
         let n = n.min(self.len());
         self.pixels.truncate(n * self.side * self.side * 3);
+        self.texts.truncate(n);
+        self.tokens.truncate(n);
         self.labels.truncate(n);
         self.domains.truncate(n);
         self.tasks.truncate(n);
@@ -120,6 +150,8 @@ impl Samples {
     /// Adds all samples of `other`, which are of the same size.
     pub fn append(&mut self, other: &mut Samples) {
         self.pixels.append(&mut other.pixels);
+        self.texts.append(&mut other.texts);
+        self.tokens.append(&mut other.tokens);
         self.labels.append(&mut other.labels);
         self.domains.append(&mut other.domains);
         self.tasks.append(&mut other.tasks);

@@ -213,6 +213,7 @@ pub struct At<'a> {
     pub(super) samples: &'a [usize],
     pub(super) bag: &'a Bag,
     pub(super) weights: &'a Weights,
+    pub(super) seen: Option<Tensor<2>>,
     pub(super) quality: Option<Tensor<2>>,
     /// The task of each row of the batch; empty where nobody said.
     pub(super) tasks: &'a [u16],
@@ -260,6 +261,11 @@ impl At<'_> {
             Some(tensor) => tensor.clone(),
             None => panic!("`{}` has no frozen `{part}`, which its method asks for", self.site.path),
         }
+    }
+
+    /// 1 for tokens, 0 for padding, `[batch, positions]`; none where nothing is padding.
+    pub fn seen(&self) -> Option<Tensor<2>> {
+        self.seen.clone()
     }
 
     /// The quality of every image of the batch, `[batch, 1]`, plain: `engine::quality`.

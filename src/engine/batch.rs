@@ -5,9 +5,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::random;
-use crate::backbones::Input;
+use crate::backbones::{Input, Text};
 use crate::datasets::Samples;
-use crate::plan::anatomy::Entry;
+use crate::plan::anatomy::{Entry, Pixels};
 use crate::session::Recipe;
 
 /// What is known of the samples in the rows of a batch.
@@ -25,7 +25,10 @@ pub fn epoch(samples: usize, size: usize, seed: u64, epoch: usize) -> Vec<Vec<us
     random::shuffled(&mut rng, samples).chunks(size).map(<[usize]>::to_vec).collect()
 }
 
-/// What the network takes (pixels `[batch, 3, side, side]`, normalised) and labels `[batch]`.
+/// What the network takes of the samples `picked`, and their labels `[batch]`.
+///
+/// # Panics
+/// When they are not what `entry` says; the plan lets no such session train.
 pub fn tensors(
     entry: &Entry,
     samples: &Samples,
@@ -33,7 +36,37 @@ pub fn tensors(
     augment: Option<(&Recipe, u64)>,
     device: &Device,
 ) -> (Input, Tensor<1, Int>) {
-    let Entry::Image { pixels, .. } = entry;
+    let input = match entry {
+        Entry::Image { pixels, .. } => Input::Pixels(images(pixels, samples, picked, augment, device)),
+        Entry::Text { padding, .. } => Input::Text(texts(*padding, samples, picked, device)),
+    };
+    (input, labels(samples, picked, device))
+}
+
+/// Tokens, filled up to the longest text of the batch.
+fn texts(padding: u32, samples: &Samples, picked: &[usize], device: &Device) -> Text {
+    let of = |n: &usize| &samples.tokens[*n];
+    let length = picked.iter().map(|n| of(n).ids.len()).max().unwrap_or(1);
+    let mut text = Text { length, ids: vec![], kinds: vec![], seen: vec![], device: device.clone() };
+    for (row, tokens) in picked.iter().map(of).enumerate() {
+        text.ids.extend(&tokens.ids);
+        text.kinds.extend(&tokens.kinds);
+        text.seen.resize(text.ids.len(), true);
+        text.ids.resize((row + 1) * length, padding);
+        text.kinds.resize((row + 1) * length, 0);
+        text.seen.resize((row + 1) * length, false);
+    }
+    text
+}
+
+/// Pixels `[batch, 3, side, side]`, normalised.
+fn images(
+    pixels: &Pixels,
+    samples: &Samples,
+    picked: &[usize],
+    augment: Option<(&Recipe, u64)>,
+    device: &Device,
+) -> Tensor<4> {
     let side = samples.side;
     // (byte / 255 - mean) / deviation
     let (factor, shift) = (pixels.deviation.map(|d| 255.0 * d), [0, 1, 2].map(|c| pixels.mean[c] / pixels.deviation[c]));
@@ -59,8 +92,7 @@ pub fn tensors(
             }
         }
     }
-    let pixels = Tensor::from_data(TensorData::new(values, [picked.len(), 3, side, side]), device);
-    (Input::Pixels(pixels), labels(samples, picked, device))
+    Tensor::from_data(TensorData::new(values, [picked.len(), 3, side, side]), device)
 }
 
 /// Labels `[batch]` of the samples `picked`.

@@ -140,7 +140,7 @@ fn gradients(session: &Session, model: &Model, member: &Member, train: &Samples,
         }
         let labels: Vec<u32> = some.iter().map(|n| train.labels[*n]).collect();
         let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
-        let features = classify::pooled(model.features(&model.bag, pixels, None)); // [batch, width]
+        let features = model.pooled(&model.bag, pixels, None); // [batch, width]
         let Some(loss) = contrast(features, &labels, &model.device) else { continue };
         for (key, gradient) in model.bag.gradients(loss.backward()) {
             let sum = match sums.remove(&key) {

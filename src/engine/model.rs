@@ -13,7 +13,6 @@ use super::tuner::Tuner;
 use crate::backbones::{self, Backbone, Input};
 use crate::datasets::{self, Loaded, Samples};
 use crate::plan::Plan;
-use crate::plan::anatomy::Entry;
 use crate::session::Session;
 use crate::tasks::classify;
 
@@ -48,26 +47,35 @@ impl Model {
     /// Features `[batch, positions, width]` of `input` with the parameters of `bag`; `noise` is the seed of dropout while
     /// training.
     pub fn features(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<3> {
-        self.features_of(Rows::default(), bag, input, noise)
-    }
-
-    /// The same with what is known of the samples in it.
-    fn features_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<3> {
-        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(rows);
+        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise);
         let input = input.into();
         tuner.look(&input);
         self.backbone.forward(&mut tuner, input)
     }
 
+    /// What the head reads of them, `[batch, width]`.
+    pub fn pooled(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
+        self.pooled_of(Rows::default(), bag, input, noise)
+    }
+
+    /// The same with what is known of the samples in it.
+    fn pooled_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
+        let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(rows);
+        let input = input.into();
+        tuner.look(&input);
+        let features = self.backbone.forward(&mut tuner, input);
+        self.backbone.pool(&mut tuner, features)
+    }
+
     /// Logits `[batch, classes]` of `input` with the parameters of `bag`.
     pub fn logits(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, classify::pooled(self.features(bag, input, noise)))
+        classify::logits(bag, self.pooled(bag, input, noise))
     }
 
     /// The same of known samples: each goes through what its task has of its own, and a part of a batch gives what it gives in
     /// the whole one, dropout included.
     pub fn logits_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, classify::pooled(self.features_of(rows, bag, input, noise)))
+        classify::logits(bag, self.pooled_of(rows, bag, input, noise))
     }
 
     /// What the methods of the stack add to the loss `[1]`, if any of them adds something.
@@ -103,9 +111,9 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
 pub fn data(session: &Session) -> Result<Loaded> {
     let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
     let mut loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed)?;
-    let Entry::Image { side, .. } = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?.network.anatomy().entry;
+    let opened = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?;
     for samples in [&mut loaded.train, &mut loaded.test] {
-        samples.resize(side)?;
+        (opened.prepare)(samples)?;
     }
     if loaded.train.is_empty() || loaded.test.is_empty() {
         bail!(

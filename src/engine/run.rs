@@ -360,7 +360,7 @@ fn features(model: &Model, samples: &Samples) -> Result<Tensor<2>> {
     for some in all.chunks(200) {
         rows.extend(shards::each(some, shards::count(&model.device), |some| {
             let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, samples, some, None, &model.device);
-            classify::pooled(model.features(&none, pixels, None))
+            model.pooled(&none, pixels, None)
         }));
     }
     Ok(Tensor::cat(rows, 0))

@@ -27,6 +27,8 @@ pub struct Tuner<'a> {
     positions: usize,
     /// The embedding and the output of every block so far, prompts stripped.
     taps: Vec<Tensor<3>>,
+    /// 1 for tokens, 0 for padding, `[batch, positions]`; none where there is no padding.
+    seen: Option<Tensor<2>>,
     /// Of every image of the batch, `[batch, 1]`, where a method reads it.
     quality: Option<Tensor<2>>,
     /// Paths in the order in which the pass came by; the anatomy law compares them with the declaration.
@@ -39,7 +41,7 @@ impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
         let (taps, visited, watched) = (Vec::new(), Vec::new(), BTreeMap::new());
         let positions = plan.anatomy.tokens;
-        Tuner { plan, weights, bag, noise, rows: Rows::default(), positions, taps, quality: None, visited, watched }
+        Tuner { plan, weights, bag, noise, rows: Rows::default(), positions, taps, seen: None, quality: None, visited, watched }
     }
 
     /// Says which samples the batch holds: dropout goes by them, and what a method has for each task by their tasks.
@@ -50,7 +52,14 @@ impl<'a> Tuner<'a> {
     /// Looks at what enters for methods that read their quality. Once a pass, and only
     /// when there is such a method.
     pub fn look(&mut self, input: &Input) {
-        let Input::Pixels(pixels) = input;
+        let pixels = match input {
+            Input::Pixels(pixels) => pixels,
+            Input::Text(text) => {
+                self.positions = text.length;
+                self.seen = text.mask();
+                return;
+            }
+        };
         if self.plan.members.iter().any(|m| m.card.method.reads_quality()) {
             self.quality = Some(quality::sharpness(pixels.clone()));
         }
@@ -115,6 +124,25 @@ impl<'a> Tuner<'a> {
         y
     }
 
+    /// What of the batch is no padding, `[batch, positions]`; none where all is.
+    pub fn seen(&self) -> Option<Tensor<2>> {
+        self.seen.clone()
+    }
+
+    /// Multi-head attention: q `[batch, queries, width]`, k and v `[batch, keys, width]`, to `[batch, queries, width]`. Nobody
+    /// attends to padding; everybody to prompts, which stand behind the tokens, and to prefixes, which make keys longer in front.
+    pub fn attention(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+        let ([_, queries, _], [_, keys, _]) = (q.dims(), k.dims());
+        let seen = self.seen.clone().map(|seen| {
+            let [batch, tokens] = seen.dims();
+            let more = |n: usize| Tensor::<2>::ones([batch, n], &seen.device());
+            let around = [(keys - queries, 0), (tokens, 1), (queries - tokens, 0)];
+            let parts = around.into_iter().filter(|(n, _)| *n > 0);
+            Tensor::cat(parts.map(|(n, own)| if own == 1 { seen.clone() } else { more(n) }).collect(), 1) // [batch, keys]
+        });
+        kernels::attention(q, k, v, heads, seen)
+    }
+
     /// Keeps what the residual stream holds now, for methods that read it at `readout`. Only kept when one does.
     pub fn tap(&mut self, x: &Tensor<3>) {
         if self.plan.reads_out() {
@@ -162,6 +190,7 @@ impl<'a> Tuner<'a> {
             samples: self.rows.samples,
             bag: self.bag,
             weights: self.weights,
+            seen: self.seen.clone(),
             quality: self.quality.clone(),
             tasks: self.rows.tasks,
             task_count: self.plan.tasks.len(),

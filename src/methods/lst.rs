@@ -113,7 +113,7 @@ impl Method for Ladder {
             let rung = linear(format!("D_{i}"), taps[i].clone());
             let u = rung.clone() + gate * (s - rung); // μ s + (1 - μ) D h
             let h = norm(format!("norm1_{i}"), u.clone());
-            let u = u + side_attention(at.heads, i, h, linear);
+            let u = u + side_attention(at, i, h, linear);
             let h = norm(format!("norm2_{i}"), u.clone());
             let h = linear(format!("down_{i}"), kernels::gelu(linear(format!("up_{i}"), h)));
             s = u + h;
@@ -123,7 +123,7 @@ impl Method for Ladder {
 }
 
 /// Self-attention of side block `i`; `linear(name, x)` applies that block's layers.
-fn side_attention(heads: usize, i: usize, h: Tensor<3>, linear: impl Fn(String, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+fn side_attention(at: &At, i: usize, h: Tensor<3>, linear: impl Fn(String, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
     let [q, k, v] = ["q", "k", "v"].map(|name| linear(format!("{name}_{i}"), h.clone()));
-    linear(format!("o_{i}"), kernels::attention(q, k, v, heads)) // [batch, positions, d/r]
+    linear(format!("o_{i}"), kernels::attention(q, k, v, at.heads, at.seen())) // [batch, positions, d/r]
 }

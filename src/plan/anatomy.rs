@@ -154,6 +154,8 @@ pub struct Anatomy {
 pub enum Entry {
     /// Square images of `side` pixels, in patches of `patch` pixels.
     Image { side: usize, patch: usize, pixels: Pixels },
+    /// Texts of tokens out of `vocabulary`; `padding` fills a batch up.
+    Text { vocabulary: usize, padding: u32 },
 }
 
 /// What is made of a byte of each channel: `(byte / 255 - mean) / deviation`.
@@ -185,8 +187,10 @@ impl Pixels {
 impl Anatomy {
     /// Side of the images, in pixels; 0 where none enter.
     pub fn side(&self) -> usize {
-        let Entry::Image { side, .. } = self.entry;
-        side
+        match self.entry {
+            Entry::Image { side, .. } => side,
+            Entry::Text { .. } => 0,
+        }
     }
 
     pub fn site(&self, path: &str) -> Option<&Site> {

@@ -23,11 +23,6 @@ pub fn head(width: usize, classes: usize) -> Vec<ParamSpec> {
     vec![ParamSpec::new("weight", width, classes, Init::Normal(0.02)), ParamSpec::new("bias", 1, classes, Init::Zeros)]
 }
 
-/// The class token of `features` `[batch, positions, width]`: `[batch, width]`.
-pub fn pooled(features: Tensor<3>) -> Tensor<2> {
-    features.narrow(1, 0, 1).squeeze_dim::<2>(1)
-}
-
 /// `[batch, width]` to logits `[batch, classes]`.
 pub fn logits(bag: &Bag, pooled: Tensor<2>) -> Tensor<2> {
     match (bag.params.get("head/weight"), bag.params.get("head/bias")) {

@@ -60,12 +60,17 @@ impl<B: Kernels> Backward<B, 1> for Gelu {
 
 impl<B: Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
     fn fused_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-        let (y, weights) = <B as Kernels>::attention(q.clone(), k.clone(), v.clone(), heads);
-        match Attention.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(([q, k, v], weights, heads), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        attention::<B, C>(q, k, v, None, heads)
+    }
+
+    fn fused_masked_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        seen: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        attention::<B, C>(q, k, v, Some(seen.into_parts().0), heads)
     }
 
     fn fused_layer_norm(
@@ -89,5 +94,21 @@ impl<B: Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
             OpsKind::Tracked(prep) => prep.finish(x, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
+    }
+}
+
+/// Attention with what its backward pass needs. Padding has no weight in it, so its gradient needs no mask.
+fn attention<B: Kernels, C: CheckpointStrategy>(
+    q: FloatTensor<Autodiff<B, C>>,
+    k: FloatTensor<Autodiff<B, C>>,
+    v: FloatTensor<Autodiff<B, C>>,
+    seen: Option<FloatTensor<B>>,
+    heads: usize,
+) -> FloatTensor<Autodiff<B, C>> {
+    let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
+    let (y, weights) = <B as Kernels>::attention(q.clone(), k.clone(), v.clone(), seen, heads);
+    match Attention.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(([q, k, v], weights, heads), y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }

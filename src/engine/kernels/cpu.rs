@@ -7,14 +7,18 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
-use super::lanes::{LANES, Matrix, Product, dot, exp, moments, normal_cdf, softmax, softmax_backward, sum, turn};
+use super::lanes::{LANES, Matrix, Product, dot, exp, hide, moments, normal_cdf, softmax, softmax_backward, sum, turn};
 use super::{Fused, Kernels};
 
 type Values = FloatTensor<Flex>;
 
 impl Fused for Flex {
     fn fused_attention(q: Values, k: Values, v: Values, heads: usize) -> Values {
-        <Flex as Kernels>::attention(q, k, v, heads).0
+        <Flex as Kernels>::attention(q, k, v, None, heads).0
+    }
+
+    fn fused_masked_attention(q: Values, k: Values, v: Values, seen: Values, heads: usize) -> Values {
+        <Flex as Kernels>::attention(q, k, v, Some(seen), heads).0
     }
 
     fn fused_layer_norm(x: Values, gamma: Values, beta: Values, epsilon: f32) -> Values {
@@ -27,13 +31,15 @@ impl Fused for Flex {
 }
 
 impl Kernels for Flex {
-    fn attention(q: Values, k: Values, v: Values, heads: usize) -> (Values, Values) {
+    fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize) -> (Values, Values) {
         let lay = Lay::of(&q, &k, heads);
+        let seen = seen.map(|seen| seen.to_contiguous());
+        let seen = seen.as_ref().map(|seen| seen.storage());
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
         let mut y = vec![0.0; lay.batch * lay.queries * lay.width];
         let mut weights = vec![0.0; lay.batch * heads * lay.queries * lay.padded];
         let (q, k, v) = (q.storage(), k.storage(), v.storage());
-        Arch::new().dispatch(Attention { lay, q, k, v, y: &mut y, weights: &mut weights });
+        Arch::new().dispatch(Attention { lay, q, k, v, seen, y: &mut y, weights: &mut weights });
         let shape = [lay.batch, lay.queries, lay.width];
         (values(y, shape), values(weights, [lay.batch, heads, lay.queries, lay.padded]))
     }
@@ -107,6 +113,8 @@ struct Attention<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
+    /// `[batch, keys]`: 0 for padding.
+    seen: Option<&'a [f32]>,
     y: &'a mut [f32],
     weights: &'a mut [f32],
 }
@@ -124,6 +132,9 @@ impl WithSimd for Attention<'_> {
             let (from_q, from_k) = (lay.start(n, lay.queries), lay.start(n, lay.keys));
             turn(lay.rows(&self.k[from_k..]), lay.keys, &mut turned, lay.padded);
             scores.of(simd, lay.rows(&self.q[from_q..]), lay.scores(&turned), a, lay.padded);
+            if let Some(seen) = self.seen {
+                hide(a, &seen[n / lay.heads * lay.keys..][..lay.keys], lay.padded);
+            }
             softmax(a, lay.padded, lay.keys);
             mixed.of(simd, lay.scores(a), lay.rows(&self.v[from_k..]), &mut self.y[from_q..], lay.width);
         }

@@ -138,6 +138,16 @@ pub(super) fn softmax(scores: &mut [f32], long: usize, keys: usize) {
     }
 }
 
+/// Puts the scores of keys that nobody may see so low that softmax gives them nothing.
+#[inline(always)]
+pub(super) fn hide(scores: &mut [f32], seen: &[f32], long: usize) {
+    for row in scores.chunks_exact_mut(long) {
+        for (s, seen) in row.iter_mut().zip(seen) {
+            *s += (seen - 1.0) * 1e30;
+        }
+    }
+}
+
 /// The gradient of the weights `a`, row by row, becomes that of the scores: a (g - Σ a g).
 #[inline(always)]
 pub(super) fn softmax_backward(a: &[f32], grad: &mut [f32], long: usize) {

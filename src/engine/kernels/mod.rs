@@ -14,13 +14,17 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
 /// Softmax attention over heads that lie side by side in the channels: q `[batch, queries, width]`, k and v
-/// `[batch, keys, width]`, to `[batch, queries, width]`; scores are divided by √(width / heads). Keys may outnumber queries.
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+/// `[batch, keys, width]`, to `[batch, queries, width]`; scores are divided by √(width / heads). Keys may outnumber queries. Where
+/// `seen` `[batch, keys]` is there, keys at which it is 0 are padding that nobody attends to; elsewhere it is 1.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, seen: Option<Tensor<2>>) -> Tensor<3> {
     if !fused(&q) {
-        return reference::attention(q, k, v, heads);
+        return reference::attention(q, k, v, heads, seen);
     }
-    let y = <Dispatch as Fused>::fused_attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), heads);
-    Tensor::from_dispatch(y)
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(match seen {
+        None => <Dispatch as Fused>::fused_attention(q, k, v, heads),
+        Some(seen) => <Dispatch as Fused>::fused_masked_attention(q, k, v, seen.into_dispatch(), heads),
+    })
 }
 
 /// `(x - mean) / √(variance + ε) · γ + β` over the channels of `[batch, positions, channels]`.
@@ -49,6 +53,13 @@ fn fused(x: &Tensor<3>) -> bool {
 #[backend_extension(Flex, Autodiff)]
 pub trait Fused: Backend {
     fn fused_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+    fn fused_masked_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        seen: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self>;
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -65,6 +76,7 @@ pub trait Kernels: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        seen: Option<FloatTensor<Self>>,
         heads: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation, module};
 
 /// See `kernels::attention`.
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, seen: Option<Tensor<2>>) -> Tensor<3> {
     let split = |x: Tensor<3>| {
         let [batch, positions, width] = x.dims();
         x.reshape([batch, positions, heads, width / heads]).swap_dims(1, 2) // [batch, heads, positions, width/heads]
@@ -11,6 +11,10 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tens
     let (q, k, v) = (split(q), split(k), split(v));
     let [batch, heads, queries, depth] = q.dims();
     let scores = (q * (depth as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [batch, heads, queries, keys]
+    let scores = match seen {
+        Some(seen) => scores + (seen.unsqueeze_dims::<4>(&[1, 2]) - 1.0) * 1e30,
+        None => scores,
+    };
     let y = activation::softmax(scores, 3).matmul(v); // [batch, heads, queries, width/heads]
     y.swap_dims(1, 2).reshape([batch, queries, heads * depth]) // [batch, queries, width]
 }

@@ -1,0 +1,289 @@
+//! Text encoders with the norm behind each branch: BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019) and XLM-R, DistilBERT (Sanh
+//! et al. 2019), MiniLM (Wang et al. 2020). The whole forward pass is below, straight down; the tuner's calls name its sites.
+//! Called through `backbones::Backbone`.
+
+use std::sync::Arc;
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::folder::{Folder, Tensors};
+use super::names::{self, Naming};
+use super::words::Words;
+use super::{Backbone, Card, Input, Opened};
+use crate::engine::kernels;
+use crate::engine::tuner::Tuner;
+use crate::plan::anatomy::{Anatomy, Entry, Part, Role, Site};
+use crate::session::settings::{Field, Settings};
+
+/// The sizes of one text encoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Bert {
+    pub kind: Kind,
+    pub vocabulary: usize,
+    pub width: usize,
+    pub blocks: usize,
+    pub heads: usize,
+    pub hidden: usize,
+    /// Rows of the table of positions.
+    pub positions: usize,
+    /// Kinds of segments: 2 where a pair of texts is told apart, 0 where there is no such table.
+    pub kinds: usize,
+    pub epsilon: f64,
+    /// The token that fills a batch up.
+    pub padding: usize,
+    /// The longest text, in tokens.
+    pub length: usize,
+    pub pool: Pool,
+}
+
+/// Whose network it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Bert,
+    /// Positions are counted from the padding token's number on.
+    Roberta,
+    Distil,
+}
+
+/// How the features of all tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// The first token's.
+    First,
+    /// The first token's through the pretrained dense layer and tanh.
+    Pooler,
+    /// The mean over all that is no padding.
+    Mean,
+}
+
+pub const FOLDER: Card = Card {
+    name: "bert",
+    title: "Text encoder from a folder",
+    help: "BERT, MiniLM, RoBERTa, XLM-R and DistilBERT of any size, as transformers saves them: a folder with config.json, safetensors and tokenizer.json.",
+    source: "The folder that you open",
+    licence: "That of the weights you open; see the folder's README",
+    fields: &[
+        Field::text(super::FOLDER, "", "The folder that holds config.json, model.safetensors and tokenizer.json."),
+        Field::whole("length", 2, 4096, 128, "The longest text in tokens; longer ones are cut. Not more than the model's own."),
+        Field::choice(
+            "pool",
+            &["as the folder", "first token", "pooler", "mean"],
+            "What the head reads: the first token, the first token through the pretrained pooler, or the mean of all tokens. Folders of sentence-transformers say which.",
+        ),
+    ],
+    model_types: &["bert", "roberta", "xlm-roberta", "distilbert"],
+    open,
+};
+
+fn open(set: &Settings) -> Result<Opened, String> {
+    let folder = Folder::open(set.text(super::FOLDER))?;
+    let bert = Bert::of(&folder, set)?;
+    let (path, words) = (folder.path.clone(), Words::of(&folder));
+    let weights = move |_, device: &_| {
+        let tensors = Tensors::open(&path)?;
+        let naming = bert.naming();
+        let naming = if tensors.has(&naming.mark()) { *naming } else { naming.bare() };
+        let all = naming.tensors(&bert.declare()).map_err(anyhow::Error::msg)?;
+        let heads = ["classifier", "cls", "lm_head", "pre_classifier", "qa_outputs", "pooler", "vocab_transform", "vocab_layer_norm", "vocab_projector"];
+        let may_stay = |name: &str| {
+            let bare = name.strip_prefix(naming.prefix).unwrap_or(name);
+            heads.contains(&bare.split('.').next().unwrap_or_default()) || bare == "embeddings.position_ids"
+        };
+        tensors.weights(&all, &bert.declare(), &may_stay, device)
+    };
+    Ok(Opened {
+        network: Arc::new(bert),
+        weights: Box::new(weights),
+        prepare: Box::new(move |samples| words.encode(samples, bert.length)),
+    })
+}
+
+impl Bert {
+    /// What the configuration of a folder says.
+    ///
+    /// # Errors
+    /// In words, when a size is missing or a part is none that this file knows.
+    pub fn of(folder: &Folder, set: &Settings) -> Result<Bert, String> {
+        let distil = folder.kind() == "distilbert";
+        folder.word(if distil { "activation" } else { "hidden_act" }, "gelu", &["gelu"])?;
+        folder.word("position_embedding_type", "absolute", &["absolute"])?;
+        let whole = |name: &str, short: &str, default| folder.whole_or(if distil { short } else { name }, Some(default));
+        let kind = match folder.kind() {
+            "bert" => Kind::Bert,
+            "roberta" | "xlm-roberta" => Kind::Roberta,
+            "distilbert" => Kind::Distil,
+            kind => return Err(format!("`{kind}` is no text encoder; choose a folder of bert, roberta, xlm-roberta or distilbert")),
+        };
+        let padding = folder.config["pad_token_id"].as_u64().map_or(usize::from(kind == Kind::Roberta), |n| n as usize);
+        let bert = Bert {
+            kind,
+            vocabulary: folder.whole_or("vocab_size", Some(30522))?,
+            width: whole("hidden_size", "dim", 768)?,
+            blocks: whole("num_hidden_layers", "n_layers", 12)?,
+            heads: whole("num_attention_heads", "n_heads", 12)?,
+            hidden: whole("intermediate_size", "hidden_dim", 3072)?,
+            positions: folder.whole_or("max_position_embeddings", Some(512))?,
+            kinds: if distil { 0 } else { folder.whole_or("type_vocab_size", Some(2))? },
+            epsilon: folder.real_or("layer_norm_eps", 1e-12)?,
+            padding,
+            length: set.whole("length"),
+            pool: Pool::First,
+        };
+        let longest = bert.positions - if kind == Kind::Roberta { padding + 1 } else { 0 };
+        if !bert.width.is_multiple_of(bert.heads) {
+            return Err(format!("{}: {} channels do not divide into {} heads", folder.path.display(), bert.width, bert.heads));
+        }
+        let pool = bert.pooled_as(folder, set.text("pool"))?;
+        Ok(Bert { length: bert.length.min(longest), pool, ..bert })
+    }
+
+    /// Sentence-transformers note their pooling in a folder of its own; a classifier of BERT's reads the pooler.
+    fn pooled_as(&self, folder: &Folder, chosen: &str) -> Result<Pool, String> {
+        let has_pooler = || folder.tensors().is_ok_and(|t| t.names().any(|name| name.ends_with("pooler.dense.weight")));
+        let noted = folder.beside("1_Pooling/config.json");
+        let mean = noted.is_some_and(|c| c["pooling_mode_mean_tokens"] == true || c["pooling_mode"] == "mean");
+        match chosen {
+            "first token" => Ok(Pool::First),
+            "mean" => Ok(Pool::Mean),
+            "pooler" if has_pooler() => Ok(Pool::Pooler),
+            "pooler" => Err(format!("{} has no pooler. Choose `first token` or `mean`", folder.path.display())),
+            _ if mean => Ok(Pool::Mean),
+            _ if has_pooler() => Ok(Pool::Pooler),
+            _ => Ok(Pool::First),
+        }
+    }
+
+    fn naming(&self) -> &'static Naming {
+        match self.kind {
+            Kind::Bert => &names::BERT,
+            Kind::Roberta => &names::ROBERTA,
+            Kind::Distil => &names::DISTILBERT,
+        }
+    }
+
+    /// The anatomy of these sizes.
+    pub fn declare(&self) -> Anatomy {
+        let (d, h) = (self.width, self.hidden);
+        let vector = |name, cols| Part { name, rows: 1, cols };
+        let table = |name, rows| Part { name, rows, cols: d };
+        let norm = || vec![vector("weight", d), vector("bias", d)];
+        let dense = |d_in, d_out| vec![Part { name: "weight", rows: d_in, cols: d_out }, vector("bias", d_out)];
+        let outside =
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+
+        let mut tables = vec![table("word", self.vocabulary), table("pos", self.positions)];
+        if self.kinds > 0 {
+            tables.push(table("kind", self.kinds));
+        }
+        let mut sites =
+            vec![outside("embed", Role::Embed, "embedding", tables), outside("embed.norm", Role::Norm, "first norm", norm())];
+        for n in 0..self.blocks {
+            let mut site = |path: &str, role, place, d_in, d_out, parts| {
+                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+            };
+            site("", Role::Block, "block", d, d, vec![]);
+            site(".attn", Role::Attn, "attention", d, d, vec![]);
+            site(".attn.q", Role::Q, "q", d, d, dense(d, d));
+            site(".attn.k", Role::K, "k", d, d, dense(d, d));
+            site(".attn.v", Role::V, "v", d, d, dense(d, d));
+            site(".attn.o", Role::O, "o", d, d, dense(d, d));
+            site(".norm1", Role::Norm, "norm 1", d, d, norm());
+            site(".mid", Role::Mid, "between", d, d, vec![]);
+            site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
+            site(".mlp.up", Role::Up, "up", d, h, dense(d, h));
+            site(".mlp.act", Role::Act, "gelu", h, h, vec![]);
+            site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
+            site(".norm2", Role::Norm, "norm 2", d, d, norm());
+        }
+        sites.push(outside("readout", Role::Head, "readout", vec![]));
+        if self.pool == Pool::Pooler {
+            sites.push(outside("pooler", Role::Head, "pooler", dense(d, d)));
+        }
+        Anatomy {
+            sites,
+            blocks: self.blocks,
+            width: d,
+            heads: self.heads,
+            hidden: h,
+            tokens: self.length,
+            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32 },
+            dialects: [self.naming(), self.naming()],
+        }
+    }
+}
+
+impl Backbone for Bert {
+    fn anatomy(&self) -> Anatomy {
+        self.declare()
+    }
+
+    fn forward(&self, t: &mut Tuner, input: Input) -> Tensor<3> {
+        let text = input.tokens();
+        let (batch, n) = (text.rows(), text.length);
+        let rows = |t: &Tuner, table: &str, numbers: Vec<i64>| {
+            let numbers = Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch * n]), &text.device);
+            t.weight("embed", table).select(0, numbers).reshape([batch, n, self.width])
+        };
+        let mut x = rows(t, "word", text.ids.iter().map(|id| i64::from(*id)).collect()) + rows(t, "pos", self.places(&text.seen, n));
+        if self.kinds > 0 {
+            x = x + rows(t, "kind", text.kinds.iter().map(|kind| i64::from(*kind)).collect()); // [batch, tokens, width]
+        }
+        let x = t.around("embed", x, |_, x| x);
+        let mut x = t.norm("embed.norm", x, self.epsilon);
+        t.tap(&x);
+
+        for n in 0..self.blocks {
+            let at = |place: &str| format!("blocks.{n}{place}");
+            x = t.around(&at(""), x, |t, x| {
+                let y = t.around(&at(".attn"), x.clone(), |t, x| self.attention(t, &at(".attn"), x));
+                let x = t.norm(&at(".norm1"), x + y, self.epsilon);
+                let x = t.around(&at(".mid"), x, |_, x| x);
+                let y = t.around(&at(".mlp"), x.clone(), |t, x| {
+                    let u = t.linear(&at(".mlp.up"), x); // [batch, tokens, hidden]
+                    let u = t.around(&at(".mlp.act"), u, |_, u| kernels::gelu(u));
+                    t.linear(&at(".mlp.down"), u) // [batch, tokens, width]
+                });
+                t.norm(&at(".norm2"), x + y, self.epsilon)
+            });
+            t.tap(&x);
+        }
+        t.readout("readout", x)
+    }
+
+    fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
+        let [batch, n, d] = features.dims();
+        match self.pool {
+            Pool::First => features.narrow(1, 0, 1).reshape([batch, d]),
+            Pool::Pooler => t.linear("pooler", features.narrow(1, 0, 1)).tanh().reshape([batch, d]),
+            Pool::Mean => match t.seen() {
+                None => features.mean_dim(1).reshape([batch, d]),
+                Some(seen) => {
+                    let share = seen.clone() / seen.sum_dim(1); // [batch, tokens]
+                    (features * share.reshape([batch, n, 1])).sum_dim(1).reshape([batch, d])
+                }
+            },
+        }
+    }
+}
+
+impl Bert {
+    /// Multi-head self-attention that leaves padding out. Keys and values may be longer than queries (prefixes).
+    fn attention(&self, t: &mut Tuner, site: &str, h: Tensor<3>) -> Tensor<3> {
+        let q = t.linear(&format!("{site}.q"), h.clone());
+        let k = t.linear(&format!("{site}.k"), h.clone());
+        let v = t.linear(&format!("{site}.v"), h);
+        let y = t.attention(q, k, v, self.heads); // [batch, tokens, width]
+        t.linear(&format!("{site}.o"), y)
+    }
+
+    /// The row of the position table for every token of texts `n` long. RoBERTa counts from its padding token on, and puts all
+    /// padding on that one place.
+    fn places(&self, seen: &[bool], n: usize) -> Vec<i64> {
+        let count = |(at, seen): (usize, &bool)| match self.kind {
+            Kind::Roberta if *seen => (at + self.padding + 1) as i64,
+            Kind::Roberta => self.padding as i64,
+            _ => at as i64,
+        };
+        seen.chunks(n).flat_map(|text| text.iter().enumerate().map(count)).collect()
+    }
+}
