@@ -34,13 +34,14 @@ const HEAD: &str = "head.safetensors";
 
 /// Whether every method of the stack can be folded.
 pub fn fits(plan: &Plan) -> Result<(), String> {
-    match plan.members.iter().find(|member| !member.card.folds) {
-        None => Ok(()),
-        Some(member) => Err(format!(
-            "{} is not a change of weights, so it cannot be folded into them. Export the stack as `petl`, which holds every stack",
-            member.card.title
-        )),
-    }
+    let Some((card, why)) = plan.members.iter().find_map(|member| Some((member.card, member.stays_beside()?))) else {
+        return Ok(());
+    };
+    let otherwise = if card.folds { ", or train it without that setting" } else { "" };
+    Err(format!(
+        "{} {why}, so it cannot be folded into them. Export the stack as `petl`, which holds every stack{otherwise}",
+        card.title
+    ))
 }
 
 /// The backbone's matrices by our names with the stack folded in, in host memory.

@@ -1,11 +1,12 @@
 //! Bottleneck adapters: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP" (2019); Pfeiffer et al., "AdapterFusion"
 //! (2021); parallel and scaled parallel as He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning" (2022),
 //! table 1; AdaptFormer: Chen et al. (2022); shared halves as Sung, Cho and Bansal, "VL-Adapter" (2022), over places instead of
-//! tasks. One file: form, place, composition and sharing are settings. Called through the catalogue.
+//! tasks; the gate by Mao et al., "UniPELT" (2022). One file: form, place, composition and sharing are settings. Called through
+//! the catalogue.
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, ACTIVATION, DROPOUT, kaiming, row};
+use super::parts::{self, ACTIVATION, DROPOUT, GATE, kaiming, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -16,9 +17,9 @@ pub const CARD: Card = Card {
     title: "Bottleneck adapter",
     family: Family::Adapter,
     help: "A small down-bend-up network in line with, or parallel to, a branch or a linear layer.",
-    formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x",
+    formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x;  gated: g · s, g = mean σ(y w + b)",
     drawing: "x ─┬─█ attn or mlp █─┬────────────────────────────⊕─ y\n   │     sequential └─▒ W_dn ▒─ σ ─▒ W_up ▒─ × s ─┘\n   └─ parallel: the same, fed by x",
-    count: "2 · d · r + r + d a place (a matrix shared by all places counts once), and 1 for a learned s",
+    count: "2 · d · r + r + d a place (a matrix shared by all places counts once), 1 for a learned s, and d + 1 for a gate",
     published: &[
         Published {
             what: "AdaptFormer, 8 wide",
@@ -38,11 +39,17 @@ pub const CARD: Card = Card {
             settings: &[("bottleneck", "96"), ("share", "everything")],
             trainable: 148_320, // methods/06 (d): one adapter, 2 · 768 · 96 + 96 + 768
         },
+        Published {
+            what: "UniPELT's part: Pfeiffer, 48 wide, gated",
+            roles: &[Role::Mlp],
+            settings: &[("bottleneck", "48"), ("gate", "true")],
+            trainable: 12 * (2 * 768 * 48 + 48 + 768 + 768 + 1),
+        },
     ],
     paper: "Houlsby et al., Parameter-Efficient Transfer Learning for NLP; He et al. (2022) for the parallel forms; Chen et al., AdaptFormer (2022)",
     year: 2019,
     learning_rate: 1e-3,
-    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1.",
+    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1. UniPELT's code draws W_up and the gate's w from BERT's narrow normal; here W_up is zero there too.",
     caution: "It stays in the network: every forward pass pays for it. Sequential forms see a branch's output, parallel ones its normed input. The unified view's adapter on single heads has no place here: it joins before the output projection.",
     licence: "Apache-2.0",
     fields: &[
@@ -57,6 +64,7 @@ pub const CARD: Card = Card {
         ),
         ACTIVATION,
         DROPOUT,
+        GATE,
     ],
     variants: &[
         Variant {
@@ -70,6 +78,12 @@ pub const CARD: Card = Card {
             help: "Sequential after the MLP only.",
             roles: &[Role::Mlp],
             settings: &[("form", "sequential"), ("activation", "relu")],
+        },
+        Variant {
+            title: "Gated Pfeiffer",
+            help: "UniPELT's part; the preset `unipelt` is the whole.",
+            roles: &[Role::Mlp],
+            settings: &[("form", "sequential"), ("gate", "true")],
         },
         Variant { title: "Parallel", help: "Beside the MLP.", roles: &[Role::Mlp], settings: &[("form", "parallel")] },
         Variant {
@@ -146,6 +160,9 @@ impl Method for Bottleneck {
             if set.flag("learn_scale") {
                 params.push(ParamSpec::new("s", 1, 1, Init::Constant(set.real("scale"))));
             }
+            if set.flag("gate") {
+                params.extend(parts::gate_params(d_in));
+            }
             let (common, own): (Vec<_>, Vec<_>) = params.into_iter().partition(|spec| shared(set, &spec.name));
             // The first place declares what all have in common.
             let common = common.into_iter().filter(|_| placements.is_empty()).map(ParamSpec::shared);
@@ -158,9 +175,12 @@ impl Method for Bottleneck {
     fn after(&self, at: &At, x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
         let of = |name: &str| if shared(at.set, name) { at.shared(name) } else { at.param(name) };
         let seen = if at.set.text("form") == "parallel" { x.clone() } else { y.clone() };
-        let h = parts::dense(seen, of("down"), of("down_bias")); // [batch, positions, r]
+        let h = parts::dense(seen.clone(), of("down"), of("down_bias")); // [batch, positions, r]
         let h = parts::dropout(at, parts::bend(at.set.text("activation"), h));
-        let change = parts::dense(h, of("up"), of("up_bias")); // [batch, positions, d]
+        let mut change = parts::dense(h, of("up"), of("up_bias")); // [batch, positions, d]
+        if at.set.flag("gate") {
+            change = change * parts::gate(seen, of("gate"), of("gate_bias"));
+        }
         match at.set.flag("learn_scale") {
             true => y + change * row(of("s")),
             false => y + change * at.set.real("scale"),

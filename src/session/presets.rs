@@ -53,6 +53,7 @@ pub const PRESETS: &[Preset] = presets![
     "vpt-deep",
     "prefix",
     "mam",
+    "unipelt",
     "shira",
     "gps",
     "lt-sft",

@@ -30,5 +30,6 @@ mod sparse;
 mod ssf;
 mod through;
 mod twin;
+mod unipelt;
 mod vera;
 mod vlpet;
