@@ -9,7 +9,7 @@ use burn::tensor::module;
 use super::bag::{At, Bag, Weights};
 use super::kernels;
 use super::quality;
-use crate::plan::anatomy::{Anatomy, Door, Site};
+use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::plan::{Member, Plan};
 
 /// One forward pass: frozen weights, trainable bag, and who stands where.
@@ -27,6 +27,10 @@ pub struct Tuner<'a> {
     taps: Vec<Tensor<3>>,
     /// Of every image of the batch, `[batch, 1]`, where a method reads it.
     quality: Option<Tensor<2>>,
+    /// Roles that methods of the stack read within their block, and what last left each of them: blocks come one after the
+    /// other, so what a method finds there is of its own.
+    reads: Vec<Role>,
+    left: BTreeMap<Role, Tensor<3>>,
     /// Paths in the order in which the pass came by; the anatomy law compares them with the declaration.
     pub visited: Vec<String>,
     /// Sites that somebody watches, and what left them, `[batch, positions, channels]`, once the pass came by.
@@ -35,9 +39,10 @@ pub struct Tuner<'a> {
 
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
-        let (taps, visited, watched) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (taps, left, visited, watched) = (Vec::new(), BTreeMap::new(), Vec::new(), BTreeMap::new());
+        let reads = plan.members.iter().flat_map(|m| m.card.method.reads()).copied().collect();
         let positions = plan.anatomy.tokens;
-        Tuner { plan, weights, bag, noise, samples: &[], positions, taps, quality: None, visited, watched }
+        Tuner { plan, weights, bag, noise, samples: &[], positions, taps, quality: None, reads, left, visited, watched }
     }
 
     /// Says which samples the batch holds: dropout goes by them.
@@ -94,6 +99,12 @@ impl<'a> Tuner<'a> {
         };
         if let Some(kept) = self.watched.get_mut(site) {
             *kept = Some(y.clone());
+        }
+        if !self.reads.is_empty()
+            && let Some(role) = self.plan.anatomy.site(site).map(|s| s.role)
+            && self.reads.contains(&role)
+        {
+            self.left.insert(role, y.clone());
         }
         y
     }
@@ -160,6 +171,8 @@ impl<'a> Tuner<'a> {
             bag: self.bag,
             weights: self.weights,
             quality: self.quality.clone(),
+            anatomy: &self.plan.anatomy,
+            left: &self.left,
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }
     }

@@ -341,6 +341,11 @@ pub trait Method: Sync {
         false
     }
 
+    /// Roles of its own block whose output it asks for (`At::left`). They come by before its own doors.
+    fn reads(&self) -> &'static [Role] {
+        &[]
+    }
+
     /// Why a placement with these settings stays beside the weights although the card says `folds`, to be read behind the
     /// method's title; none where it folds.
     fn stays_beside(&self, _set: &Settings) -> Option<&'static str> {

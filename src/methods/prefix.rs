@@ -72,8 +72,7 @@ impl Method for Prefix {
         let mut placements = Vec::new();
         for attention in sites {
             for role in [Role::K, Role::V] {
-                let inner = |s: &&Site| s.block == attention.block && s.role == role;
-                let Some(site) = anatomy.sites.iter().find(inner) else {
+                let Some(site) = anatomy.beside(attention, role) else {
                     return Err(format!("`{}` has no `{}` to lengthen", attention.path, role.word()));
                 };
                 let d = site.d_out;
