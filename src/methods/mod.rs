@@ -22,6 +22,7 @@ pub mod lora;
 pub mod lst;
 pub mod ltsft;
 pub mod oft;
+pub mod padapter;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
@@ -56,6 +57,7 @@ pub const CATALOG: &[&Card] = &[
     &hyperformer::CARD,
     &vlpet::CARD,
     &conformer::CARD,
+    &padapter::CARD,
     &repadapter::CARD,
     &sct::CARD,
     &prompt::CARD,

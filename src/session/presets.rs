@@ -44,6 +44,7 @@ pub const PRESETS: &[Preset] = presets![
     "hyperformer",
     "vl-pet",
     "conformer",
+    "p-adapter",
     "bitfit",
     "layernorm",
     "difffit",

@@ -22,6 +22,7 @@ mod lora;
 mod lst;
 mod ltsft;
 mod oft;
+mod padapter;
 mod prefix;
 mod prompt;
 mod repadapter;
