@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use petl_workbench::backbones::folder::Tensors;
-use petl_workbench::backbones::{self, Input, Opened};
+use petl_workbench::backbones::{self, Input, Opened, Text};
 use petl_workbench::engine::bag::Bag;
-use petl_workbench::engine::model::host;
+use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::tuner::Tuner;
+use petl_workbench::methods;
 use petl_workbench::plan::Plan;
-use petl_workbench::session::{Choice, Session, Value};
+use petl_workbench::session::{Choice, Session, Settings, Value};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backbones").join(name)
@@ -30,11 +31,12 @@ fn choice(folder: &Path, side: usize) -> Choice {
 /// Features of `input`, and the paths that the pass came by.
 fn forward(choice: &Choice, input: Input) -> (Vec<f32>, Vec<String>) {
     let device = Device::flex();
-    let Opened { network, weights } = backbones::open(choice).expect("the folder opens");
+    let Opened { network, weights, .. } = backbones::open(choice).expect("the folder opens");
     let session = Session { backbone: choice.clone(), ..common::session(vec![]) };
     let plan = Plan::on(&session, network.anatomy(), 3, &mut vec![]);
     let (weights, bag) = (weights(0, &device).expect("weights"), Bag::default());
     let mut tuner = Tuner::new(&plan, &weights, &bag, None);
+    tuner.look(&input);
     let features = host(network.forward(&mut tuner, input)).expect("features");
     (features, tuner.visited)
 }
@@ -74,4 +76,150 @@ fn vision_transformers_give_what_transformers_and_timm_give() {
             assert_eq!(visited, declared.into_iter().map(|s| s.path).collect::<Vec<_>>(), "{name}");
         }
     }
+}
+
+/// The tokens of an expected file, for texts of this length.
+fn text(expected: &Tensors, length: usize) -> Text {
+    let whole = |name: &str| expected.wholes(&format!("{name}_{length}")).expect(name).0;
+    let ids: Vec<u32> = whole("input_ids").iter().map(|id| *id as u32).collect();
+    let seen = whole("attention_mask").iter().map(|seen| *seen == 1).collect();
+    Text { length, kinds: vec![0; ids.len()], ids, seen, device: Device::flex() }
+}
+
+#[test]
+fn text_encoders_give_what_transformers_gives_padding_and_all() {
+    for name in ["bert", "bert-no-pooler", "roberta", "xlm-roberta", "distilbert"] {
+        let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
+        let choice = choice(&fixture(name), 0);
+        for length in [5, 9] {
+            let (ours, visited) = forward(&choice, Input::Text(text(&expected, length)));
+            let (theirs, shape) = expected.floats(&format!("last_hidden_state_{length}")).expect("features");
+            // What stands at padding is read by nobody; what stands at tokens must be the same.
+            let seen = text(&expected, length).seen;
+            let at_tokens = |values: Vec<f32>| -> Vec<f32> {
+                values.chunks(shape[2]).zip(&seen).filter(|(_, seen)| **seen).flat_map(|(row, _)| row.to_vec()).collect()
+            };
+            let apart = apart(&at_tokens(ours), &at_tokens(theirs));
+            assert!(apart < 1e-4, "{name}, {length} tokens: {apart:e}");
+            let declared: Vec<_> =
+                backbones::open(&choice).expect("opens").network.anatomy().sites.into_iter().map(|s| s.path).collect();
+            assert_eq!(visited, declared.into_iter().filter(|path| path != "pooler").collect::<Vec<_>>(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn padding_changes_nothing_for_any_method() {
+    let mut stood = 0;
+    for card in methods::CATALOG {
+        let (backbone, stack) = (choice(&fixture("bert"), 0), vec![common::placed(card, Settings::default())]);
+        let session = Session { backbone, ..common::session(stack) };
+        let opened = backbones::open(&session.backbone).expect("the folder opens");
+        let plan = Plan::on(&session, opened.network.anatomy(), 3, &mut vec![]);
+        if plan.members.is_empty() {
+            continue; // says in words that it does not stand in a text encoder
+        }
+        let device = Device::flex();
+        let weights = (opened.weights)(0, &device).expect("weights");
+        let Ok(bag) = Bag::make(&plan, &weights, 3, &device) else { continue }; // wants something measured first
+        let model = Model { plan, backbone: opened.network, weights, bag, device: device.clone() };
+        let of = |ids: &[u32], length: usize| {
+            let (mut all, seen) = (ids.to_vec(), (0..length).map(|n| n < ids.len()).collect());
+            all.resize(length, 0);
+            let text = Text { length, kinds: vec![0; length], ids: all, seen, device: device.clone() };
+            host(model.logits(&model.bag.frozen(), Input::Text(text), None)).expect("logits")
+        };
+        let ids = [7, 21, 9, 33, 40];
+        let apart = apart(&of(&ids, 9), &of(&ids, 5));
+        assert!(apart < 1e-4, "{}: {apart:e}", card.name);
+        stood += 1;
+    }
+    assert!(stood >= 25, "{stood} methods");
+}
+
+/// A copy of a fixture that may be spoiled.
+fn copy(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture(name).join(file), folder.path().join(file)).expect("a copy");
+    }
+    folder
+}
+
+/// Why the folder gives no network or no weights.
+fn fault(folder: &Path) -> String {
+    let opened = match backbones::of_folder(folder).and_then(|choice| backbones::open(&choice)) {
+        Err(words) => return words,
+        Ok(opened) => opened,
+    };
+    match (opened.weights)(0, &Device::flex()) {
+        Err(fault) => format!("{fault:#}"),
+        Ok(_) => String::new(),
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_folder_is_said_by_name() {
+    let spoil = |name: &str, from: &str, to: &str| {
+        let folder = copy(name);
+        let place = folder.path().join("config.json");
+        let text = std::fs::read_to_string(&place).expect("a configuration");
+        assert!(text.contains(from), "{name}: {from}");
+        std::fs::write(&place, text.replace(from, to)).expect("written");
+        fault(folder.path())
+    };
+    for name in ["vit", "bert"] {
+        assert_eq!(fault(copy(name).path()), "", "{name} is whole");
+    }
+    let missing = spoil("vit", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+    assert!(missing.contains("lacks 16 of its tensors: encoder.layer.2."), "{missing}");
+    let surplus = spoil("vit", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    assert!(surplus.contains("unknown to this network, 16 of its tensors: encoder.layer.1."), "{surplus}");
+    let misshapen = spoil("bert", "\"intermediate_size\": 56", "\"intermediate_size\": 64");
+    assert!(
+        misshapen.contains("has in another shape 6 of its tensors: encoder.layer.0.intermediate.dense.weight [56, 32]"),
+        "{misshapen}"
+    );
+    let unknown = spoil("bert", "\"model_type\": \"bert\"", "\"model_type\": \"mamba\"");
+    assert!(unknown.contains("a folder of `mamba`; this program opens vit"), "{unknown}");
+    let bend = spoil("bert", "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"relu\"");
+    assert!(bend.contains("`hidden_act` is `relu`; this program knows gelu"), "{bend}");
+    let heads = spoil("vit", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5");
+    assert!(heads.contains("32 channels for 5 heads"), "{heads}");
+
+    let folder = copy("vit");
+    let weights = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&weights).expect("weights");
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).expect("written");
+    assert!(fault(folder.path()).contains("is not a whole safetensors file"));
+    std::fs::remove_file(&weights).expect("removed");
+    assert!(fault(folder.path()).contains("holds neither model.safetensors nor"));
+    assert!(fault(Path::new("/no/such")).contains("cannot read /no/such/config.json"));
+}
+
+#[test]
+fn a_model_in_parts_is_the_whole_model() {
+    let (whole, folder) = (fixture("vit"), copy("vit"));
+    let tensors = Tensors::open(&whole).expect("whole");
+    std::fs::remove_file(folder.path().join("model.safetensors")).expect("removed");
+    let mut map = serde_json::Map::new();
+    for part in 0..2 {
+        let file = format!("model-0000{}-of-00002.safetensors", part + 1);
+        let names = tensors.names().enumerate().filter(|(n, _)| n % 2 == part).map(|(_, name)| name.to_owned());
+        let mut of_part = std::collections::BTreeMap::new();
+        for name in names {
+            let (values, shape) = tensors.floats(&name).expect("a tensor");
+            map.insert(name.clone(), file.clone().into());
+            of_part.insert(name, TensorData::new(values, shape));
+        }
+        petl_workbench::exports::tensors::write(&folder.path().join(&file), &of_part).expect("written");
+    }
+    let index = serde_json::json!({ "weight_map": map });
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).expect("written");
+    let expected = Tensors::open(&whole.join("expected.safetensors")).expect("expected values");
+    let pixels = || floats::<4>(&expected, "pixel_values_24").into();
+    assert_eq!(forward(&choice(&whole, 0), pixels()).0, forward(&choice(folder.path(), 0), pixels()).0);
+
+    std::fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).expect("removed");
+    assert!(fault(folder.path()).contains("names files that are not there: model-00002-of-00002.safetensors"));
 }

@@ -45,7 +45,7 @@ fn activations(preset: &str, more: &[&str]) -> (f64, f64) {
 fn a_ladder_saves_less_than_half_of_what_full_fine_tuning_saves_and_predictions_hold() {
     let _alone = alone();
     let mut rows = vec![];
-    for preset in ["digits-full", "digits-lora", "houlsby", "vpt-deep", "digits-ladder"] {
+    for preset in ["digits-full", "digits-lora", "houlsby", "vpt-deep", "unipelt", "p-adapter", "digits-ladder"] {
         let (measured, predicted) = activations(preset, &[]);
         rows.push((preset, measured, predicted, predicted / measured));
     }

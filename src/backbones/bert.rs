@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
+use serde_json::{Value as Json, json};
 
 use super::folder::{Folder, Tensors};
 use super::names::{self, Naming};
@@ -84,7 +85,17 @@ fn open(set: &Settings) -> Result<Opened, String> {
         let naming = bert.naming();
         let naming = if tensors.has(&naming.mark()) { *naming } else { naming.bare() };
         let all = naming.tensors(&bert.declare()).map_err(anyhow::Error::msg)?;
-        let heads = ["classifier", "cls", "lm_head", "pre_classifier", "qa_outputs", "pooler", "vocab_transform", "vocab_layer_norm", "vocab_projector"];
+        let heads = [
+            "classifier",
+            "cls",
+            "lm_head",
+            "pre_classifier",
+            "qa_outputs",
+            "pooler",
+            "vocab_transform",
+            "vocab_layer_norm",
+            "vocab_projector",
+        ];
         let may_stay = |name: &str| {
             let bare = name.strip_prefix(naming.prefix).unwrap_or(name);
             heads.contains(&bare.split('.').next().unwrap_or_default()) || bare == "embeddings.position_ids"
@@ -112,7 +123,9 @@ impl Bert {
             "bert" => Kind::Bert,
             "roberta" | "xlm-roberta" => Kind::Roberta,
             "distilbert" => Kind::Distil,
-            kind => return Err(format!("`{kind}` is no text encoder; choose a folder of bert, roberta, xlm-roberta or distilbert")),
+            kind => {
+                return Err(format!("`{kind}` is no text encoder; choose a folder of bert, roberta, xlm-roberta or distilbert"));
+            }
         };
         let padding = folder.config["pad_token_id"].as_u64().map_or(usize::from(kind == Kind::Roberta), |n| n as usize);
         let bert = Bert {
@@ -224,7 +237,8 @@ impl Backbone for Bert {
             let numbers = Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch * n]), &text.device);
             t.weight("embed", table).select(0, numbers).reshape([batch, n, self.width])
         };
-        let mut x = rows(t, "word", text.ids.iter().map(|id| i64::from(*id)).collect()) + rows(t, "pos", self.places(&text.seen, n));
+        let mut x =
+            rows(t, "word", text.ids.iter().map(|id| i64::from(*id)).collect()) + rows(t, "pos", self.places(&text.seen, n));
         if self.kinds > 0 {
             x = x + rows(t, "kind", text.kinds.iter().map(|kind| i64::from(*kind)).collect()); // [batch, tokens, width]
         }
@@ -248,6 +262,28 @@ impl Backbone for Bert {
             t.tap(&x);
         }
         t.readout("readout", x)
+    }
+
+    fn config(&self) -> Option<Json> {
+        // The classifier of transformers reads BERT's pooler; RoBERTa's has two layers of its own, for which there is no head here.
+        (self.kind == Kind::Bert && self.pool == Pool::Pooler).then(|| {
+            json!({
+                "architectures": ["BertForSequenceClassification"],
+                "attention_probs_dropout_prob": 0.0,
+                "hidden_act": "gelu",
+                "hidden_dropout_prob": 0.0,
+                "hidden_size": self.width,
+                "intermediate_size": self.hidden,
+                "layer_norm_eps": self.epsilon,
+                "max_position_embeddings": self.positions,
+                "model_type": "bert",
+                "num_attention_heads": self.heads,
+                "num_hidden_layers": self.blocks,
+                "pad_token_id": self.padding,
+                "type_vocab_size": self.kinds,
+                "vocab_size": self.vocabulary,
+            })
+        })
     }
 
     fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use memmap2::Mmap;
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value as Json;
 
 use super::names::{Named, Stored};
@@ -183,6 +183,21 @@ impl Tensors {
         let view = file.tensor(name)?;
         let values = floats(&view).with_context(|| format!("`{name}` in {}", path.display()))?;
         Ok((values, view.shape().to_vec()))
+    }
+
+    /// A tensor of whole numbers of 64 bits, with its shape.
+    ///
+    /// # Errors
+    /// When it is not there, or is stored as something else.
+    pub fn wholes(&self, name: &str) -> Result<(Vec<i64>, Vec<usize>)> {
+        let (path, map) = &self.files[*self.place.get(name).with_context(|| format!("there is no tensor `{name}`"))?];
+        let file = SafeTensors::deserialize(map)?;
+        let view = file.tensor(name)?;
+        if view.dtype() != Dtype::I64 {
+            bail!("`{name}` in {} is stored as {:?}; whole numbers of 64 bits are needed", path.display(), view.dtype());
+        }
+        let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
+        Ok((values.collect(), view.shape().to_vec()))
     }
 
     /// The weights of a network: every tensor of `named` taken and turned to our order. `may_stay` says which of the file's

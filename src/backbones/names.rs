@@ -210,7 +210,11 @@ impl Naming {
         let second = usize::from(site.path.ends_with('2')); // norm2, scale2
         let Some(block) = site.block else {
             let ours = format!("{}.{part}", site.path);
-            return self.outside.iter().find(|(known, ..)| *known == ours).map(|(_, theirs, stored)| ((*theirs).to_owned(), *stored));
+            return self
+                .outside
+                .iter()
+                .find(|(known, ..)| *known == ours)
+                .map(|(_, theirs, stored)| ((*theirs).to_owned(), *stored));
         };
         let below = match site.role {
             Role::Norm => format!("{}.{part}", self.norms[second]),
@@ -220,7 +224,7 @@ impl Naming {
         let third = [Role::Q, Role::K, Role::V].iter().position(|role| *role == site.role).filter(|_| self.fused);
         let stored = match (part, third) {
             (_, Some(n)) => Stored::Third(n),
-            ("weight", None) if site.role != Role::Norm => Stored::Turned,
+            ("weight", None) if !matches!(site.role, Role::Norm | Role::Scale) => Stored::Turned,
             _ => Stored::Vector,
         };
         (!below.is_empty()).then(|| (format!("{}{block}.{below}", self.blocks), stored))

@@ -35,7 +35,9 @@ impl Words {
         let tokenizer = self.0.as_ref().map_err(|words| anyhow!("{words}"))?;
         let mut tokenizer = Tokenizer::clone(tokenizer);
         let fault = |fault| anyhow!("the tokenizer refuses: {fault}");
-        tokenizer.with_truncation(Some(TruncationParams { max_length: longest, ..TruncationParams::default() })).map_err(fault)?;
+        tokenizer
+            .with_truncation(Some(TruncationParams { max_length: longest, ..TruncationParams::default() }))
+            .map_err(fault)?;
         tokenizer.with_padding(None::<PaddingParams>);
         let mut tokens = Vec::with_capacity(samples.texts.len());
         for some in samples.texts.chunks(AT_ONCE) {

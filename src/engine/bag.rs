@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::engine::random;
 use crate::methods::{Init, ParamSpec, Scope};
-use crate::plan::anatomy::Site;
+use crate::plan::anatomy::{Anatomy, Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::settings::Settings;
 
@@ -219,6 +219,9 @@ pub struct At<'a> {
     pub(super) tasks: &'a [u16],
     /// Tasks of the data set.
     pub(super) task_count: usize,
+    pub(super) anatomy: &'a Anatomy,
+    /// What left the sites that some method reads, by role, the latest.
+    pub(super) left: &'a BTreeMap<Role, Tensor<3>>,
     /// `0.lora/blocks.0.attn.q/`
     pub(super) prefix: String,
 }
@@ -257,9 +260,36 @@ impl At<'_> {
     /// # Panics
     /// When the backbone has none.
     pub fn frozen(&self, part: &str) -> Tensor<2> {
-        match self.weights.get(&format!("{}.{part}", self.site.path)) {
+        self.frozen_at(self.site, part)
+    }
+
+    /// The same of the site with this role in the same block: for a branch, a layer within it.
+    ///
+    /// # Panics
+    /// As `frozen`.
+    pub fn frozen_within(&self, role: Role, part: &str) -> Tensor<2> {
+        match self.anatomy.beside(self.site, role) {
+            Some(site) => self.frozen_at(site, part),
+            None => panic!("the block of `{}` has no `{}`, which its method asks for", self.site.path, role.word()),
+        }
+    }
+
+    fn frozen_at(&self, site: &Site, part: &str) -> Tensor<2> {
+        match self.weights.get(&format!("{}.{part}", site.path)) {
             Some(tensor) => tensor.clone(),
-            None => panic!("`{}` has no frozen `{part}`, which its method asks for", self.site.path),
+            None => panic!("`{}` has no frozen `{part}`, which its method asks for", site.path),
+        }
+    }
+
+    /// What left the site with this role in this block during this pass, `[batch, positions, channels]`; positions that a
+    /// prefix or a prompt added included.
+    ///
+    /// # Panics
+    /// When the method does not say that it `reads` the role, and when the pass did not come by it before this door.
+    pub fn left(&self, role: Role) -> Tensor<3> {
+        match self.left.get(&role) {
+            Some(tensor) => tensor.clone(),
+            None => panic!("`{}` asks for what left `{}`, which this pass did not keep", self.prefix, role.word()),
         }
     }
 

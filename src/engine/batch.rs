@@ -60,13 +60,7 @@ fn texts(padding: u32, samples: &Samples, picked: &[usize], device: &Device) -> 
 }
 
 /// Pixels `[batch, 3, side, side]`, normalised.
-fn images(
-    pixels: &Pixels,
-    samples: &Samples,
-    picked: &[usize],
-    augment: Option<(&Recipe, u64)>,
-    device: &Device,
-) -> Tensor<4> {
+fn images(pixels: &Pixels, samples: &Samples, picked: &[usize], augment: Option<(&Recipe, u64)>, device: &Device) -> Tensor<4> {
     let side = samples.side;
     // (byte / 255 - mean) / deviation
     let (factor, shift) = (pixels.deviation.map(|d| 255.0 * d), [0, 1, 2].map(|c| pixels.mean[c] / pixels.deviation[c]));

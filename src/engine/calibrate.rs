@@ -20,7 +20,6 @@ use crate::datasets::{Loaded, Samples};
 use crate::methods::{Measure, full};
 use crate::plan::{Member, Plan};
 use crate::session::{Place, Placed, Session};
-use crate::tasks::classify;
 
 /// Training samples on which norms and gradients are measured.
 pub const SAMPLES: usize = 64;

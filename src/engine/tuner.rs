@@ -11,7 +11,7 @@ use super::batch::Rows;
 use super::kernels;
 use super::quality;
 use crate::backbones::Input;
-use crate::plan::anatomy::{Anatomy, Door, Site};
+use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::plan::{Member, Plan};
 
 /// One forward pass: frozen weights, trainable bag, and who stands where.
@@ -31,6 +31,10 @@ pub struct Tuner<'a> {
     seen: Option<Tensor<2>>,
     /// Of every image of the batch, `[batch, 1]`, where a method reads it.
     quality: Option<Tensor<2>>,
+    /// Roles that methods of the stack read within their block, and what last left each of them: blocks come one after the
+    /// other, so what a method finds there is of its own.
+    reads: Vec<Role>,
+    left: BTreeMap<Role, Tensor<3>>,
     /// Paths in the order in which the pass came by; the anatomy law compares them with the declaration.
     pub visited: Vec<String>,
     /// Sites that somebody watches, and what left them, `[batch, positions, channels]`, once the pass came by.
@@ -39,9 +43,24 @@ pub struct Tuner<'a> {
 
 impl<'a> Tuner<'a> {
     pub fn new(plan: &'a Plan, weights: &'a Weights, bag: &'a Bag, noise: Option<u64>) -> Tuner<'a> {
-        let (taps, visited, watched) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (taps, left, visited, watched) = (Vec::new(), BTreeMap::new(), Vec::new(), BTreeMap::new());
+        let reads = plan.members.iter().flat_map(|m| m.card.method.reads()).copied().collect();
         let positions = plan.anatomy.tokens;
-        Tuner { plan, weights, bag, noise, rows: Rows::default(), positions, taps, seen: None, quality: None, visited, watched }
+        Tuner {
+            plan,
+            weights,
+            bag,
+            noise,
+            rows: Rows::default(),
+            positions,
+            taps,
+            seen: None,
+            quality: None,
+            reads,
+            left,
+            visited,
+            watched,
+        }
     }
 
     /// Says which samples the batch holds: dropout goes by them, and what a method has for each task by their tasks.
@@ -106,6 +125,12 @@ impl<'a> Tuner<'a> {
         };
         if let Some(kept) = self.watched.get_mut(site) {
             *kept = Some(y.clone());
+        }
+        if !self.reads.is_empty()
+            && let Some(role) = self.plan.anatomy.site(site).map(|s| s.role)
+            && self.reads.contains(&role)
+        {
+            self.left.insert(role, y.clone());
         }
         y
     }
@@ -194,6 +219,8 @@ impl<'a> Tuner<'a> {
             quality: self.quality.clone(),
             tasks: self.rows.tasks,
             task_count: self.plan.tasks.len(),
+            anatomy: &self.plan.anatomy,
+            left: &self.left,
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }
     }

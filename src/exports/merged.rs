@@ -35,13 +35,14 @@ const HEAD: &str = "head.safetensors";
 
 /// Whether every method of the stack can be folded.
 pub fn fits(plan: &Plan) -> Result<(), String> {
-    match plan.members.iter().find(|member| !member.card.folds) {
-        None => Ok(()),
-        Some(member) => Err(format!(
-            "{} is not a change of weights, so it cannot be folded into them. Export the stack as `petl`, which holds every stack",
-            member.card.title
-        )),
-    }
+    let Some((card, why)) = plan.members.iter().find_map(|member| Some((member.card, member.stays_beside()?))) else {
+        return Ok(());
+    };
+    let otherwise = if card.folds { ", or train it without that setting" } else { "" };
+    Err(format!(
+        "{} {why}, so it cannot be folded into them. Export the stack as `petl`, which holds every stack{otherwise}",
+        card.title
+    ))
 }
 
 /// The backbone's matrices by our names with the stack folded in, in host memory.
@@ -68,8 +69,7 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
     let head = bag.iter().filter_map(|(key, data)| Some((key.strip_prefix("head/")?.to_owned(), data.clone()))).collect();
     weights::write(&folder.join(HEAD), &head, false, notes("petl-head 1"))?;
     let anatomy = &plan.anatomy;
-    let Entry::Image { patch, pixels, .. } = anatomy.entry;
-    let config = json!({
+    let mut config = json!({
         "backbone": session.backbone.name,
         "blocks": anatomy.blocks,
         "classes": plan.classes,
@@ -78,12 +78,20 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
         "format": FORMAT,
         "heads": anatomy.heads,
         "hidden": anatomy.hidden,
-        "image": anatomy.side(),
         "layout": "every matrix is [in, out], used as x W; vectors are one row",
-        "pixels": format!("RGB, (byte / 255 - {:?}) / {:?}", pixels.mean, pixels.deviation),
-        "patch": patch,
         "width": anatomy.width,
     });
+    match anatomy.entry {
+        Entry::Image { side, patch, pixels } => {
+            config["image"] = json!(side);
+            config["patch"] = json!(patch);
+            config["pixels"] = json!(format!("RGB, (byte / 255 - {:?}) / {:?}", pixels.mean, pixels.deviation));
+        }
+        Entry::Text { vocabulary, padding } => {
+            config["vocabulary"] = json!(vocabulary);
+            config["padding"] = json!(padding);
+        }
+    }
     tensors::write_json(&folder.join(CONFIG), &config)
 }
 
@@ -101,7 +109,6 @@ fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
         ("/classes", json!(model.plan.classes)),
         ("/heads", json!(anatomy.heads)),
         ("/hidden", json!(anatomy.hidden)),
-        ("/image", json!(anatomy.side())),
         ("/width", json!(anatomy.width)),
     ];
     tensors::agree(&place, &tensors::read_json(&place)?, &wanted)?;

@@ -51,8 +51,13 @@ fn fits(plan: &Plan) -> Result<(), String> {
     for member in &plan.members {
         let title = member.card.title;
         if !matches!(member.card.name, "lora" | "ia3") {
-            let other = if plan.members.iter().all(|m| m.card.folds) { " or `merged`" } else { "" };
+            let other = if plan.members.iter().all(|m| m.stays_beside().is_none()) { " or `merged`" } else { "" };
             return Err(format!("a PEFT folder from here holds LoRA or IA3, not {title}. {INSTEAD}{other}"));
+        }
+        if let Some(why) = member.stays_beside() {
+            return Err(format!(
+                "{title} {why}, for which a PEFT folder has no place. {INSTEAD}, or train it without that setting"
+            ));
         }
         if member.card.name != first.card.name {
             return Err(format!(

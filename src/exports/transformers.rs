@@ -47,7 +47,6 @@ pub fn names(anatomy: &Anatomy) -> Result<Vec<names::Named>, String> {
 pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &Path) -> Result<()> {
     let plan = &model.plan;
     let mut config = model.backbone.config().context("transformers has no such network. Export it as `petl` or `merged`")?;
-    let Entry::Image { side, patch, pixels } = plan.anatomy.entry;
     let mut out = Named::new();
     for names::Named { theirs, ours, stored } in names(&plan.anatomy).map_err(|e| anyhow!(e))? {
         let data = frozen.get(&ours).with_context(|| format!("the backbone lacks `{ours}`"))?;
@@ -56,7 +55,10 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
             Stored::Turned => tensors::turned(&ours, data)?,
             Stored::Vector => tensors::shaped(&ours, data, &[cols])?,
             Stored::Positions => tensors::shaped(&ours, data, &[1, rows, cols])?,
-            Stored::Patches => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, 3, patch, patch])?,
+            Stored::Patches => {
+                let patch = (rows / 3).isqrt();
+                tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, 3, patch, patch])?
+            }
             Stored::Table => data.clone(),
             Stored::Third(_) => bail!("`{theirs}` holds three matrices in one, which is not written"),
         };
@@ -75,6 +77,7 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
     config["id2label"] = json!(by_number);
     config["label2id"] = json!(by_name);
     tensors::write_json(&folder.join("config.json"), &config)?;
+    let Entry::Image { side, pixels, .. } = plan.anatomy.entry else { return Ok(()) };
     let pixels = json!({
         "do_normalize": true,
         "do_rescale": true,
@@ -123,9 +126,9 @@ pub fn check(model: &Model, folder: &Path) -> Result<()> {
             bail!("{}: `id2label` and `label2id` do not call label {n} `{name}`, as this network does", place.display());
         }
     }
+    let Entry::Image { side, pixels, .. } = plan.anatomy.entry else { return Ok(()) };
     let place = folder.join("preprocessor_config.json");
     let yes = ["/do_normalize", "/do_rescale", "/do_resize"].map(|name| (name, json!(true)));
-    let Entry::Image { side, pixels, .. } = plan.anatomy.entry;
     let three = |name, values: [f32; 3]| [0, 1, 2].map(|channel| (format!("/{name}/{channel}"), json!(values[channel])));
     let channels = [three("image_mean", pixels.mean), three("image_std", pixels.deviation)].concat();
     let side = ["/size/height", "/size/width"].map(|name| (name, json!(side)));

@@ -1,11 +1,12 @@
 //! Bottleneck adapters: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP" (2019); Pfeiffer et al., "AdapterFusion"
 //! (2021); parallel and scaled parallel as He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning" (2022),
 //! table 1; AdaptFormer: Chen et al. (2022); one, half-shared or several for many tasks: Sung, Cho and Bansal, "VL-Adapter" (2022),
-//! section 3.3. One file: form, place, composition and sharing, between places and between tasks, are settings. Called through the catalogue.
+//! section 3.3; the gate by Mao et al., "UniPELT" (2022). One file: form, place, composition and sharing, between places and between
+//! tasks, are settings. Called through the catalogue.
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, ACTIVATION, DROPOUT, kaiming, row};
+use super::parts::{self, ACTIVATION, DROPOUT, GATE, kaiming, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -16,9 +17,9 @@ pub const CARD: Card = Card {
     title: "Bottleneck adapter",
     family: Family::Adapter,
     help: "A small down-bend-up network in line with, or parallel to, a branch or a linear layer.",
-    formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x",
+    formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x;  gated: g · s, g = mean σ(y w + b)",
     drawing: "x ─┬─█ attn or mlp █─┬────────────────────────────⊕─ y\n   │     sequential └─▒ W_dn ▒─ σ ─▒ W_up ▒─ × s ─┘\n   └─ parallel: the same, fed by x",
-    count: "2 · d · r + r + d a place (a matrix shared by all places counts once), and 1 for a learned s; what each task has of its own counts once a task",
+    count: "2 · d · r + r + d a place (a matrix shared by all places counts once), 1 for a learned s, d + 1 for a gate; what each task has of its own counts once a task",
     published: &[
         Published {
             what: "AdaptFormer, 8 wide",
@@ -38,11 +39,17 @@ pub const CARD: Card = Card {
             settings: &[("bottleneck", "96"), ("share", "everything")],
             trainable: 148_320, // methods/06 (d): one adapter, 2 · 768 · 96 + 96 + 768
         },
+        Published {
+            what: "UniPELT's part: Pfeiffer, 48 wide, gated",
+            roles: &[Role::Mlp],
+            settings: &[("bottleneck", "48"), ("gate", "true")],
+            trainable: 12 * (2 * 768 * 48 + 48 + 768 + 768 + 1),
+        },
     ],
     paper: "Houlsby et al., Parameter-Efficient Transfer Learning for NLP; He et al. (2022) for the parallel forms; Chen et al., AdaptFormer (2022)",
     year: 2019,
     learning_rate: 1e-3,
-    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1. VL-Adapter also trains the norms of its language model and marks the task by words before the text; here only the head's classes tell tasks apart where one adapter serves all.",
+    released: "AdaptFormer's code starts W_up at zero, Houlsby's draws it from a narrow normal; V-PETL Bench's AdaptFormer norms its input once more and uses s = 1. UniPELT's code draws W_up and the gate's w from BERT's narrow normal; here W_up is zero there too. VL-Adapter also trains the norms of its language model and marks the task by words before the text; here only the head's classes tell tasks apart where one adapter serves all.",
     caution: "It stays in the network: every forward pass pays for it. Sequential forms see a branch's output, parallel ones its normed input. The unified view's adapter on single heads has no place here: it joins before the output projection.",
     licence: "Apache-2.0",
     fields: &[
@@ -63,6 +70,7 @@ pub const CARD: Card = Card {
         ),
         ACTIVATION,
         DROPOUT,
+        GATE,
     ],
     variants: &[
         Variant {
@@ -76,6 +84,12 @@ pub const CARD: Card = Card {
             help: "Sequential after the MLP only.",
             roles: &[Role::Mlp],
             settings: &[("form", "sequential"), ("activation", "relu")],
+        },
+        Variant {
+            title: "Gated Pfeiffer",
+            help: "UniPELT's part; the preset `unipelt` is the whole.",
+            roles: &[Role::Mlp],
+            settings: &[("form", "sequential"), ("gate", "true")],
         },
         Variant { title: "Parallel", help: "Beside the MLP.", roles: &[Role::Mlp], settings: &[("form", "parallel")] },
         Variant {
@@ -174,6 +188,9 @@ impl Method for Bottleneck {
             if set.flag("learn_scale") {
                 params.push(ParamSpec::new("s", 1, 1, Init::Constant(set.real("scale"))));
             }
+            if set.flag("gate") {
+                params.extend(parts::gate_params(d_in));
+            }
             let params = params.into_iter().map(|spec| if by_task(set, &spec.name) { spec.by_task() } else { spec });
             let (common, own): (Vec<_>, Vec<_>) = params.partition(|spec| shared(set, &spec.name));
             // The first place declares what all have in common.
@@ -186,9 +203,12 @@ impl Method for Bottleneck {
 
     fn after(&self, at: &At, x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
         let seen = if at.set.text("form") == "parallel" { x.clone() } else { y.clone() };
-        let h = with(at, ["down", "down_bias"], seen, |x, [w, b]| parts::dense(x, w, b)); // [batch, positions, r]
+        let h = with(at, ["down", "down_bias"], seen.clone(), |x, [w, b]| parts::dense(x, w, b)); // [batch, positions, r]
         let h = parts::dropout(at, parts::bend(at.set.text("activation"), h));
-        let change = with(at, ["up", "up_bias"], h, |h, [w, b]| parts::dense(h, w, b)); // [batch, positions, d]
+        let mut change = with(at, ["up", "up_bias"], h, |h, [w, b]| parts::dense(h, w, b)); // [batch, positions, d]
+        if at.set.flag("gate") {
+            change = change * with(at, ["gate", "gate_bias"], seen, |x, [w, b]| parts::gate(x, w, b)); // g [batch, 1, 1]
+        }
         match at.set.flag("learn_scale") {
             true => y + with(at, ["s"], change, |change, [s]| change * row(s)),
             false => y + change * at.set.real("scale"),

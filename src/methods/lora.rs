@@ -1,11 +1,12 @@
 //! LoRA: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), equation 3; rsLoRA's scale by Kalajdzievski,
 //! "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023); LoRA+'s learning rates by Hayou, Ghosh and Yu,
 //! "LoRA+: Efficient Low Rank Adaptation of Large Models" (2024); PiSSA's start by Meng, Wang and Zhang, "PiSSA: Principal
-//! Singular Values and Singular Vectors Adaptation" (2024), section 3. Called through the catalogue.
+//! Singular Values and Singular Vectors Adaptation" (2024), section 3; the gate by Mao et al., "UniPELT" (2022). Called through
+//! the catalogue.
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, kaiming};
+use super::parts::{self, DROPOUT, GATE, kaiming};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::{At, Start};
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -16,21 +17,33 @@ pub const CARD: Card = Card {
     title: "LoRA",
     family: Family::LowRank,
     help: "Learns a low-rank change beside a frozen weight matrix; nothing is added once it is merged.",
-    formula: "y = x W + (x A) B · s,  s = α / r  or  α / √r;  PiSSA: W - A₀ B₀ · s in W's place",
+    formula: "y = x W + (x A) B · s,  s = α / r  or  α / √r;  PiSSA: W - A₀ B₀ · s in W's place;  gated: s = mean σ(x w + b)",
     drawing: "x ─┬─█ W █────────────⊕─ y\n   └─▒ A ▒─▒ B ▒─ × s ─┘",
-    count: "r · (d_in + d_out) a place",
+    count: "r · (d_in + d_out) a place, and d_in + 1 for a gate",
     published: &[
         Published { what: "rank 8 on q, v", roles: &[Role::Q, Role::V], settings: &[("rank", "8")], trainable: 294_912 }, // methods/12: 12 · 4 · 768 · 8
+        Published {
+            what: "UniPELT's part: rank 8 on q, v, gated",
+            roles: &[Role::Q, Role::V],
+            settings: &[("rank", "8"), ("gate", "true")],
+            trainable: 294_912 + 24 * (768 + 1),
+        },
     ],
     paper: "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models; Hayou et al., LoRA+ (2024); Meng et al., PiSSA (2024)",
     year: 2021,
     learning_rate: 2e-4,
-    released: "The reference code pads merged q, k, v projections; its GPT-2 runs use α 32 at rank 4. PEFT starts A by Kaiming-uniform with a = √5, as here; the paper says Gaussian. PiSSA's code stores W - A₀ B₀ as the base model; here W stays and A₀ B₀ is subtracted.",
+    released: "The reference code pads merged q, k, v projections; its GPT-2 runs use α 32 at rank 4. PEFT starts A by Kaiming-uniform with a = √5, as here; the paper says Gaussian. PiSSA's code stores W - A₀ B₀ as the base model; here W stays and A₀ B₀ is subtracted. UniPELT's code, as here, leaves α / r out where there is a gate.",
     caution: "A rank that is too low for the task shows as a training loss that stays high; plain α / r makes high ranks learn slowly (scale by √r instead). LoRA+ and PiSSA want a lower learning rate than LoRA.",
     licence: "MIT",
     fields: &[
         Field::whole("rank", 1, 512, 8, "Width r of the low-rank path."),
-        Field::real("alpha", 0.0, 4096.0, 16.0, "Strength α of the change; the scale is α / r, or α / √r by the setting below."),
+        Field::real(
+            "alpha",
+            0.0,
+            4096.0,
+            16.0,
+            "Strength α of the change; the scale is α / r, or α / √r by the setting below; a gate takes its place.",
+        ),
         DROPOUT,
         Field::choice(
             "scaling",
@@ -43,6 +56,7 @@ pub const CARD: Card = Card {
             &["normal", "pissa"],
             "Normal: A random, B zero. PiSSA: A and B are the r strongest singular directions of the frozen weight.",
         ),
+        GATE,
     ],
     variants: &[
         Variant { title: "LoRA on q, v", help: "The paper's choice.", roles: &[Role::Q, Role::V], settings: &[] },
@@ -65,6 +79,12 @@ pub const CARD: Card = Card {
             roles: LINEAR,
             settings: &[("start", "pissa"), ("alpha", "8")],
         },
+        Variant {
+            title: "Gated LoRA on q, v",
+            help: "UniPELT's part; the preset `unipelt` is the whole.",
+            roles: &[Role::Q, Role::V],
+            settings: &[("gate", "true")],
+        },
     ],
     roles: LINEAR,
     default_roles: &[Role::Q, Role::V],
@@ -77,8 +97,11 @@ const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Do
 
 struct Lora;
 
-/// s of equation 3.
+/// s of equation 3, left out where a gate takes its place.
 pub fn scale(set: &Settings) -> f64 {
+    if set.flag("gate") {
+        return 1.0;
+    }
     let r = set.whole("rank") as f64;
     let divisor = if set.text("scaling") == "alpha / sqrt r" { r.sqrt() } else { r };
     set.real("alpha") / divisor
@@ -106,6 +129,9 @@ impl Method for Lora {
                 params.extend(pair("A0", "B0").map(ParamSpec::constant));
             }
             let paths = params.len() / 2;
+            if set.flag("gate") {
+                params.extend(parts::gate_params(site.d_in));
+            }
             Placement::new(site, Door::After, params).costs(paths * n * r * (site.d_in + site.d_out), n * (site.d_in + r))
         };
         Ok(sites.iter().map(place).collect())
@@ -129,7 +155,14 @@ impl Method for Lora {
         if at.has("A0") {
             change = change - path(x.clone(), "A0", "B0");
         }
+        if at.set.flag("gate") {
+            change = change * parts::gate(x.clone(), at.param("gate"), at.param("gate_bias"));
+        }
         y + change * scale(at.set)
+    }
+
+    fn stays_beside(&self, set: &Settings) -> Option<&'static str> {
+        parts::gated(set)
     }
 
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {

@@ -22,6 +22,7 @@ pub mod lora;
 pub mod lst;
 pub mod ltsft;
 pub mod oft;
+pub mod padapter;
 pub mod parts;
 pub mod prefix;
 pub mod prompt;
@@ -56,6 +57,7 @@ pub const CATALOG: &[&Card] = &[
     &hyperformer::CARD,
     &vlpet::CARD,
     &conformer::CARD,
+    &padapter::CARD,
     &repadapter::CARD,
     &sct::CARD,
     &prompt::CARD,
@@ -167,7 +169,7 @@ pub struct Card {
     pub default_roles: &'static [Role],
     /// The first forward pass gives the frozen network's output.
     pub identity_at_start: bool,
-    /// The trained change can be folded into the backbone's weights.
+    /// The trained change can be folded into the backbone's weights, except with settings that `Method::stays_beside` names.
     pub folds: bool,
     pub method: &'static dyn Method,
 }
@@ -349,6 +351,17 @@ pub trait Method: Sync {
         false
     }
 
+    /// Roles of its own block whose output it asks for (`At::left`). They come by before its own doors.
+    fn reads(&self) -> &'static [Role] {
+        &[]
+    }
+
+    /// Why a placement with these settings stays beside the weights although the card says `folds`, to be read behind the
+    /// method's title; none where it folds.
+    fn stays_beside(&self, _set: &Settings) -> Option<&'static str> {
+        None
+    }
+
     /// Called after every optimiser step with that step's gradients, for methods that change themselves while they train.
     fn between(&self, _moment: Moment, _member: &Member, _gradients: &Gradients, _bag: &mut Bag) {}
 
@@ -373,8 +386,8 @@ pub trait Method: Sync {
         y
     }
 
-    /// The frozen `part` with what the doors `Before` and `After` change folded in; only asked where the card says `folds`. A
-    /// method that stands before a whole attention or MLP is asked for every site that reads its input.
+    /// The frozen `part` with what the doors `Before` and `After` change folded in; only asked where `Member::stays_beside`
+    /// gives no reason. A method that stands before a whole attention or MLP is asked for every site that reads its input.
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
         self.weight(at, part, w)
     }

@@ -5,10 +5,10 @@ use faer::Mat;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::Init;
+use super::{Init, ParamSpec};
 use crate::engine::bag::At;
 use crate::engine::kernels;
-use crate::session::settings::Field;
+use crate::session::settings::{Field, Settings};
 
 /// Bound of PyTorch's default for a linear layer of `d_in` inputs: Kaiming-uniform with a = sqrt 5 (He et al. 2015).
 pub fn kaiming(d_in: usize) -> Init {
@@ -94,6 +94,25 @@ pub fn bend(name: &str, x: Tensor<3>) -> Tensor<3> {
 /// `x · W + b`: `[batch, positions, d_in]` by `[d_in, d_out]` and `[1, d_out]`.
 pub fn dense(x: Tensor<3>, w: Tensor<2>, b: Tensor<2>) -> Tensor<3> {
     burn::tensor::module::linear(x, w, Some(b.squeeze_dim::<1>(0)))
+}
+
+/// UniPELT's gate: Mao et al., "UniPELT: A Unified Framework for Parameter-Efficient Language Model Tuning" (2022).
+pub const GATE: Field =
+    Field::flag("gate", false, "UniPELT: a trained gate, one number from 0 to 1 for each image, weighs what the method adds.");
+
+/// The gate's w `[d, 1]` and b `[1, 1]`, which start it close to one half.
+pub fn gate_params(d: usize) -> [ParamSpec; 2] {
+    [ParamSpec::new("gate", d, 1, Init::Normal(0.02)), ParamSpec::new("gate_bias", 1, 1, Init::Zeros)]
+}
+
+/// How far the gate is open for each sample: the mean over positions of sigmoid(x w + b).
+pub fn gate(x: Tensor<3>, w: Tensor<2>, b: Tensor<2>) -> Tensor<3> {
+    activation::sigmoid(dense(x, w, b)).mean_dim(1) // [batch, 1, 1]
+}
+
+/// Why a gated change does not fold.
+pub fn gated(set: &Settings) -> Option<&'static str> {
+    set.flag("gate").then_some("with `gate` on changes the weights for each image differently")
 }
 
 /// The best product of rank `r` for W `[rows, cols]`, in equal halves: U_r S_r^(1/2) `[rows, r]` and S_r^(1/2) V_rᵀ `[r, cols]`,

@@ -1,10 +1,11 @@
 //! Prefix tuning: Li and Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation" (2021), section 4; without the
-//! reparametrising network, which is thrown away after training anyway. Called through the catalogue.
+//! reparametrising network, which is thrown away after training anyway. The gate by Mao et al., "UniPELT" (2022). Called through
+//! the catalogue.
 
 use burn::tensor::Tensor;
 
-use super::parts;
-use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
+use super::parts::{self, GATE};
+use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
@@ -14,15 +15,23 @@ pub const CARD: Card = Card {
     title: "Prefix",
     family: Family::Prefix,
     help: "Puts trained keys and values before those of every attention layer.",
-    formula: "Attn(q, [P_k; K], [P_v; V])",
+    formula: "Attn(q, [P_k; K], [P_v; V]);  gated: g P_k, g P_v, g = mean σ(x w + b)",
     drawing: "q ─────────────┐\n[▒ P_k ▒; K] ──█ attention █── y\n[▒ P_v ▒; V] ──┘",
-    count: "2 · l · d a block",
-    published: &[Published {
-        what: "16 keys and values a block",
-        roles: &[Role::Attn],
-        settings: &[("length", "16")],
-        trainable: 12 * 2 * 16 * 768,
-    }],
+    count: "2 · l · d a block, and d + 1 for a gate",
+    published: &[
+        Published {
+            what: "16 keys and values a block",
+            roles: &[Role::Attn],
+            settings: &[("length", "16")],
+            trainable: 12 * 2 * 16 * 768,
+        },
+        Published {
+            what: "UniPELT's part: 10 keys and values a block, gated",
+            roles: &[Role::Attn],
+            settings: &[("length", "10"), ("gate", "true")],
+            trainable: 12 * (2 * 10 * 768 + 768 + 1),
+        },
+    ],
     paper: "Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation",
     year: 2021,
     learning_rate: 5e-5,
@@ -32,8 +41,14 @@ pub const CARD: Card = Card {
     fields: &[
         Field::whole("length", 1, 200, 8, "Number l of trained keys and values."),
         Field::real("deviation", 0.0, 1.0, 0.02, "Standard deviation of the first values."),
+        GATE,
     ],
-    variants: &[],
+    variants: &[Variant {
+        title: "Gated prefix",
+        help: "UniPELT's part; the preset `unipelt` is the whole.",
+        roles: &[Role::Attn],
+        settings: &[("gate", "true")],
+    }],
     roles: &[Role::Attn],
     default_roles: &[Role::Attn],
     identity_at_start: false,
@@ -43,6 +58,13 @@ pub const CARD: Card = Card {
 
 struct Prefix;
 
+/// The names of the gate's w and b in this block. Keys and values of one attention go through one gate, so it belongs to the
+/// method and not to one of their sites.
+fn gate_names(site: &Site) -> [String; 2] {
+    let n = site.block.unwrap_or_default();
+    [format!("gate_{n}"), format!("gate_bias_{n}")]
+}
+
 impl Method for Prefix {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (l, n) = (set.whole("length"), anatomy.tokens);
@@ -50,21 +72,28 @@ impl Method for Prefix {
         let mut placements = Vec::new();
         for attention in sites {
             for role in [Role::K, Role::V] {
-                let inner = |s: &&Site| s.block == attention.block && s.role == role;
-                let Some(site) = anatomy.sites.iter().find(inner) else {
+                let Some(site) = anatomy.beside(attention, role) else {
                     return Err(format!("`{}` has no `{}` to lengthen", attention.path, role.word()));
                 };
                 let d = site.d_out;
-                placements
-                    .push(Placement::new(site, Door::Extend, vec![spec(d)]).costs(n * l * d, l * d + anatomy.heads * n * l));
+                let mut params = vec![spec(d)];
+                if set.flag("gate") && role == Role::K {
+                    let gate = parts::gate_params(site.d_in).into_iter().zip(gate_names(site));
+                    params.extend(gate.map(|(spec, name)| ParamSpec { name, ..spec.shared() }));
+                }
+                placements.push(Placement::new(site, Door::Extend, params).costs(n * l * d, l * d + anatomy.heads * n * l));
             }
         }
         Ok(placements)
     }
 
-    fn after(&self, at: &At, _x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+    fn after(&self, at: &At, x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
         let [batch, _, d] = y.dims();
-        let p = at.param("P").unsqueeze::<3>().expand([batch, at.set.whole("length"), d]);
+        let mut p = parts::row(at.param("P")).expand([batch, at.set.whole("length"), d]);
+        if at.set.flag("gate") {
+            let [w, b] = gate_names(at.site).map(|name| at.shared(&name));
+            p = p * parts::gate(x.clone(), w, b); // keys and values have the same x
+        }
         parts::join(p, y) // [batch, l + positions, d]
     }
 }

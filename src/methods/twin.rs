@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::parts::{self, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
-use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::plan::anatomy::{Anatomy, Door, Entry, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 const QKV: &[Role] = &[Role::Q, Role::K, Role::V];
@@ -78,6 +78,9 @@ fn shared_a(n: usize, site: &Site) -> String {
 
 impl Method for Twin {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
+        if !matches!(anatomy.entry, Entry::Image { .. }) {
+            return Err("it mixes by the sharpness of each image, but this backbone reads text".to_owned());
+        }
         let (r, n) = (set.whole("rank"), anatomy.tokens);
         let place = |(index, site): (usize, &&Site)| {
             let (d_in, d_out) = (site.d_in, site.d_out);

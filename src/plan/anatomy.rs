@@ -197,6 +197,11 @@ impl Anatomy {
         self.sites.iter().find(|site| site.path == path)
     }
 
+    /// The site with this role in the block of `site`.
+    pub fn beside(&self, site: &Site, role: Role) -> Option<&Site> {
+        self.sites.iter().find(|other| other.block == site.block && other.role == role)
+    }
+
     /// The attention or MLP whose own input is what `site` reads: that of q, k, v or `up`.
     pub fn read_by(&self, site: &Site) -> Option<&Site> {
         let role = match site.role {

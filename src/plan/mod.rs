@@ -44,6 +44,14 @@ impl Member {
         self.placements.iter().any(|p| p.site == site)
     }
 
+    /// Why it stays beside the weights, to be read behind its title; none where it folds into them.
+    pub fn stays_beside(&self) -> Option<&'static str> {
+        match self.card.folds {
+            true => self.card.method.stays_beside(&self.settings),
+            false => Some("is not a change of weights"),
+        }
+    }
+
     /// Takes off again at this site what it put there or before.
     pub fn tidies(&self, site: &str) -> bool {
         self.placements.iter().any(|p| p.tidies && p.site == site)

@@ -71,6 +71,25 @@ fn phm_layers_are_theirs() {
     compacter("phm", 0, &[("B_dn", "adapter_down.0.W", SAME), ("B_up", "adapter_up.W", SAME)]);
 }
 
+const GATE: [(&str, &str, How); 2] = [("gate", "gate.weight", TURNED), ("gate_bias", "gate.bias", ROW)];
+
+#[test]
+fn a_gated_bottleneck_is_theirs() {
+    let settings = [("bottleneck", Value::Whole(8)), ("gate", Value::Flag(true))];
+    let (fixture, params) = ("unipelt-adapter", [&BOTTLENECK[..], &GATE].concat());
+    Case { fixture, method: "bottleneck", role: Role::Mlp, settings: &settings, params: &params, constants: &[] }.holds();
+}
+
+#[test]
+fn a_gated_lora_is_theirs_with_its_scale_left_out() {
+    let params = [&[("A", "lora_A", TURNED), ("B", "lora_B", TURNED)][..], &GATE].concat();
+    for alpha in [6.0, 1.0] {
+        let settings = [("rank", Value::Whole(4)), ("alpha", Value::Real(alpha)), ("gate", Value::Flag(true))];
+        let fixture = "unipelt-lora";
+        Case { fixture, method: "lora", role: Role::Q, settings: &settings, params: &params, constants: &[] }.holds();
+    }
+}
+
 /// Two small blocks, as `make_adapters.py` makes them.
 static NET: Vit = Vit { image: 8, patch: 4, width: 16, blocks: 2, heads: 4, hidden: 24, ..petl_workbench::backbones::vit::B_16 };
 
@@ -83,30 +102,96 @@ fn slice(data: &TensorData, n: usize) -> TensorData {
     TensorData::new(rows, [length, width])
 }
 
-#[test]
-fn a_prefix_on_every_attention_is_theirs() {
-    let file = fixture::open("prefix");
+/// A whole network under a stack that the package has too. What it calls its parameters, by what we call ours; prefixes are
+/// slices of one matrix, `n` the slice.
+fn whole(
+    fixture: &str,
+    stack: &[(&str, &[Role], Settings)],
+    named: &[(String, String, How)],
+    prefixes: &[(String, String, usize)],
+) {
+    let file = fixture::open(fixture);
     let device = Device::flex();
-    let settings = Settings(BTreeMap::from([("length".to_owned(), Value::Whole(3))]));
-    let plan = fixture::plan(NET.declare(), vec![fixture::placed("prefix", Place::roles(&[Role::Attn]), settings)]);
+    let placed = stack.iter().map(|(name, roles, set)| fixture::placed(name, Place::roles(roles), set.clone())).collect();
+    let plan = fixture::plan(NET.declare(), placed);
     let (weights, _) = transformers::read_base(&fixture::folder().join("vit"), &plan.anatomy, &device).expect("the base model");
     let mut bag = Bag::make(&plan, &weights, 0, &device).expect("the bag");
-    const THEIRS: &str = "0.attention.attention.prefix_tuning.pool.prefix_tunings.self_prefix.control_trans";
-    let keys = ["blocks.0.attn.k", "blocks.0.attn.v", "blocks.1.attn.k", "blocks.1.attn.v"].map(|at| format!("0.prefix/{at}/P"));
+    assert_eq!(
+        bag.params.keys().filter(|key| !key.starts_with("head/")).count(),
+        named.len() + prefixes.len(),
+        "every one of ours"
+    );
     let mut values = bag.data();
-    for (n, key) in keys.iter().enumerate() {
-        values.insert(key.clone(), slice(&file[&format!("param/{THEIRS}")], n));
+    for (ours, theirs, how) in named {
+        values.insert(ours.clone(), (how.put)(&file[&format!("param/{theirs}")]));
     }
-    bag.load(&values, &device).expect("the file's prefixes fit");
+    for (ours, theirs, n) in prefixes {
+        values.insert(ours.clone(), slice(&file[&format!("param/{theirs}")], *n));
+    }
+    bag.load(&values, &device).expect("the file's values fit");
 
     let mut tuner = Tuner::new(&plan, &weights, &bag, None);
     let y = NET.forward(&mut tuner, Tensor::<4>::from_data(file["x"].clone(), &device).into());
-    let theirs = Tensor::<3>::from_data(file["y"].clone(), &device);
-    assert!(fixture::distance(&y.clone().inner().into_data(), &theirs.into_data()) < TOLERANCE);
+    assert!(fixture::distance(&y.clone().inner().into_data(), &file["y"]) < TOLERANCE);
     let g = Tensor::<3>::from_data(file["g"].clone(), &device);
     let gradients = bag.gradients((y * g).sum().backward());
-    for (n, key) in keys.iter().enumerate() {
-        let apart = fixture::distance(&gradients[key].to_data(), &slice(&file[&format!("grad/{THEIRS}")], n));
-        assert!(apart < TOLERANCE, "{key}: {apart}");
+    let close = |ours: &String, data: &TensorData, theirs: &TensorData| {
+        let apart = fixture::distance(data, theirs);
+        assert!(apart < TOLERANCE, "{ours}: {apart}");
+    };
+    for (ours, theirs, how) in named {
+        close(ours, &(how.back)(&gradients[ours].to_data()), &file[&format!("grad/{theirs}")]);
     }
+    for (ours, theirs, n) in prefixes {
+        close(ours, &gradients[ours].to_data(), &slice(&file[&format!("grad/{theirs}")], *n));
+    }
+}
+
+/// Our prefixes, the one matrix of theirs, and the slice of each.
+fn prefixes(index: usize) -> Vec<(String, String, usize)> {
+    const THEIRS: &str = "0.attention.attention.prefix_tuning.pool.prefix_tunings.self_prefix.control_trans";
+    let sites = ["blocks.0.attn.k", "blocks.0.attn.v", "blocks.1.attn.k", "blocks.1.attn.v"];
+    sites.iter().enumerate().map(|(n, site)| (format!("{index}.prefix/{site}/P"), THEIRS.to_owned(), n)).collect()
+}
+
+#[test]
+fn a_prefix_on_every_attention_is_theirs() {
+    let settings = Settings(BTreeMap::from([("length".to_owned(), Value::Whole(3))]));
+    whole("prefix", &[("prefix", &[Role::Attn], settings)], &[], &prefixes(0));
+}
+
+#[test]
+fn unipelt_is_theirs() {
+    let gated = |name: &str, n| {
+        let pairs = [(name.to_owned(), Value::Whole(n)), ("gate".to_owned(), Value::Flag(true))];
+        Settings(BTreeMap::from(pairs))
+    };
+    let stack: [(&str, &[Role], Settings); 3] = [
+        ("lora", &[Role::Q, Role::V], gated("rank", 4)),
+        ("prefix", &[Role::Attn], gated("length", 3)),
+        ("bottleneck", &[Role::Mlp], gated("bottleneck", 8)),
+    ];
+    let mut named = Vec::new();
+    for n in 0..NET.blocks {
+        for (ours, theirs) in [("q", "query"), ("v", "value")] {
+            for (param, name, how) in [
+                ("A", "lora_A", TURNED),
+                ("B", "lora_B", TURNED),
+                ("gate", "gate.weight", TURNED),
+                ("gate_bias", "gate.bias", ROW),
+            ] {
+                let theirs = format!("{n}.attention.attention.{theirs}.loras.{name}");
+                named.push((format!("0.lora/blocks.{n}.attn.{ours}/{param}"), theirs, how));
+            }
+        }
+        for (param, name, how) in [("gate", "weight", TURNED), ("gate_bias", "bias", ROW)] {
+            let theirs = format!("{n}.attention.attention.prefix_tuning.prefix_gates.{name}");
+            named.push((format!("1.prefix/all/{param}_{n}"), theirs, how));
+        }
+        for (param, name, how) in BOTTLENECK.into_iter().chain(GATE) {
+            let theirs = format!("{n}.output.output_adapters.adapters.{name}");
+            named.push((format!("2.bottleneck/blocks.{n}.mlp/{param}"), theirs, how));
+        }
+    }
+    whole("unipelt", &stack, &named, &prefixes(1));
 }

@@ -105,7 +105,8 @@ fn form(ui: &mut Ui, workbench: &Workbench, index: usize, placed: &Placed, card:
     let start = if card.identity_at_start { "identity at the start" } else { "changes the output from the start" };
     let places = if cells == 1 { "1 place".to_owned() } else { format!("{cells} places") };
     let count = member.map_or_else(String::new, |m| format!("{} parameters · ", words::count(m.count())));
-    weak(ui, format!("{count}{places} · {start}{}", if card.folds { " · folds into the weights" } else { "" }))
+    let folds = member.map_or(card.folds, |m| m.stays_beside().is_none());
+    weak(ui, format!("{count}{places} · {start}{}", if folds { " · folds into the weights" } else { "" }))
         .on_hover_text(card.count);
     ui.add_space(2.0);
 
