@@ -2,7 +2,7 @@
 //! (Touvron et al. 2021); with LayerScale and SwiGLU, DINOv2 (Oquab et al. 2024). The whole forward pass is below, straight
 //! down; the tuner's calls name its sites. Called through `backbones::Backbone`.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -245,7 +245,7 @@ impl Vit {
     }
 
     /// The weights in a folder whose own images have `side` pixels; positions are stretched to this network's.
-    fn load(&self, path: &PathBuf, side: usize, device: &Device) -> anyhow::Result<Weights> {
+    fn load(&self, path: &Path, side: usize, device: &Device) -> anyhow::Result<Weights> {
         let tensors = Tensors::open(path)?;
         let own = Vit { image: side, ..*self };
         // Old names or new, of the bare network or of one with a head.
