@@ -23,8 +23,11 @@ use petl_workbench::session::{Choice, Session, Value};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// What a test does with the folder of its network.
+type Test = fn(&Path) -> Result<(), Failed>;
+
 fn main() -> ExitCode {
-    let tests: [(&str, &str, fn(&Path) -> Result<(), Failed>); 2] = [
+    let tests: [(&str, &str, Test); 2] = [
         ("minilm_gives_its_sentence_embeddings", "minilm", minilm),
         ("dinov2_small_gives_its_features_on_another_grid", "dinov2-small", dinov2),
     ];

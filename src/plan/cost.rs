@@ -2,7 +2,7 @@
 //! autodiff keeps for the backward pass; `tests/memory.rs` compares them with the allocator. Pure functions over plain data.
 
 use super::Member;
-use super::anatomy::{Anatomy, Door, Role, Site};
+use super::anatomy::{Anatomy, Door, Entry, Role, Site};
 use crate::methods::ParamSpec;
 use crate::session::{Optimizer, Recipe};
 
@@ -99,6 +99,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
 fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
     let n = anatomy.tokens;
     match role {
+        Role::Embed if matches!(anatomy.entry, Entry::Text { .. }) => 0, // rows of tables are looked up
         Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
         Role::Attn => 2 * n * n * anatomy.width, // scores and mixing
         _ => n * parameters,
