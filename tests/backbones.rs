@@ -55,12 +55,13 @@ fn floats<const D: usize>(file: &Tensors, name: &str) -> Tensor<D> {
 
 #[test]
 fn vision_transformers_give_what_transformers_and_timm_give() {
-    let cases: [(&str, &[usize]); 7] = [
+    let cases: [(&str, &[usize]); 8] = [
         ("vit", &[24, 40]),
         ("vit-no-bias", &[24]),
         ("deit-distilled", &[24]), // transformers 5 does not stretch DeiT's positions as it does ViT's
         ("dinov2", &[24, 16, 40]),
         ("dinov2-gated", &[24]),
+        ("clip-vision", &[24, 32]),
         ("timm-vit", &[24]),
         ("timm-dinov2", &[24]),
     ];

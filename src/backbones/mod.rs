@@ -4,6 +4,7 @@
 pub mod bert;
 pub mod folder;
 pub mod names;
+pub mod positions;
 pub mod vit;
 pub mod weights;
 pub mod words;

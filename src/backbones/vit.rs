@@ -1,6 +1,6 @@
 //! The vision transformer, pre-norm: Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021); with a distillation token, DeiT
-//! (Touvron et al. 2021); with LayerScale and SwiGLU, DINOv2 (Oquab et al. 2024). The whole forward pass is below, straight
-//! down; the tuner's calls name its sites. Called through `backbones::Backbone`.
+//! (Touvron et al. 2021); with LayerScale and SwiGLU, DINOv2 (Oquab et al. 2024); with a norm before the blocks, the image tower of
+//! CLIP (Radford et al. 2021). The whole forward pass is below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::folder::{Folder, Tensors};
 use super::names::{self, Naming};
+use super::positions;
 use super::weights;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::bag::Weights;
@@ -37,6 +38,12 @@ pub struct Vit {
     pub qkv_bias: bool,
     /// A second token after the class token.
     pub distilled: bool,
+    /// The patches' layer has a bias.
+    pub patch_bias: bool,
+    /// A norm between embedding and blocks.
+    pub norm_first: bool,
+    /// The MLP bends by x σ(1.702 x) in GELU's place.
+    pub quick: bool,
     /// LayerScale: a factor a channel on what each branch adds.
     pub scaled: bool,
     /// The MLP is SwiGLU: `up` makes two halves, SiLU of the first times the second.
@@ -49,6 +56,8 @@ pub enum Kind {
     Vit,
     Deit,
     Dinov2,
+    /// The image tower.
+    Clip,
     Timm,
 }
 
@@ -72,7 +81,7 @@ pub const TINY_32: Card = Card {
 pub const FOLDER: Card = Card {
     name: "vit",
     title: "Vision transformer from a folder",
-    help: "ViT, DeiT and DINOv2 of any size, as transformers or timm save them: a folder with config.json and safetensors.",
+    help: "ViT, DeiT, DINOv2 and CLIP's image tower of any size, as transformers or timm save them: a folder with config.json and safetensors.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
     fields: &[
@@ -85,7 +94,7 @@ pub const FOLDER: Card = Card {
             "Side of the images in pixels, a multiple of the patch; 0 takes the model's own. Positions are interpolated.",
         ),
     ],
-    model_types: &["vit", "deit", "dinov2", "timm"],
+    model_types: &["vit", "deit", "dinov2", "clip", "clip_vision_model", "timm"],
     open: folder,
 };
 
@@ -107,6 +116,9 @@ pub const B_16: Vit = Vit {
     pixels: Pixels::HALVES,
     qkv_bias: true,
     distilled: false,
+    patch_bias: true,
+    norm_first: false,
+    quick: false,
     scaled: false,
     gated: false,
 };
@@ -184,8 +196,30 @@ impl Vit {
                     ..B_16
                 }
             }
+            "clip" | "clip_vision_model" => {
+                // A file of both towers has a part for each.
+                let part = Folder { config: folder.config["vision_config"].clone(), ..folder.clone() };
+                let folder = if part.config.is_object() { &part } else { folder };
+                let act = folder.word("hidden_act", "quick_gelu", &["quick_gelu", "gelu"])?;
+                Vit {
+                    kind: Kind::Clip,
+                    image: folder.whole_or("image_size", Some(224))?,
+                    patch: folder.whole_or("patch_size", Some(32))?,
+                    width: folder.whole_or("hidden_size", Some(768))?,
+                    blocks: folder.whole_or("num_hidden_layers", Some(12))?,
+                    heads: folder.whole_or("num_attention_heads", Some(12))?,
+                    hidden: folder.whole_or("intermediate_size", Some(3072))?,
+                    epsilon: folder.real_or("layer_norm_eps", 1e-5)?,
+                    patch_bias: false,
+                    norm_first: true,
+                    quick: act == "quick_gelu",
+                    ..B_16
+                }
+            }
             _ if folder.is_timm() => Vit::of_timm(folder)?,
-            kind => return Err(format!("`{kind}` is no vision transformer; choose a folder of vit, deit, dinov2 or timm's")),
+            kind => {
+                return Err(format!("`{kind}` is no vision transformer; choose a folder of vit, deit, dinov2, clip or timm's"));
+            }
         };
         if !vit.width.is_multiple_of(vit.heads) || !vit.image.is_multiple_of(vit.patch) {
             return Err(format!(
@@ -230,6 +264,7 @@ impl Vit {
             distilled,
             scaled: tensors.has("blocks.0.ls1.gamma"),
             gated: up == 2 * down,
+            ..B_16
         })
     }
 
@@ -240,6 +275,7 @@ impl Vit {
             Kind::Deit => [&names::DEIT_4, &names::DEIT_5],
             Kind::Dinov2 if self.gated => [&names::DINOV2_GATED, &names::DINOV2_GATED],
             Kind::Dinov2 => [&names::DINOV2_4, &names::DINOV2_5],
+            Kind::Clip => [&names::CLIP_4, &names::CLIP_5],
             Kind::Timm => [&names::TIMM, &names::TIMM],
         }
     }
@@ -257,6 +293,10 @@ impl Vit {
         let all = naming.tensors(&anatomy).map_err(anyhow::Error::msg)?;
         let heads = ["classifier", "head", "pooler", "cls_classifier", "distillation_classifier", "head_dist"];
         let may_stay = |name: &str| {
+            let other_tower = ["text_model.", "visual_projection.", "text_projection.", "logit_scale"];
+            if self.kind == Kind::Clip && (other_tower.iter().any(|n| name.starts_with(n)) || name.ends_with("position_ids")) {
+                return true;
+            }
             let bare = name.strip_prefix(naming.prefix).unwrap_or(name);
             heads.contains(&bare.split('.').next().unwrap_or_default()) || bare == "embeddings.mask_token"
         };
@@ -264,7 +304,7 @@ impl Vit {
         if side != self.image {
             let before = weights.get("embed.pos").context("the network has positions")?.clone();
             let (from, to) = (side / self.patch, self.image / self.patch);
-            let values = stretched(&crate::engine::model::host(before)?, self.width, self.first(), from, to);
+            let values = positions::stretched(&crate::engine::model::host(before)?, self.width, self.first(), from, to);
             let rows = self.first() + to * to;
             weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [rows, self.width]), device));
         }
@@ -288,7 +328,7 @@ impl Vit {
         let qkv = || dense(d, d).into_iter().filter(|part| self.qkv_bias || part.name != "bias").collect();
         let up = if self.gated { 2 * h } else { h };
 
-        let mut embed = dense(patch, d);
+        let mut embed: Vec<Part> = dense(patch, d).into_iter().filter(|p| self.patch_bias || p.name != "bias").collect();
         embed.push(vector("cls", d));
         if self.distilled {
             embed.push(vector("dist", d));
@@ -303,6 +343,11 @@ impl Vit {
             d_out: d,
             parts: embed,
         }];
+        let last =
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        if self.norm_first {
+            sites.push(last("embed.norm", Role::Norm, "first norm", norm()));
+        }
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
                 sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
@@ -327,8 +372,6 @@ impl Vit {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![vector("weight", d)]);
             }
         }
-        let last =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
         sites.push(last("norm", Role::Norm, "last norm", norm()));
         sites.push(last("readout", Role::Head, "readout", vec![]));
         Anatomy {
@@ -367,6 +410,9 @@ impl Backbone for Vit {
         let pos = t.weight("embed", "pos").unsqueeze::<3>(); // [1, tokens, width]
         first.push(t.linear("embed", patches)); // [batch, patches, width]
         let mut x = Tensor::cat(first, 1) + pos; // [batch, tokens, width]
+        if self.norm_first {
+            x = t.norm("embed.norm", x, self.epsilon);
+        }
         t.tap(&x);
 
         for n in 0..self.blocks {
@@ -439,38 +485,8 @@ impl Vit {
                 let [a, b] = [0, 1].map(|half| u.clone().narrow(2, half * self.hidden, self.hidden));
                 activation::silu(a) * b // [batch, tokens, hidden]
             }
+            false if self.quick => u.clone() * activation::sigmoid(u * 1.702),
             false => kernels::gelu(u),
         }
     }
-}
-
-/// Position embeddings `[first + from², width]` on another grid, `[first + to², width]`: bicubic with a = -0.75, corners not
-/// aligned, edges repeated, as PyTorch's `interpolate` does it for transformers.
-fn stretched(values: &[f32], width: usize, first: usize, from: usize, to: usize) -> Vec<f32> {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    // The four neighbours of each new place along one axis, and their weights.
-    let taps: Vec<[(usize, f64); 4]> = (0..to)
-        .map(|n| {
-            let at = (n as f64 + 0.5) * from as f64 / to as f64 - 0.5;
-            let (below, t) = (at.floor(), at - at.floor());
-            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
-            std::array::from_fn(|k| ((below + k as f64 - 1.0).clamp(0.0, from as f64 - 1.0) as usize, weights[k]))
-        })
-        .collect();
-    let mut out = values[..first * width].to_vec();
-    for rows in &taps {
-        for cols in &taps {
-            let mut sum = vec![0.0; width];
-            for (y, wy) in rows {
-                for (x, wx) in cols {
-                    let at = (first + y * from + x) * width;
-                    sum.iter_mut().zip(&values[at..at + width]).for_each(|(sum, v)| *sum += wy * wx * f64::from(*v));
-                }
-            }
-            out.extend(sum.into_iter().map(|v| v as f32));
-        }
-    }
-    out
 }
