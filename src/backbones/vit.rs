@@ -155,7 +155,7 @@ impl Vit {
     /// # Errors
     /// In words, when a size is missing or a part is none that this file knows.
     pub fn of(folder: &Folder) -> Result<Vit, String> {
-        let pixels = Pixels::of(folder.beside("preprocessor_config.json").as_ref());
+        let noted = folder.beside("preprocessor_config.json");
         let vit = match folder.kind() {
             "vit" | "deit" => {
                 folder.word("hidden_act", "gelu", &["gelu"])?;
@@ -221,6 +221,15 @@ impl Vit {
                 return Err(format!("`{kind}` is no vision transformer; choose a folder of vit, deit, dinov2, clip or timm's"));
             }
         };
+        if vit.blocks == 0 || vit.image < vit.patch || vit.image / vit.patch > 256 {
+            return Err(format!(
+                "{}: {} blocks, {} pixels in patches of {}: no network of these sizes can be opened",
+                folder.path.display(),
+                vit.blocks,
+                vit.image,
+                vit.patch
+            ));
+        }
         if !vit.width.is_multiple_of(vit.heads) || !vit.image.is_multiple_of(vit.patch) {
             return Err(format!(
                 "{}: {} channels for {} heads, {} pixels for patches of {}: neither may leave a remainder",
@@ -231,18 +240,28 @@ impl Vit {
                 vit.patch
             ));
         }
-        Ok(Vit { pixels: if vit.kind == Kind::Timm { vit.pixels } else { pixels }, ..vit })
+        let noted = Pixels::of(if vit.kind == Kind::Timm { Some(&folder.config["pretrained_cfg"]) } else { noted.as_ref() });
+        let usual = match vit.kind {
+            Kind::Vit | Kind::Timm => Pixels::HALVES,
+            Kind::Deit | Kind::Dinov2 => Pixels::IMAGENET,
+            Kind::Clip => Pixels::CLIP,
+        };
+        Ok(Vit { pixels: noted.unwrap_or(usual), ..vit })
     }
 
     /// timm's configuration names an architecture; its sizes stand in the shapes.
     fn of_timm(folder: &Folder) -> Result<Vit, String> {
         let tensors = folder.tensors().map_err(|fault| format!("{fault:#}"))?;
         let shape = |name: &str| tensors.shape(name).ok_or_else(|| format!("{} lacks `{name}`", folder.path.display()));
-        let patches = shape("patch_embed.proj.weight")?; // [width, 3, patch, patch]
-        let (width, patch) = (patches[0], *patches.last().unwrap_or(&1));
-        let (up, down) = (shape("blocks.0.mlp.fc1.weight")?[0], shape("blocks.0.mlp.fc2.weight")?[1]);
+        let fault = |name: &str| format!("`{name}` in {} has a shape that no vision transformer has", folder.path.display());
+        let at = |name: &str, rank: usize, n: usize| {
+            let shape = shape(name)?;
+            if shape.len() == rank && !shape.contains(&0) { Ok(shape[n]) } else { Err(fault(name)) }
+        };
+        let (width, patch) = (at("patch_embed.proj.weight", 4, 0)?, at("patch_embed.proj.weight", 4, 3)?);
+        let (up, down) = (at("blocks.0.mlp.fc1.weight", 2, 0)?, at("blocks.0.mlp.fc2.weight", 2, 1)?);
         let distilled = tensors.has("dist_token");
-        let positions = shape("pos_embed")?[1] - 1 - usize::from(distilled);
+        let positions = at("pos_embed", 3, 1)?.checked_sub(1 + usize::from(distilled)).ok_or_else(|| fault("pos_embed"))?;
         let grid = positions.isqrt();
         // timm builds heads of 64 channels, but for its widest networks, which have 16.
         let heads = match width {
@@ -259,7 +278,6 @@ impl Vit {
             heads: folder.whole_or("num_heads", Some(heads))?,
             hidden: down,
             epsilon: 1e-6,
-            pixels: Pixels::of(Some(&folder.config["pretrained_cfg"])),
             qkv_bias: tensors.has("blocks.0.attn.qkv.bias"),
             distilled,
             scaled: tensors.has("blocks.0.ls1.gamma"),
@@ -309,6 +327,14 @@ impl Vit {
             weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [rows, self.width]), device));
         }
         Ok(weights)
+    }
+
+    fn bend_name(&self) -> &'static str {
+        match (self.gated, self.quick) {
+            (true, _) => "swiglu",
+            (_, true) => "quick gelu",
+            _ => "gelu",
+        }
     }
 
     /// Positions before the first patch.
@@ -366,7 +392,7 @@ impl Vit {
             site(".norm2", Role::Norm, "norm 2", d, d, norm());
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
             site(".mlp.up", Role::Up, "up", d, up, dense(d, up));
-            site(".mlp.act", Role::Act, if self.gated { "swiglu" } else { "gelu" }, up, h, vec![]);
+            site(".mlp.act", Role::Act, self.bend_name(), up, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
             if self.scaled {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![vector("weight", d)]);
@@ -419,7 +445,7 @@ impl Backbone for Vit {
             let at = |place: &str| format!("blocks.{n}{place}");
             x = t.around(&at(""), x, |t, x| {
                 let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
-                let y = t.around(&at(".attn"), h, |t, h| self.attention(t, &at(".attn"), h));
+                let y = t.around(&at(".attn"), h, |t, h| t.self_attention(&at(".attn"), h, self.heads));
                 let x = x + self.scale(t, &at(".scale1"), y);
                 let x = t.around(&at(".mid"), x, |_, x| x);
                 let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
@@ -451,7 +477,8 @@ impl Backbone for Vit {
         });
         let (kind, architecture) = match self.kind {
             Kind::Vit => ("vit", "ViTForImageClassification"),
-            Kind::Deit if !self.distilled => ("deit", "DeiTForImageClassification"),
+            // transformers builds every DeiT with both tokens; this head reads the first.
+            Kind::Deit if self.distilled => ("deit", "DeiTForImageClassification"),
             _ => return None,
         };
         config["model_type"] = json!(kind);
@@ -463,15 +490,6 @@ impl Backbone for Vit {
 }
 
 impl Vit {
-    /// Multi-head self-attention. Keys and values may be longer than queries (prefixes).
-    fn attention(&self, t: &mut Tuner, site: &str, h: Tensor<3>) -> Tensor<3> {
-        let q = t.linear(&format!("{site}.q"), h.clone());
-        let k = t.linear(&format!("{site}.k"), h.clone());
-        let v = t.linear(&format!("{site}.v"), h);
-        let y = t.attention(q, k, v, self.heads); // [batch, tokens, width]
-        t.linear(&format!("{site}.o"), y)
-    }
-
     fn scale(&self, t: &mut Tuner, site: &str, y: Tensor<3>) -> Tensor<3> {
         match self.scaled {
             true => t.around(site, y, |t, y| y * t.weight(site, "weight").unsqueeze::<3>()),

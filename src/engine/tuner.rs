@@ -161,6 +161,15 @@ impl<'a> Tuner<'a> {
         kernels::attention(q, k, v, heads, seen)
     }
 
+    /// Multi-head self-attention with the doors of q, k, v and o below `site` around them.
+    pub fn self_attention(&mut self, site: &str, h: Tensor<3>, heads: usize) -> Tensor<3> {
+        let q = self.linear(&format!("{site}.q"), h.clone());
+        let k = self.linear(&format!("{site}.k"), h.clone());
+        let v = self.linear(&format!("{site}.v"), h);
+        let y = self.attention(q, k, v, heads); // [batch, positions, width]
+        self.linear(&format!("{site}.o"), y)
+    }
+
     /// Keeps what the residual stream holds now, for methods that read it at `readout`. Only kept when one does.
     pub fn tap(&mut self, x: &Tensor<3>) {
         if self.plan.reads_out() {

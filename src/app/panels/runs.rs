@@ -14,6 +14,7 @@ use crate::app::kept::{PPT_LEAST, PPT_MOST};
 use crate::app::theme::{self, Theme};
 use crate::app::view::{List, View};
 use crate::app::words;
+use crate::backbones;
 use crate::board::{Run, Status};
 use crate::compare;
 use crate::exports;
@@ -153,7 +154,9 @@ fn places(session: &crate::session::Session) -> String {
 }
 
 fn weights(session: &crate::session::Session) -> String {
-    let text = session.backbone.settings.text("weights");
+    let of = |name| session.backbone.settings.0.get(name).map(ToString::to_string);
+    let text = of(backbones::FOLDER).or_else(|| of("weights")).unwrap_or_default();
+    let text = text.as_str();
     let name = std::path::Path::new(text).file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     if name.is_empty() { "pretrained".to_owned() } else { name }
 }
