@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use eframe::egui;
 
+use crate::backbones::FOLDER;
 use crate::session::Value;
 use crate::session::command::{Command, Edit};
 
@@ -29,6 +30,10 @@ pub enum Ask {
     },
     /// A safetensors file with the backbone's tensors.
     Weights,
+    /// The file or folder that a setting of the data set names.
+    Data {
+        field: &'static str,
+    },
 }
 
 impl Ask {
@@ -39,6 +44,7 @@ impl Ask {
             Ask::Export { .. } => "Export into a new folder",
             Ask::Figure { .. } => "Save the figure",
             Ask::Weights => "Weights of the backbone",
+            Ask::Data { .. } => "The data set's files",
         }
     }
 
@@ -48,7 +54,7 @@ impl Ask {
             Ask::SaveAs { name } => name.clone(),
             Ask::Export { run, kind } => format!("{run}-{kind}"),
             Ask::Figure { kind } => format!("{kind}.svg"),
-            Ask::Open | Ask::Weights => String::new(),
+            Ask::Open | Ask::Weights | Ask::Data { .. } => String::new(),
         }
     }
 
@@ -57,6 +63,8 @@ impl Ask {
         match self {
             Ask::Open => dialog.add_filter("petl session", &["toml"]).pick_file(),
             Ask::Weights => dialog.add_filter("Safetensors", &["safetensors"]).pick_file(),
+            Ask::Data { field } if *field == FOLDER => dialog.pick_folder(),
+            Ask::Data { .. } => dialog.add_filter("Tables", &["csv", "tsv", "jsonl"]).pick_file(),
             Ask::SaveAs { .. } => dialog.add_filter("petl session", &["toml"]).set_file_name(self.name()).save_file(),
             Ask::Export { .. } => dialog.set_file_name(self.name()).save_file(),
             Ask::Figure { .. } => {
@@ -73,6 +81,10 @@ impl Ask {
             Ask::Figure { kind } => Command::Figure { kind, path },
             Ask::Weights => Command::Edit(Edit::Set {
                 path: "backbone.settings.weights".into(),
+                value: Value::Text(path.display().to_string()),
+            }),
+            Ask::Data { field } => Command::Edit(Edit::Set {
+                path: format!("data.settings.{field}"),
                 value: Value::Text(path.display().to_string()),
             }),
         }
