@@ -5,15 +5,20 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use petl_workbench::backbones;
 use petl_workbench::datasets::{self, Described, Holds, Loaded, Wanted};
-use petl_workbench::engine::model;
+use petl_workbench::engine::run::{self, Surroundings};
+use petl_workbench::engine::{Event, model};
+use petl_workbench::exports;
+use petl_workbench::methods::lora;
 use petl_workbench::plan::{Plan, Severity};
-use petl_workbench::session::{Choice, Session, Value, edit};
+use petl_workbench::session::{Choice, Session, Value, edit, file};
 
 /// A choice of this data set; numbers and flags are told from texts.
 fn choice(name: &str, settings: &[(&str, &str)]) -> Choice {
@@ -112,8 +117,8 @@ fn a_folder_of_folders_is_split_by_class_and_seed_and_shares_no_image() {
     let few = load(&few, 1, Wanted::all(16)).unwrap();
     assert_eq!((by_class(&few.train), by_class(&few.test)), ([(0, 3), (1, 3), (2, 3)].into(), [(0, 8), (1, 4), (2, 2)].into()));
 
-    let look = load(&choice, 1, Wanted { side: 16, at_most: 6 }).unwrap();
-    assert_eq!((look.counts(), look.train.len()), ([28, 7], 6));
+    let look = load(&choice, 1, Wanted { side: 16, at_most: 7 }).unwrap();
+    assert_eq!((look.counts(), look.train.len()), ([28, 7], 7));
     assert!(numbers(&look.train).iter().all(|n| train.contains(n)));
     assert_eq!(by_class(&look.train).len(), 3, "spread over all classes");
 }
@@ -254,4 +259,254 @@ fn a_run_on_an_image_folder_learns_its_classes_at_the_networks_size() {
         Described::found("here", vec!["a".into()], Holds::Images).unwrap_err(),
         "here has one class only (`a`); there must be two to tell apart"
     );
+}
+
+/// A choice of a table that is written here.
+fn table(root: &Path, name: &str, contents: &str, more: &[(&str, &str)]) -> Choice {
+    let path = root.join(name);
+    std::fs::write(&path, contents).unwrap();
+    let mut choice = choice("text-table", more);
+    choice.settings.set("file", Value::Text(path.display().to_string()));
+    choice
+}
+
+fn texts(samples: &datasets::Samples) -> Vec<&str> {
+    samples.texts.iter().map(|text| text.first.as_str()).collect()
+}
+
+/// Texts of two classes with their header: `words 0`, `words 1`...
+fn rows(count: usize) -> String {
+    (0..count)
+        .map(|n| format!("words {n},{}\n", ["yes", "no"][usize::from(n % 5 == 0)]))
+        .fold("text,label\n".to_owned(), |all, row| all + &row)
+}
+
+#[test]
+fn a_table_is_split_by_class_and_seed_and_shares_no_text() {
+    let scratch = tempfile::tempdir().unwrap();
+    let choice = table(scratch.path(), "a.csv", &rows(100), &[]);
+    let described = datasets::describe(&choice).unwrap();
+    assert_eq!((described.classes.as_slice(), described.holds), (&["no", "yes"].map(str::to_owned)[..], Holds::Texts));
+    let first = load(&choice, 1, Wanted::all(0)).unwrap();
+    assert_eq!((by_class(&first.train), by_class(&first.test)), ([(0, 16), (1, 64)].into(), [(0, 4), (1, 16)].into()));
+    let (train, test): (BTreeSet<_>, BTreeSet<_>) =
+        (texts(&first.train).into_iter().collect(), texts(&first.test).into_iter().collect());
+    assert!(train.is_disjoint(&test) && train.len() + test.len() == 100);
+    for (text, label) in first.train.texts.iter().zip(&first.train.labels) {
+        let n: usize = text.first.strip_prefix("words ").unwrap().parse().unwrap();
+        assert_eq!(*label == 0, n.is_multiple_of(5), "{n}");
+    }
+    assert_eq!(texts(&load(&choice, 1, Wanted::all(0)).unwrap().test), texts(&first.test));
+    assert_ne!(texts(&load(&choice, 2, Wanted::all(0)).unwrap().test), texts(&first.test));
+    let few =
+        table(scratch.path(), "b.csv", &rows(100), &[("per_class", "12"), ("train", "20"), ("test_items", "7"), ("test", "0.5")]);
+    let few = load(&few, 1, Wanted::all(0)).unwrap();
+    assert_eq!((few.train.len(), few.test.len()), (20, 7));
+    assert!(by_class(&few.train).values().all(|count| *count <= 12));
+    let look = load(&choice, 1, Wanted { side: 0, at_most: 6 }).unwrap();
+    assert_eq!((look.counts(), look.train.len(), look.test.len()), ([80, 20], 6, 6));
+}
+
+#[test]
+fn tables_of_every_kind_give_the_same_samples() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pair = [("text", "premise"), ("second", "hypothesis"), ("label", "gold"), ("split", "part")];
+    let csv = "id,premise,hypothesis,gold,part\n1,\"Es regnet, oder?\",\"A \"\"wet\"\" day\",10,train\n2,猫,🐈,9,Test\n3,\"two\nlines\",b,9,train\n";
+    let tsv = "id\tpremise\thypothesis\tgold\tpart\n1\tEs regnet, oder?\t\"A \"\"wet\"\" day\"\t10\ttrain\n2\t猫\t🐈\t9\tTest\n3\t\"two\nlines\"\tb\t9\ttrain\n";
+    let jsonl = r#"{"premise": "Es regnet, oder?", "hypothesis": "A \"wet\" day", "gold": 10, "part": "train"}
+
+{"premise": "猫", "hypothesis": "🐈", "gold": 9, "part": "Test", "more": [1]}
+{"premise": "two\nlines", "hypothesis": "b", "gold": "9", "part": "train"}
+"#;
+    for (name, contents) in [("a.csv", csv), ("a.TSV", tsv), ("a.jsonl", jsonl), ("bom.csv", &format!("\u{feff}{}", csv))] {
+        let choice = table(scratch.path(), name, contents, &pair);
+        assert_eq!(datasets::describe(&choice).unwrap().classes, ["9", "10"], "{name}: by number");
+        let loaded = load(&choice, 1, Wanted::all(0)).unwrap();
+        assert_eq!(texts(&loaded.train), ["Es regnet, oder?", "two\nlines"], "{name}");
+        assert_eq!((texts(&loaded.test), loaded.train.labels), (vec!["猫"], vec![1, 0]), "{name}");
+        let second: Vec<_> = loaded.train.texts.iter().map(|text| text.second.as_deref().unwrap()).collect();
+        assert_eq!(second, ["A \"wet\" day", "b"], "{name}");
+    }
+    // Without a header by number; validation is tested on where there is no test, and left out where there is.
+    let contents = "a,train,x\nb,train,y\nc,dev,x\nd,train,x\n";
+    let by_number = [("header", "false"), ("text", "1"), ("label", "3"), ("split", "2")];
+    let loaded = load(&table(scratch.path(), "c.csv", contents, &by_number), 1, Wanted::all(0)).unwrap();
+    assert_eq!((texts(&loaded.train), texts(&loaded.test)), (vec!["a", "b", "d"], vec!["c"]));
+    let loaded = load(&table(scratch.path(), "c.csv", &format!("{contents}e,test,y\n"), &by_number), 1, Wanted::all(0)).unwrap();
+    assert_eq!((texts(&loaded.train), texts(&loaded.test)), (vec!["a", "b", "d"], vec!["e"]));
+}
+
+#[test]
+fn a_threshold_makes_two_classes_of_scores() {
+    let scratch = tempfile::tempdir().unwrap();
+    let contents = "text,label\na,-1.5\nb,0\nc, 2e-1\nd,-0.01\ne,3\n";
+    let choice = table(scratch.path(), "a.csv", contents, &[("threshold", "0"), ("test", "0.5")]);
+    assert_eq!(datasets::describe(&choice).unwrap().classes, ["below", "above"]);
+    let loaded = load(&choice, 1, Wanted::all(0)).unwrap();
+    for samples in [&loaded.train, &loaded.test] {
+        for (text, label) in texts(samples).into_iter().zip(&samples.labels) {
+            assert_eq!(*label, u32::from("bce".contains(text)), "{text}");
+        }
+    }
+    for (threshold, parts) in [("much", &["`threshold`", "`much`"][..]), ("9", &["one side of 9", "`label`"])] {
+        all_in(&datasets::describe(&table(scratch.path(), "a.csv", contents, &[("threshold", threshold)])).unwrap_err(), parts);
+    }
+    let choice = table(scratch.path(), "b.csv", "text,label\na,1\nb,good\n", &[("threshold", "0")]);
+    all_in(&datasets::describe(&choice).unwrap_err(), &["b.csv, line 3, column `label`", "`good`", "no number"]);
+}
+
+#[test]
+fn a_table_that_is_not_as_it_should_be_is_said_by_file_line_and_column() {
+    let scratch = tempfile::tempdir().unwrap();
+    let scores: String = (0..1500).map(|n| format!("t,{n}.5\n")).collect();
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: [Case; 17] = [
+        ("a.csv", "text,label\na,x\nb,y\n", &[("label", "gold")], &["a.csv", "`gold`", "`label`", "text, label"]),
+        ("a.jsonl", "{\"text\": \"a\", \"y\": 1}\n", &[], &["a.jsonl, line 1", "`label`", "text, y"]),
+        ("a.csv", "a,x\nb,y\n", &[("header", "false"), ("text", "1"), ("label", "3")], &["a.csv", "`3`", "1, 2"]),
+        ("a.csv", "text,label\na,x\nb,y\n", &[("text", "")], &["`text` must name a column", "text, label"]),
+        ("a.csv", "text,label\na,x\nb,y,z\n", &[], &["a.csv, line 3", "3 cells", "2", "quotes"]),
+        ("a.csv", "text,label\na,x\nb,\n", &[], &["a.csv, line 3, column `label`", "no label"]),
+        ("a.csv", "text,label\na,x\nb,x\n", &[], &["a.csv", "`label`", "one class only", "`x`"]),
+        ("a.csv", "", &[], &["a.csv", "`text`"]),
+        ("a.csv", "text,label\n", &[], &["a.csv", "no samples"]),
+        ("a.jsonl", "", &[], &["a.jsonl", "no samples"]),
+        ("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"text\"", &[], &["a.jsonl, line 2", "no JSON"]),
+        ("a.jsonl", "[1]\n", &[], &["a.jsonl, line 1", "no JSON object"]),
+        ("a.jsonl", "{\"text\": [1], \"label\": 1}\n", &[], &["line 1, column `text`", "neither text nor number"]),
+        ("a.xlsx", "text,label\na,x\nb,y\n", &[], &["a.xlsx", ".csv, .tsv, .jsonl"]),
+        ("a", "text,label\na,x\nb,y\n", &[], &[".csv, .tsv, .jsonl"]),
+        ("a.csv", &format!("text,label\n{scores}"), &[], &["1000", "score", "`threshold`"]),
+        ("nowhere/../gone.csv", "", &[], &["gone.csv", "cannot read"]),
+    ];
+    std::fs::create_dir(scratch.path().join("nowhere")).unwrap();
+    for (name, contents, more, parts) in cases {
+        let choice = table(scratch.path(), name, contents, more);
+        if name.contains("gone") {
+            std::fs::remove_file(scratch.path().join("gone.csv")).unwrap();
+        }
+        all_in(&datasets::describe(&choice).unwrap_err(), parts);
+    }
+    std::fs::write(scratch.path().join("latin.csv"), b"text,label\na,x\nM\xfcnchen,y\n").unwrap();
+    let mut latin = choice("text-table", &[]);
+    latin.settings.set("file", Value::Text(scratch.path().join("latin.csv").display().to_string()));
+    all_in(&datasets::describe(&latin).unwrap_err(), &["latin.csv, line 3", "UTF-8"]);
+    let split = [("split", "part")];
+    let choice = table(scratch.path(), "s.csv", "text,label,part\na,x,train\nb,y,extra\n", &split);
+    all_in(&load(&choice, 1, Wanted::all(0)).unwrap_err(), &["s.csv, line 3, column `part`", "`extra`", "train or test"]);
+    let choice = table(scratch.path(), "s.csv", "text,label,part\na,x,train\nb,y,train\n", &split);
+    all_in(&load(&choice, 1, Wanted::all(0)).unwrap_err(), &["2 texts to train on and 0 to test on"]);
+    let choice = table(scratch.path(), "one.csv", "text,label\na,x\nb,y\nc,y\n", &[]);
+    all_in(&load(&choice, 1, Wanted::all(0)).unwrap_err(), &["`x`", "one text only"]);
+    // What was mended is seen at once.
+    let choice = table(scratch.path(), "m.csv", "text,label\na,x\nb,y\n", &[]);
+    assert_eq!(datasets::describe(&choice).unwrap().classes, ["x", "y"]);
+    std::fs::write(scratch.path().join("m.csv"), "text,label\na,x\nb,y\nc,z\n").unwrap();
+    assert_eq!(datasets::describe(&choice).unwrap().classes, ["x", "y", "z"]);
+}
+
+/// The tiny BERT of the fixtures with a tokenizer of whole words.
+fn reader(root: &Path) -> Choice {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backbones/bert");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture.join(name), root.join(name)).unwrap();
+    }
+    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "a", "the", "is", "was"];
+    let vocabulary: BTreeMap<&str, usize> = words.into_iter().zip(0..).collect();
+    let special = |id: usize| serde_json::json!({ "id": id, "content": words[id], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+    let token = |id: &str, kind: usize| serde_json::json!({ "SpecialToken": { "id": id, "type_id": kind } });
+    let text = |id: &str, kind: usize| serde_json::json!({ "Sequence": { "id": id, "type_id": kind } });
+    let marks = |id: usize| serde_json::json!({ "id": words[id], "ids": [id], "tokens": [words[id]] });
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "decoder": null,
+        "added_tokens": [special(0), special(1), special(2), special(3)],
+        "normalizer": { "type": "Lowercase" },
+        "pre_tokenizer": { "type": "Whitespace" },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0)],
+            "pair": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0), text("B", 1), token("[SEP]", 1)],
+            "special_tokens": { "[CLS]": marks(2), "[SEP]": marks(3) },
+        },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]" },
+    });
+    std::fs::write(root.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    backbones::of_folder(root).unwrap()
+}
+
+/// Films that are good or bad, in as many words as it takes.
+fn films(count: usize) -> String {
+    let line = |n: usize| {
+        let word = ["good", "bad"][n % 2];
+        format!("\"the film {}is {word}\",{word}\n", "a ".repeat(n % 4))
+    };
+    (0..count).map(line).fold("text,label\n".to_owned(), |all, row| all + &row)
+}
+
+#[test]
+fn a_text_encoder_learns_from_a_table_and_its_run_knows_the_files_from_everywhere() {
+    let scratch = tempfile::tempdir().unwrap();
+    let model_folder = scratch.path().join("model");
+    std::fs::create_dir(&model_folder).unwrap();
+    let backbone = reader(&model_folder);
+    let data = table(scratch.path(), "films.csv", &films(60), &[]);
+    let mut session = Session { backbone, data, ..common::session(vec![common::placed(&lora::CARD, Default::default())]) };
+    (session.recipe.epochs, session.recipe.batch_size, session.recipe.learning_rate) = (4, 8, 1e-2);
+    session.recipe.report_every = 1;
+    assert!(Plan::of(&session).blocked().is_none(), "{:?}", Plan::of(&session).blocked());
+    let prepared = model::data(&session).unwrap();
+    assert!(prepared.train.texts.is_empty() && prepared.train.tokens.len() == 48);
+    assert_eq!((prepared.train.tokens[0].ids[0], prepared.train.tokens[0].ids.last()), (2, Some(&3)));
+
+    let losses = RefCell::new(vec![]);
+    let send = |event: Event| {
+        match event {
+            Event::Step(step) => losses.borrow_mut().push(step.loss),
+            Event::Finished(finished) => assert!(finished.accuracy >= 0.5, "{}", finished.accuracy),
+            _ => {}
+        }
+        Ok(())
+    };
+    let folder = scratch.path().join("run");
+    let around = Surroundings { run: "test", folder: &folder, send: &send, ask: &|| Ok(ControlFlow::Continue(())) };
+    run::train(&session, &around).unwrap();
+    let losses = losses.into_inner();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&losses[..6]), mean(&losses[losses.len() - 6..]));
+    assert!(last < 0.8 * first, "{first} to {last}");
+    let kept = file::open(&folder.join("session.petl.toml")).unwrap();
+    assert!(Path::new(kept.data.settings.text("file")).is_absolute());
+    let done = exports::export(&folder, "petl", &scratch.path().join("out")).unwrap();
+    assert_eq!((done.difference, done.samples), (0.0, 12));
+}
+
+#[test]
+fn pairs_are_told_apart_by_the_tokens_kinds() {
+    let scratch = tempfile::tempdir().unwrap();
+    let model_folder = scratch.path().join("model");
+    std::fs::create_dir(&model_folder).unwrap();
+    let rows: String = (0..10).map(|n| format!("a film,the film was good,{}\n", n % 2)).collect();
+    let data = table(scratch.path(), "p.csv", &format!("text,other,label\n{rows}"), &[("second", "other")]);
+    let session = Session { backbone: reader(&model_folder), data, ..common::session(vec![]) };
+    let tokens = &model::data(&session).unwrap().train.tokens[0];
+    assert_eq!(tokens.ids, [2, 7, 6, 3, 8, 6, 10, 4, 3]);
+    assert_eq!(tokens.kinds, [0, 0, 0, 0, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn texts_are_not_for_a_network_that_sees_nor_images_for_one_that_reads() {
+    let scratch = tempfile::tempdir().unwrap();
+    let model_folder = scratch.path().join("model");
+    std::fs::create_dir(&model_folder).unwrap();
+    let data = table(scratch.path(), "films.csv", &films(10), &[]);
+    let seeing = Session { data, ..common::session(vec![]) };
+    let reading = Session { backbone: reader(&model_folder), ..common::session(vec![]) };
+    for (session, parts) in [(seeing, &["holds texts", "sees images"]), (reading, &["holds images", "reads texts"])] {
+        let plan = Plan::of(&session);
+        let problem = plan.blocked().unwrap();
+        assert_eq!(problem.place, "data.name");
+        all_in(&problem.words, parts);
+        let mended = edit::apply(&session, &plan.anatomy, &problem.remedy.as_ref().unwrap().edit()).unwrap();
+        assert!(Plan::of(&mended).blocked().is_none(), "{:?}", Plan::of(&mended).blocked());
+    }
 }

@@ -8,6 +8,7 @@ pub mod paint;
 pub mod shapes;
 pub mod sheet;
 pub mod splits;
+pub mod text_table;
 pub mod three_tasks;
 
 use std::collections::BTreeMap;
@@ -45,7 +46,8 @@ pub struct Card {
     pub load: fn(&Settings, seed: u64, wanted: &Wanted) -> anyhow::Result<Loaded>,
 }
 
-pub const CATALOG: &[&Card] = &[&digits::CARD, &emoji::CARD, &shapes::CARD, &three_tasks::CARD, &image_folder::CARD];
+pub const CATALOG: &[&Card] =
+    &[&digits::CARD, &emoji::CARD, &shapes::CARD, &three_tasks::CARD, &image_folder::CARD, &text_table::CARD];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
