@@ -510,3 +510,78 @@ fn texts_are_not_for_a_network_that_sees_nor_images_for_one_that_reads() {
         assert!(Plan::of(&mended).blocked().is_none(), "{:?}", Plan::of(&mended).blocked());
     }
 }
+
+#[test]
+fn idx_files_give_their_images_in_three_channels() {
+    let scratch = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: Vec<u8>| std::fs::write(scratch.path().join(name), bytes).unwrap();
+    let images = |count: u8| [vec![0, 0, 8, 3, 0, 0, 0, count, 0, 0, 0, 2, 0, 0, 0, 2], (0..count * 4).collect()].concat();
+    write("train-images-idx3-ubyte", images(6));
+    write("train-labels-idx1-ubyte", vec![0, 0, 8, 1, 0, 0, 0, 6, 0, 1, 2, 0, 1, 2]);
+    write("t10k-images.idx3-ubyte", images(2));
+    write("t10k-labels.idx1-ubyte.gz", vec![1]);
+    let mut choice = choice("idx", &[("per_class", "1"), ("test", "1")]);
+    choice.settings.set("folder", Value::Text(scratch.path().display().to_string()));
+    all_in(&datasets::describe(&choice).unwrap_err(), &["t10k-labels", "packed", "gunzip"]);
+    write("t10k-labels.idx1-ubyte", vec![0, 0, 8, 1, 0, 0, 0, 2, 2, 1]);
+    assert_eq!(datasets::describe(&choice).unwrap().classes, ["0", "1", "2"]);
+    let loaded = load(&choice, 1, Wanted::all(32)).unwrap();
+    assert_eq!((by_class(&loaded.train), loaded.test.len(), loaded.train.side), ([(0, 1), (1, 1), (2, 1)].into(), 1, 2));
+    for n in 0..3 {
+        let first = loaded.train.image(n)[0];
+        assert_eq!(loaded.train.labels[n], u32::from(first / 4 % 3));
+        let image: Vec<u8> = (first..first + 4).flat_map(|byte| [byte; 3]).collect();
+        assert_eq!(loaded.train.image(n), image);
+    }
+    write("train-images-idx3-ubyte", images(5));
+    all_in(&load(&choice, 1, Wanted::all(32)).unwrap_err(), &["5 images", "6 labels"]);
+    write("train-images-idx3-ubyte", images(6)[..30].to_vec());
+    all_in(&load(&choice, 1, Wanted::all(32)).unwrap_err(), &["train-images-idx3-ubyte", "30 bytes", "[6, 2, 2]"]);
+}
+
+#[test]
+fn cifar_gives_its_planes_as_pixels_and_either_of_its_labels() {
+    let scratch = tempfile::tempdir().unwrap();
+    let record = |labels: &[u8], red: u8| [labels.to_vec(), vec![red; 1024], vec![2; 1024], vec![3; 1024]].concat();
+    let write = |name: &str, bytes: Vec<u8>| std::fs::write(scratch.path().join(name), bytes).unwrap();
+    let mut choice = choice("cifar", &[]);
+    choice.settings.set("folder", Value::Text(scratch.path().display().to_string()));
+    all_in(&datasets::describe(&choice).unwrap_err(), &["data_batch_1.bin", "train.bin"]);
+    write("train.bin", [record(&[1, 50], 9), record(&[19, 99], 8)].concat());
+    write("test.bin", record(&[2, 51], 7));
+    let names: Vec<String> = (0..20).map(|n| format!("group {n}")).collect();
+    write("coarse_label_names.txt", names.join("\n").into_bytes());
+    assert_eq!(datasets::describe(&choice).unwrap().classes.len(), 100);
+    let loaded = load(&choice, 1, Wanted::all(0)).unwrap();
+    assert_eq!((loaded.train.labels.as_slice(), loaded.test.labels.as_slice()), (&[50, 99][..], &[51][..]));
+    assert_eq!((&loaded.train.image(1)[..6], loaded.train.image(1).len()), (&[8, 2, 3, 8, 2, 3][..], 3072));
+    choice.settings.set("labels", Value::Text("coarse".into()));
+    assert_eq!(datasets::describe(&choice).unwrap().classes[19], "group 19");
+    assert_eq!(load(&choice, 1, Wanted::all(0)).unwrap().train.labels, [1, 19]);
+    write("data_batch_1.bin", [record(&[3], 9), record(&[9], 8)].concat());
+    all_in(&load(&choice, 1, Wanted::all(0)).unwrap_err(), &["test_batch.bin", "cannot read"]);
+    write("test_batch.bin", record(&[10], 9));
+    all_in(&load(&choice, 1, Wanted::all(0)).unwrap_err(), &["test_batch.bin", "beyond 9"]);
+    write("test_batch.bin", record(&[4], 9)[1..].to_vec());
+    all_in(&load(&choice, 1, Wanted::all(0)).unwrap_err(), &["test_batch.bin", "3072 bytes", "3073"]);
+}
+
+#[test]
+fn another_data_set_by_an_override_takes_over_only_what_it_knows() {
+    let scratch = tempfile::tempdir().unwrap();
+    pictures(scratch.path(), &[("a", 5), ("b", 5)]);
+    let preset = file::find("digits-lora").unwrap(); // it tests on 500, which is no part
+    let set = |more: &[&str]| file::set(&preset, &more.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).unwrap();
+    let path = format!("data.settings.folder={}", scratch.path().display());
+    for order in [["data.name=image-folder", &path], [&path, "data.name=image-folder"]] {
+        let session = set(&order);
+        assert_eq!(session.data.settings.0.keys().collect::<Vec<_>>(), ["folder"]);
+        assert!(Plan::of(&session).blocked().is_none());
+    }
+    assert_eq!(set(&["data.name=shapes"]).data.settings.whole("test"), 500, "what fits stays");
+    // A slip of the pen is not dropped.
+    let plan = Plan::of(&set(&["data.settings.trian=5", "data.name=shapes"]));
+    assert_eq!(plan.blocked().unwrap().place, "data.settings.trian");
+    // A column that is called by a number is text.
+    assert_eq!(set(&["data.name=text-table", "data.settings.text=1"]).data.settings.text("text"), "1");
+}

@@ -88,7 +88,7 @@ fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
             ),
         },
     };
-    train = splits::few(&labels(&train), set.whole("per_class"), seed).into_iter().map(|n| train[n].clone()).collect();
+    train = splits::limited(&labels(&train), set.whole("per_class"), 0, seed).into_iter().map(|n| train[n].clone()).collect();
 
     let (side, of) = (if wanted.side == 0 { SHOWN } else { wanted.side }, [train.len(), test.len()]);
     let (train, mut damaged) = read(&wanted.some(&train), side);

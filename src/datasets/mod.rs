@@ -1,8 +1,10 @@
 //! Data sets: where samples come from. To add one: a new file here with a `CARD`, then two lines below
 //! (`mod` and `CATALOG`). Plain bytes and labels; knows no tensors and no window.
 
+pub mod cifar;
 pub mod digits;
 pub mod emoji;
+pub mod idx;
 pub mod image_folder;
 pub mod paint;
 pub mod shapes;
@@ -46,8 +48,16 @@ pub struct Card {
     pub load: fn(&Settings, seed: u64, wanted: &Wanted) -> anyhow::Result<Loaded>,
 }
 
-pub const CATALOG: &[&Card] =
-    &[&digits::CARD, &emoji::CARD, &shapes::CARD, &three_tasks::CARD, &image_folder::CARD, &text_table::CARD];
+pub const CATALOG: &[&Card] = &[
+    &digits::CARD,
+    &emoji::CARD,
+    &shapes::CARD,
+    &three_tasks::CARD,
+    &image_folder::CARD,
+    &text_table::CARD,
+    &idx::CARD,
+    &cifar::CARD,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -108,7 +118,7 @@ impl Wanted {
         Wanted { side, at_most: usize::MAX }
     }
 
-    /// Every so manieth of `all`, so that there are not more than wanted.
+    /// As many of `all` as are wanted, spread over it.
     pub fn some<T: Clone>(&self, all: &[T]) -> Vec<T> {
         let count = all.len().min(self.at_most);
         (0..count).map(|n| all[n * all.len() / count].clone()).collect()
@@ -162,7 +172,7 @@ pub fn once(paths: &[PathBuf], set: &Settings, read: impl FnOnce() -> Result<Des
     Ok(found)
 }
 
-/// Every edit of a path that was typed or chosen.
+/// The path that was typed or chosen, or what should be.
 fn path_of(set: &Settings, name: &str, wanted: &str) -> Result<PathBuf, String> {
     match set.text(name) {
         "" => Err(format!("no {name} is chosen. Choose {wanted}")),

@@ -43,7 +43,7 @@ pub fn stratified(labels: &[u32], part: f64, seed: u64) -> Result<[Vec<usize>; 2
 }
 
 /// At most `most` of every class (0: all), chosen by the seed, in the order in which they stand.
-pub fn few(labels: &[u32], most: usize, seed: u64) -> Vec<usize> {
+fn few(labels: &[u32], most: usize, seed: u64) -> Vec<usize> {
     if most == 0 {
         return (0..labels.len()).collect();
     }
@@ -54,7 +54,7 @@ pub fn few(labels: &[u32], most: usize, seed: u64) -> Vec<usize> {
 }
 
 /// At most `most` of `count` samples (0: all), chosen by the seed, in the order in which they stand.
-pub fn some(count: usize, most: usize, seed: u64) -> Vec<usize> {
+fn some(count: usize, most: usize, seed: u64) -> Vec<usize> {
     let mut all: Vec<usize> = (0..count).collect();
     if most > 0 && most < count {
         all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -62,4 +62,10 @@ pub fn some(count: usize, most: usize, seed: u64) -> Vec<usize> {
         all.sort_unstable();
     }
     all
+}
+
+/// At most `most` in all of at most `per_class` of every class, each 0 for no limit.
+pub fn limited(labels: &[u32], per_class: usize, most: usize, seed: u64) -> Vec<usize> {
+    let few = few(labels, per_class, seed);
+    some(few.len(), most, seed).into_iter().map(|n| few[n]).collect()
 }

@@ -83,17 +83,19 @@ fn describe(set: &Settings) -> Result<Described, String> {
 fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     let rows = rows(set).map_err(anyhow::Error::msg)?;
     let (classes, labels) = labels(set, &rows).map_err(anyhow::Error::msg)?;
-    let [mut train, mut test] = match set.text("split") {
+    let [train, test] = match set.text("split") {
         "" => splits::stratified(&labels, set.real("test"), seed).map_err(|label| {
             let one = "has one text only, which cannot be both trained and tested on. Add texts, or take it out";
             anyhow::anyhow!("{}: the class `{}` {one}", set.text("file"), classes[label as usize])
         })?,
         column => given(set, column, &rows).map_err(anyhow::Error::msg)?,
     };
-    let of = |numbers: &[usize]| numbers.iter().map(|n| labels[*n]).collect::<Vec<_>>();
-    train = splits::few(&of(&train), set.whole("per_class"), seed).into_iter().map(|n| train[n]).collect();
-    train = splits::some(train.len(), set.whole("train"), seed).into_iter().map(|n| train[n]).collect();
-    test = splits::some(test.len(), set.whole("test_items"), seed).into_iter().map(|n| test[n]).collect();
+    let limit = |numbers: &[usize], per_class, most| {
+        let own: Vec<u32> = numbers.iter().map(|n| labels[*n]).collect();
+        splits::limited(&own, per_class, most, seed).into_iter().map(|n| numbers[n]).collect::<Vec<_>>()
+    };
+    let train = limit(&train, set.whole("per_class"), set.whole("train"));
+    let test = limit(&test, 0, set.whole("test_items"));
     if train.is_empty() || test.is_empty() {
         bail!("{}: {} texts to train on and {} to test on; both are needed", set.text("file"), train.len(), test.len());
     }

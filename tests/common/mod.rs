@@ -31,6 +31,16 @@ pub fn files(card: &petl_workbench::datasets::Card, folder: &std::path::Path) ->
                     let image = image::RgbImage::from_pixel(9, 12, image::Rgb([n as u8 * 20, 0, 0]));
                     image.save(path.join(class).join(format!("{n}.png"))).expect("written");
                 }
+                for part in ["train", "t10k"] {
+                    let images = [vec![0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 4, 0, 0, 0, 4], (0..160).collect()].concat();
+                    let labels = [vec![0, 0, 8, 1, 0, 0, 0, 10], (0..10).map(|n| n % 2).collect()].concat();
+                    std::fs::write(path.join(format!("{part}-images-idx3-ubyte")), images).expect("written");
+                    std::fs::write(path.join(format!("{part}-labels-idx1-ubyte")), labels).expect("written");
+                }
+                for file in ["data_batch_1.bin", "test_batch.bin"] {
+                    let records: Vec<u8> = (0..10).flat_map(|n| [vec![n], vec![n * 20; 3072]].concat()).collect();
+                    std::fs::write(path.join(file), records).expect("written");
+                }
                 set.set(field.name, Value::Text(path.display().to_string()));
             }
             "file" => {
