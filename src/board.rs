@@ -133,7 +133,10 @@ impl Run {
     pub fn accuracy_by_task(&self) -> Vec<(&str, f64)> {
         let last = || self.evaluations.last().map(|e| &e.tasks);
         let Some(found) = self.finished.as_ref().map(|f| &f.tasks).or_else(last) else { return vec![] };
-        let tasks = self.session.as_ref().and_then(|s| datasets::find(&s.data.name)).map_or(&[][..], |card| card.tasks);
+        if found.is_empty() {
+            return vec![];
+        }
+        let tasks = self.session.as_ref().and_then(|s| datasets::describe(&s.data).ok()).unwrap_or_default().tasks;
         let order = |name: &str| tasks.iter().position(|task| task.name == name);
         let mut all: Vec<_> = found.iter().map(|(name, accuracy)| (name.as_str(), *accuracy)).collect();
         all.sort_by_key(|(name, _)| order(name));

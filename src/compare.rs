@@ -101,6 +101,12 @@ pub fn fingerprint(test: &Samples) -> String {
     let mut hash = Sha256::new();
     hash.update(test.side.to_le_bytes());
     hash.update(&test.pixels);
+    for text in &test.texts {
+        hash.update(format!("{text:?}"));
+    }
+    for tokens in &test.tokens {
+        hash.update(format!("{tokens:?}"));
+    }
     for label in &test.labels {
         hash.update(label.to_le_bytes());
     }

@@ -27,7 +27,7 @@ fn pictures() -> Loaded {
         let picture: Vec<u8> = numbers(8 * 8 * 3, n as f32).iter().map(|v| (v * 127.0 + 128.0) as u8).collect();
         train.push(&picture, n % CLASSES as u32, 0);
     }
-    Loaded { test: train.clone(), train }
+    Loaded::new(train.clone(), train)
 }
 
 fn of(card: &Card, settings: &[(&str, Value)]) -> Session {

@@ -488,3 +488,46 @@ fn a_reader_that_leaves_is_no_fault() {
     assert!(!err(&output).contains("panicked"), "{}", err(&output));
     assert_eq!(output.status.code(), Some(0));
 }
+
+#[test]
+fn a_persons_own_files_are_a_data_set_by_two_overrides() {
+    let home = tempfile::tempdir().expect("a folder");
+    let output = petl(home.path(), &["list", "datasets", "text-table"]);
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && ["threshold = ", "second = ", "CSV"].iter().all(|part| words.contains(part)), "{words}");
+    let output = petl(home.path(), &["list", "datasets", "image-folder", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(listed[0]["classes"].is_null() && listed[0]["settings"][0]["name"] == "folder", "{listed}");
+
+    for n in 0..12_u8 {
+        let class = home.path().join("images").join(["dark", "light"][usize::from(n % 2)]);
+        std::fs::create_dir_all(&class).expect("a folder");
+        let image = image::RgbImage::from_pixel(40, 33, image::Rgb([n % 2 * 200 + n; 3]));
+        image.save(class.join(format!("{n}.png"))).expect("written");
+    }
+    std::fs::write(home.path().join("images/dark/broken.jpg"), "no image").expect("written");
+    let path = format!("data.settings.folder={}", home.path().join("images").display());
+    let set = [
+        "train",
+        "digits-probe",
+        "--set",
+        "data.name=image-folder",
+        "--set",
+        &path,
+        "--set",
+        "recipe.epochs=1",
+        "--set",
+        "device=cpu",
+    ];
+    let random = ["--set", "backbone.settings.weights=random"];
+    let output = petl(home.path(), &[&set[..], &random].concat());
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && words.contains("broken.jpg") && words.contains("`leave out`"), "{words}");
+    let output = petl(home.path(), &[&set[..], &random, &["--set", "data.settings.damaged=leave out"]].concat());
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && words.contains("1 of 13") && words.contains("left out"), "{words}");
+    // Without a folder there is nothing to train on, and the remedy is said.
+    let output = petl(home.path(), &["train", "digits-probe", "--set", "data.name=image-folder"]);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("no folder is chosen") && words.contains("Remedy"), "{words}");
+}

@@ -427,7 +427,7 @@ fn the_probes_shortcut_is_the_full_pass() {
         }
         trainer.step(&mut model, &data.train, &picked, 0, &memory).expect("a step");
     }
-    let evaluated = trainer.evaluate(&model, &data, &probe, 1).expect("evaluated");
+    let evaluated = trainer.evaluate(&model, &data, 1).expect("evaluated");
     let all: Vec<usize> = (0..data.test.len()).collect();
     let logits = model.answers(&model.bag, &data.test, &all).expect("logits");
     let labels: Vec<u32> = logits.chunks(10).map(|row| classify::argmax(row) as u32).collect();

@@ -14,36 +14,49 @@ use burn::tensor::{Device, Tensor, TensorData};
 use common::{apart, numbers};
 use petl_workbench::backbones::weights;
 use petl_workbench::board::Run;
-use petl_workbench::datasets::{self, Task};
+use petl_workbench::datasets::{self, Holds, Task, Wanted};
 use petl_workbench::engine::batch::Rows;
 use petl_workbench::engine::measure::Memory;
 use petl_workbench::engine::model::{self, Model, host};
 use petl_workbench::engine::run::{self, Surroundings, Trainer};
 use petl_workbench::engine::{Event, Finished};
 use petl_workbench::exports::{self, tensors};
-use petl_workbench::session::settings::{Kind, Settings, Value};
-use petl_workbench::session::{Session, file};
+use petl_workbench::session::settings::{Kind, Value};
+use petl_workbench::session::{Choice, Session, file};
 use petl_workbench::tasks::classify;
 
 #[test]
 fn the_tasks_of_every_data_set_part_its_classes_and_its_samples_keep_to_them() {
+    let scratch = tempfile::tempdir().unwrap();
     for card in datasets::CATALOG {
-        let ends: Vec<usize> = card.tasks.iter().map(|task| task.first + task.classes).collect();
-        let begins: Vec<usize> = card.tasks.iter().map(|task| task.first).collect();
-        assert_eq!([&[0], &ends[..ends.len() - 1]].concat(), begins, "{}: a gap between two tasks", card.name);
-        assert_eq!(ends.last(), Some(&card.classes.len()), "{}", card.name);
-        assert_eq!(card.classes.iter().collect::<BTreeSet<_>>().len(), card.classes.len(), "{}: two of one name", card.name);
-        let mut few = Settings::default();
+        let mut few = common::files(card, scratch.path());
         for field in card.fields {
             if let Kind::Whole { min, .. } = field.kind {
                 few.set(field.name, Value::Whole(min));
             }
         }
-        let loaded = (card.load)(&few.filled(card.fields), 1).unwrap();
+        let few = few.filled(card.fields);
+        let described = (card.describe)(&few).unwrap();
+        let (classes, tasks) = (&described.classes, &described.tasks);
+        let ends: Vec<usize> = tasks.iter().map(|task| task.first + task.classes).collect();
+        let begins: Vec<usize> = tasks.iter().map(|task| task.first).collect();
+        assert_eq!([&[0], &ends[..ends.len() - 1]].concat(), begins, "{}: a gap between two tasks", card.name);
+        assert_eq!(ends.last(), Some(&classes.len()), "{}", card.name);
+        assert!(classes.len() > 1 && !described.domains.is_empty(), "{}", card.name);
+        assert_eq!(classes.iter().collect::<BTreeSet<_>>().len(), classes.len(), "{}: two of one name", card.name);
+        let loaded = (card.load)(&few, 1, &Wanted::all(8)).unwrap();
+        assert_eq!(loaded.counts(), [loaded.train.len(), loaded.test.len()], "{}", card.name);
         for samples in [loaded.train, loaded.test] {
+            let texts = samples.texts.len();
+            let images = samples.pixels.len() / (samples.side * samples.side * 3).max(1);
+            let expected = if described.holds == Holds::Texts { (samples.len(), 0) } else { (0, samples.len()) };
+            assert_eq!((texts, images), expected, "{}", card.name);
+            assert!(!samples.is_empty(), "{}", card.name);
+            let of_a_domain = samples.domains.iter().all(|domain| usize::from(*domain) < described.domains.len());
+            assert!(of_a_domain && samples.domains.len() == samples.len(), "{}", card.name);
             assert_eq!(samples.tasks.len(), samples.len(), "{}", card.name);
             for (task, label) in samples.tasks.iter().zip(&samples.labels) {
-                let task = card.tasks[usize::from(*task)];
+                let task = tasks[usize::from(*task)];
                 assert!((task.first..task.first + task.classes).contains(&(*label as usize)), "{}: {label}", card.name);
             }
         }
@@ -136,8 +149,8 @@ fn a_run_says_how_it_does_task_by_task() {
         assert_eq!(finished.tasks.keys().collect::<Vec<_>>(), ["digits", "emoji", "shapes"]);
         assert!(finished.domains.is_empty());
         let test = model::data(&exports::load_run(&folder).unwrap().0).unwrap().test;
-        let card = datasets::find("three-tasks").unwrap();
-        for (index, task) in card.tasks.iter().enumerate() {
+        let tasks = datasets::describe(&Choice::named("three-tasks")).unwrap().tasks;
+        for (index, task) in tasks.iter().enumerate() {
             let of_it = |n: &usize| usize::from(test.tasks[*n]) == index;
             let own: Vec<usize> = (0..test.len()).filter(of_it).collect();
             let here = |n: &usize| (task.first..task.first + task.classes).contains(&(finished.predictions[*n] as usize));

@@ -654,3 +654,32 @@ fn a_data_set_of_several_tasks_says_which_and_its_runs_say_how_each_does() {
     assert_eq!(each.len(), 3);
     assert!(shows(&harness, "by task") && shows(&harness, &each.join(" · ")), "{each:?}");
 }
+
+#[test]
+fn a_data_set_of_files_is_chosen_by_a_dialog_and_shows_what_is_in_it() {
+    let home = home();
+    let mut harness = window(home.path());
+    click(&mut harness, "Data set");
+    click(&mut harness, "Text table");
+    assert!(shows(&harness, "no file is chosen. Choose a file that ends in .csv, .tsv or .jsonl"));
+    let path = home.path().join("films.csv");
+    let rows: String = (0..10).map(|n| format!("the film {n},{}\n", ["bad", "good"][n % 2])).collect();
+    std::fs::write(&path, format!("text,label\n{rows}")).expect("written");
+    let chosen = path.clone();
+    harness.state_mut().answer_dialogs(move |ask| match ask {
+        Ask::Data { field } => (*field == "file").then(|| chosen.clone()),
+        _ => None,
+    });
+    click(&mut harness, "Choose...");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !shows(&harness, "2 classes · 8 train · 2 test") {
+        assert!(Instant::now() < until, "the samples are shown");
+        std::thread::sleep(Duration::from_millis(20));
+        harness.run_steps(2);
+    }
+    assert_eq!(session(&harness).data.settings.text("file"), path.display().to_string());
+    assert!(shows(&harness, "the film 1") || shows(&harness, "the film 0"), "the first texts");
+    assert!(shows(&harness, "[3, 32, 32], (byte / 255 - 0.5) / 0.5"), "what the network gets");
+    let problem = bench(&harness).plan.blocked().expect("a network that sees reads nothing");
+    assert!(problem.words.contains("holds texts") && problem.remedy.is_some(), "{problem:?}");
+}

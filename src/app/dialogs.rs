@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use eframe::egui;
 
+use crate::backbones::FOLDER;
 use crate::session::Value;
 use crate::session::command::{Command, Edit};
 
@@ -31,6 +32,10 @@ pub enum Ask {
     Weights,
     /// A folder with a pretrained network.
     Model,
+    /// The file or folder that a setting of the data set names.
+    Data {
+        field: &'static str,
+    },
 }
 
 impl Ask {
@@ -42,6 +47,7 @@ impl Ask {
             Ask::Figure { .. } => "Save the figure",
             Ask::Weights => "Weights of the backbone",
             Ask::Model => "Open a model folder",
+            Ask::Data { .. } => "The data set's files",
         }
     }
 
@@ -51,7 +57,7 @@ impl Ask {
             Ask::SaveAs { name } => name.clone(),
             Ask::Export { run, kind } => format!("{run}-{kind}"),
             Ask::Figure { kind } => format!("{kind}.svg"),
-            Ask::Open | Ask::Weights | Ask::Model => String::new(),
+            Ask::Open | Ask::Weights | Ask::Model | Ask::Data { .. } => String::new(),
         }
     }
 
@@ -61,6 +67,8 @@ impl Ask {
             Ask::Open => dialog.add_filter("petl session", &["toml"]).pick_file(),
             Ask::Weights => dialog.add_filter("Safetensors", &["safetensors"]).pick_file(),
             Ask::Model => dialog.pick_folder(),
+            Ask::Data { field } if *field == FOLDER => dialog.pick_folder(),
+            Ask::Data { .. } => dialog.add_filter("Tables", &["csv", "tsv", "jsonl"]).pick_file(),
             Ask::SaveAs { .. } => dialog.add_filter("petl session", &["toml"]).set_file_name(self.name()).save_file(),
             Ask::Export { .. } => dialog.set_file_name(self.name()).save_file(),
             Ask::Figure { .. } => {
@@ -78,6 +86,10 @@ impl Ask {
             Ask::Model => Command::Edit(Edit::ModelFolder(path)),
             Ask::Weights => Command::Edit(Edit::Set {
                 path: "backbone.settings.weights".into(),
+                value: Value::Text(path.display().to_string()),
+            }),
+            Ask::Data { field } => Command::Edit(Edit::Set {
+                path: format!("data.settings.{field}"),
                 value: Value::Text(path.display().to_string()),
             }),
         }

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, bounded};
 use eframe::egui;
 
 use crate::board::{Board, Run};
-use crate::{compare, datasets};
+use crate::{backbones, compare, datasets};
 
 /// The test items of one data set with one seed.
 #[derive(Clone, PartialEq)]
@@ -62,7 +62,8 @@ impl Against {
         let ctx = ctx.clone();
         let thread = std::thread::Builder::new().name("petl-items".into()).spawn(move || {
             let items = datasets::find(&session.data.name).and_then(|card| {
-                let loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed).ok()?;
+                let wanted = backbones::wants(&session.backbone).ok()?;
+                let loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted).ok()?;
                 Some(Items { fingerprint: compare::fingerprint(&loaded.test), labels: loaded.test.labels })
             });
             let _ = sender.send(items);

@@ -205,7 +205,7 @@ impl eframe::App for App {
         if let Some(answer) = self.view.dialogs.poll() {
             self.answered(answer);
         }
-        self.view.thumbnails.poll(ctx, &self.workbench.session);
+        self.view.thumbnails.poll(ctx, &self.workbench.session, &self.workbench.plan.anatomy);
         let idle = !ctx.input(|i| i.pointer.any_down()) && !ctx.text_edit_focused();
         if idle {
             self.workbench.end_gesture();

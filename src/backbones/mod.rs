@@ -15,7 +15,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value as Json;
 
-use crate::datasets::Samples;
+use crate::datasets::{Samples, Wanted};
 use crate::engine::bag::Weights;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::Anatomy;
@@ -56,8 +56,8 @@ pub type Prepare = dyn Fn(&mut Samples) -> anyhow::Result<()> + Send + Sync;
 /// Loads the frozen weights onto a device, one matrix for every part that the anatomy declares; the seed is for random ones.
 pub type Source = dyn Fn(u64, &Device) -> anyhow::Result<Weights> + Send + Sync;
 
-/// The settings that name a file or a folder.
-pub const PATHS: [&str; 2] = ["weights", "folder"];
+/// The settings of a backbone or a data set that name a file or a folder.
+pub const PATHS: [&str; 3] = ["weights", "folder", "file"];
 /// The setting of cards that open a model folder.
 pub const FOLDER: &str = "folder";
 
@@ -153,6 +153,14 @@ pub fn open(choice: &Choice) -> Result<Opened, String> {
         format!("unknown backbone `{}`; one of: {}", choice.name, names.join(", "))
     })?;
     (card.open)(&choice.settings.filled(card.fields))
+}
+
+/// What the network that a session chooses wants of its data set.
+///
+/// # Errors
+/// As `open`.
+pub fn wants(choice: &Choice) -> Result<Wanted, String> {
+    Ok(Wanted::all(open(choice)?.network.anatomy().side()))
 }
 
 /// Makes the paths that `choice` names absolute: what a run keeps must mean the same from every folder.

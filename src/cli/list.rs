@@ -103,9 +103,12 @@ fn entries(kind: Kind) -> Vec<Json> {
             .collect(),
         Kind::Datasets => (datasets::CATALOG.iter())
             .map(|c| {
+                // What a person's own files hold is known when they are chosen.
+                let known = (c.describe)(&settings::Settings::default().filled(c.fields)).ok();
                 json!({
                     "name": c.name, "title": c.title, "help": c.help, "source": c.source, "licence": c.licence,
-                    "classes": c.classes, "domains": c.domains, "tasks": c.tasks.iter().map(|t| t.name).collect::<Vec<_>>(),
+                    "classes": known.as_ref().map(|d| &d.classes), "domains": known.as_ref().map(|d| &d.domains),
+                    "tasks": known.as_ref().map(|d| d.tasks.iter().map(|t| t.name).collect::<Vec<_>>()),
                     "settings": fields(c.fields),
                 })
             })

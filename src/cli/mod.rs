@@ -17,7 +17,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::plan::{Plan, Problem};
-use crate::session::{Session, file, presets};
+use crate::session::{Session, Settings, file, presets};
 use crate::suite::{METHODS, Request};
 use crate::{compare as statistics, datasets, exports, figures, workbench};
 
@@ -65,6 +65,11 @@ struct Line {
     session: Option<String>,
     #[command(subcommand)]
     command: Option<Task>,
+}
+
+/// A data set that is there without a file of the person's, and is no mixture of others.
+fn is_whole(card: &datasets::Card) -> bool {
+    (card.describe)(&Settings::default().filled(card.fields)).is_ok_and(|described| described.tasks.len() == 1)
 }
 
 #[derive(Subcommand)]
@@ -152,7 +157,7 @@ enum Task {
         #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values = METHODS)]
         methods: Vec<String>,
         /// Data sets; left out, those of one task, since a mixed one holds the same samples again.
-        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = datasets::CATALOG.iter().filter(|c| c.tasks.len() == 1).map(|c| c.name.to_owned()))]
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = datasets::CATALOG.iter().filter(|c| is_whole(c)).map(|c| c.name.to_owned()))]
         data: Vec<String>,
         /// Seeds 1 to this.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]

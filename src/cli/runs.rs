@@ -42,7 +42,7 @@ pub fn predict(run: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answe
     }
     let classes = model.plan.classes.len();
     let tensors = BTreeMap::from([("logits".to_owned(), TensorData::new(logits, [batch, classes]))]);
-    let names = serde_json::to_string(model.plan.classes).context("cannot write the class names as JSON")?;
+    let names = serde_json::to_string(&model.plan.classes).context("cannot write the class names as JSON")?;
     weights::write(to, &tensors, false, BTreeMap::from([("classes".to_owned(), names), ("format".to_owned(), "pt".to_owned())]))?;
     out::say(&format!("Wrote logits [{batch}, {classes}] to {}", to.display()))
 }

@@ -17,6 +17,7 @@ use crate::engine::{Event, Finished, Started, Step, model};
 use crate::plan::Plan;
 use crate::session::command::Command;
 use crate::session::file;
+use crate::session::settings::Kind;
 use crate::workbench::{self, Workbench, fresh_folder};
 
 /// Trains the session that was asked for to its end and prints what happens.
@@ -147,6 +148,7 @@ impl Show {
                 "{}: {}, {trainable} trainable + head {head}, {} steps on {}",
                 s.title, s.stack, s.steps, s.device
             ));
+            s.notes.iter().for_each(|note| out::note(note));
         }
     }
 
@@ -194,7 +196,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
     // session says, because that is a part of the loop.
     let mut changes = vec!["recipe.epochs=10000".to_owned()];
     let fields = datasets::find(&wanted.session.data.name).map_or(&[][..], |card| card.fields);
-    if fields.iter().any(|f| f.name == "test") {
+    if fields.iter().any(|f| f.name == "test" && matches!(f.kind, Kind::Whole { .. })) {
         changes.push("data.settings.test=10".to_owned());
     }
     let session = asked(file::set(&wanted.session, &changes))?;

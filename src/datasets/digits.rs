@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::sheet::{self, Sheet};
-use super::{Card, Loaded, Samples, Task};
+use super::{Card, Described, Loaded, Samples, Task, Wanted};
 use crate::session::settings::{Field, Settings};
 
 const CLASSES: &[&str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -22,13 +22,11 @@ pub const CARD: Card = Card {
         Field::whole("train", 10, 1000, 1000, "How many digits to train on; the classes stay in balance."),
         Field::whole("test", 10, 1000, 1000, "How many digits to test on, never trained on; the classes stay in balance."),
     ],
-    classes: CLASSES,
-    domains: DOMAINS,
-    tasks: &[Task { name: "digits", first: 0, classes: CLASSES.len() }],
+    describe: |_| Ok(Described::images(CLASSES, DOMAINS, &[Task { name: "digits", first: 0, classes: CLASSES.len() }])),
     load,
 };
 
-fn load(settings: &Settings, _seed: u64) -> Result<Loaded> {
+fn load(settings: &Settings, _seed: u64, _wanted: &Wanted) -> Result<Loaded> {
     let mut train = read(
         "assets/data/digits/train",
         include_bytes!("../../assets/data/digits/train.png"),
@@ -41,7 +39,7 @@ fn load(settings: &Settings, _seed: u64) -> Result<Loaded> {
     )?;
     train.truncate(settings.whole("train"));
     test.truncate(settings.whole("test"));
-    Ok(Loaded { train, test })
+    Ok(Loaded::new(train, test))
 }
 
 fn read(place: &str, png: &[u8], csv: &str) -> Result<Samples> {
@@ -61,7 +59,7 @@ mod tests {
 
     #[test]
     fn both_splits_hold_a_hundred_of_each_digit_and_share_none() {
-        let all = load(&Settings::default().filled(CARD.fields), 1).unwrap();
+        let all = load(&Settings::default().filled(CARD.fields), 1, &Wanted::all(32)).unwrap();
         assert_eq!(counts(&all.train), [100; 10]);
         assert_eq!(counts(&all.test), [100; 10]);
         let seen: HashSet<&[u8]> = (0..all.train.len()).map(|n| all.train.image(n)).collect();
@@ -73,9 +71,9 @@ mod tests {
     fn a_smaller_request_is_balanced_and_a_part_of_the_larger() {
         let mut settings = Settings::default();
         settings.set("train", Value::Whole(50));
-        let few = load(&settings.filled(CARD.fields), 1).unwrap().train;
+        let few = load(&settings.filled(CARD.fields), 1, &Wanted::all(32)).unwrap().train;
         assert_eq!(counts(&few), [5; 10]);
-        let all = load(&Settings::default().filled(CARD.fields), 2).unwrap().train;
+        let all = load(&Settings::default().filled(CARD.fields), 2, &Wanted::all(32)).unwrap().train;
         assert_eq!(few.pixels, all.pixels[..few.pixels.len()]);
     }
 }

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 
 use super::sheet::{self, Sheet};
-use super::{Card, Loaded, Samples, Task};
+use super::{Card, Described, Loaded, Samples, Task, Wanted};
 use crate::session::settings::{Field, Settings};
 
 /// Unicode's groups, in short words; `examples/pack_data.rs` has the long ones.
@@ -33,13 +33,11 @@ pub const CARD: Card = Card {
         Field::whole("train", 10, 595, 595, "How many emoji to train on; the kinds stay in balance."),
         Field::whole("test", 10, 301, 301, "How many emoji to test on, in each style tested; the kinds stay in balance."),
     ],
-    classes: CLASSES,
-    domains: STYLES,
-    tasks: &[Task { name: "emoji", first: 0, classes: CLASSES.len() }],
+    describe: |_| Ok(Described::images(CLASSES, STYLES, &[Task { name: "emoji", first: 0, classes: CLASSES.len() }])),
     load,
 };
 
-fn load(settings: &Settings, _seed: u64) -> Result<Loaded> {
+fn load(settings: &Settings, _seed: u64, _wanted: &Wanted) -> Result<Loaded> {
     let mut train = read(settings.text("train_style"), "train")?;
     train.truncate(settings.whole("train"));
 
@@ -50,7 +48,7 @@ fn load(settings: &Settings, _seed: u64) -> Result<Loaded> {
         part.truncate(settings.whole("test"));
         test.append(&mut part);
     }
-    Ok(Loaded { train, test })
+    Ok(Loaded::new(train, test))
 }
 
 /// The pictures of one style and split.
@@ -93,7 +91,7 @@ mod tests {
         for (name, value) in entries {
             settings.set(name, value.clone());
         }
-        load(&settings.filled(CARD.fields), 1).unwrap()
+        load(&settings.filled(CARD.fields), 1, &Wanted::all(32)).unwrap()
     }
 
     fn counts(samples: &Samples) -> Vec<usize> {

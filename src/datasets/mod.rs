@@ -1,15 +1,25 @@
 //! Data sets: where samples come from. To add one: a new file here with a `CARD`, then two lines below
 //! (`mod` and `CATALOG`). Plain bytes and labels; knows no tensors and no window.
 
+pub mod cifar;
 pub mod digits;
 pub mod emoji;
+pub mod idx;
+pub mod image_folder;
 pub mod paint;
 pub mod shapes;
 pub mod sheet;
+pub mod splits;
+pub mod text_table;
 pub mod three_tasks;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::Context;
 
+use crate::session::Choice;
 use crate::session::settings::{Field, Settings};
 
 /// One task of a data set. Only its own labels compete for its samples.
@@ -31,20 +41,143 @@ pub struct Card {
     pub source: &'static str,
     pub licence: &'static str,
     pub fields: &'static [Field],
-    /// The class names, known without reading the data, in label order.
-    pub classes: &'static [&'static str],
-    /// The domains a sample may come from (vendors' styles, say); one name where there is only one.
-    pub domains: &'static [&'static str],
-    /// The tasks that it mixes; one where there is only one. Together they have every class once, in label order.
-    pub tasks: &'static [Task],
+    /// What there is with these settings, which hold every field; or, in words, why nothing is. Called on every edit: a file
+    /// that it reads goes through `once`.
+    pub describe: fn(&Settings) -> Result<Described, String>,
     /// Reads (or draws) the samples. `seed` is the session's. Settings are already checked and filled.
-    pub load: fn(&Settings, seed: u64) -> anyhow::Result<Loaded>,
+    pub load: fn(&Settings, seed: u64, wanted: &Wanted) -> anyhow::Result<Loaded>,
 }
 
-pub const CATALOG: &[&Card] = &[&digits::CARD, &emoji::CARD, &shapes::CARD, &three_tasks::CARD];
+pub const CATALOG: &[&Card] = &[
+    &digits::CARD,
+    &emoji::CARD,
+    &shapes::CARD,
+    &three_tasks::CARD,
+    &image_folder::CARD,
+    &text_table::CARD,
+    &idx::CARD,
+    &cifar::CARD,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
+}
+
+/// What a data set holds, known without its samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Described {
+    /// The class names, in label order.
+    pub classes: Vec<String>,
+    /// The domains a sample may come from (vendors' styles, say); one name where there is only one.
+    pub domains: Vec<String>,
+    /// The tasks that it mixes; one where there is only one. Together they have every class once, in label order.
+    pub tasks: Vec<Task>,
+    pub holds: Holds,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holds {
+    #[default]
+    Images,
+    Texts,
+}
+
+impl Described {
+    /// Images whose classes stand in the program.
+    pub fn images(classes: &[&str], domains: &[&str], tasks: &[Task]) -> Described {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Described { classes: owned(classes), domains: owned(domains), tasks: tasks.to_vec(), holds: Holds::Images }
+    }
+
+    /// One task with the classes that were found at `place`.
+    ///
+    /// # Errors
+    /// In words, when there is nothing to tell apart.
+    pub fn found(place: &str, classes: Vec<String>, holds: Holds) -> Result<Described, String> {
+        match classes.as_slice() {
+            [] => return Err(format!("{place} has no classes")),
+            [one] => return Err(format!("{place} has one class only (`{one}`); there must be two to tell apart")),
+            _ => {}
+        }
+        let tasks = vec![Task { name: "classes", first: 0, classes: classes.len() }];
+        Ok(Described { classes, domains: vec!["files".to_owned()], tasks, holds })
+    }
+}
+
+/// What the network wants of the samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Side of the images, in pixels. What is stored in one size ignores it: the network's own preparing comes later.
+    pub side: usize,
+    /// Samples of each split that are read, spread over it; what costs nothing to read is read whole.
+    pub at_most: usize,
+}
+
+impl Wanted {
+    pub fn all(side: usize) -> Wanted {
+        Wanted { side, at_most: usize::MAX }
+    }
+
+    /// As many of `all` as are wanted, spread over it.
+    pub fn some<T: Clone>(&self, all: &[T]) -> Vec<T> {
+        let count = all.len().min(self.at_most);
+        (0..count).map(|n| all[n * all.len() / count].clone()).collect()
+    }
+}
+
+/// What the data set of a session holds.
+///
+/// # Errors
+/// In words, when the name is unknown, or a file or folder is not what it should be.
+pub fn describe(choice: &Choice) -> Result<Described, String> {
+    let card = find(&choice.name).ok_or_else(|| {
+        let names: Vec<_> = CATALOG.iter().map(|c| c.name).collect();
+        format!("unknown data set `{}`; one of: {}", choice.name, names.join(", "))
+    })?;
+    (card.describe)(&choice.settings.filled(card.fields))
+}
+
+/// Descriptions by what they were made of.
+static KNOWN: Mutex<BTreeMap<String, Described>> = Mutex::new(BTreeMap::new());
+/// Descriptions kept; more than that many settings tried on one day begin anew.
+const KEPT: usize = 64;
+
+/// What `read` makes of the files or folders at `paths`: read again only when one of them or a setting has changed. What failed
+/// is tried again each time, since it may have been mended anywhere below.
+///
+/// # Errors
+/// When `read` fails.
+pub fn once(paths: &[PathBuf], set: &Settings, read: impl FnOnce() -> Result<Described, String>) -> Result<Described, String> {
+    let stamp = |path: &PathBuf| {
+        let about = std::fs::metadata(path).ok()?;
+        Some((path.clone(), about.len(), about.modified().ok()?))
+    };
+    let stamps: Vec<_> = paths.iter().map(stamp).collect();
+    if stamps.contains(&None) {
+        return read();
+    }
+    let key = format!("{stamps:?} {set:?}");
+    if let Ok(known) = KNOWN.lock()
+        && let Some(found) = known.get(&key)
+    {
+        return Ok(found.clone());
+    }
+    let found = read()?;
+    if let Ok(mut known) = KNOWN.lock() {
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(key, found.clone());
+    }
+    Ok(found)
+}
+
+/// The path that was typed or chosen, or what should be.
+fn path_of(set: &Settings, name: &str, wanted: &str) -> Result<PathBuf, String> {
+    match set.text(name) {
+        "" => Err(format!("no {name} is chosen. Choose {wanted}")),
+        path => Ok(Path::new(path).to_path_buf()),
+    }
 }
 
 /// A text, or a pair of them.
@@ -73,9 +206,9 @@ pub struct Samples {
     pub texts: Vec<Text>,
     pub tokens: Vec<Tokens>,
     pub labels: Vec<u32>,
-    /// Index into `Card::domains`, one a sample.
+    /// Index into `Described::domains`, one a sample.
     pub domains: Vec<u16>,
-    /// Index into `Card::tasks`, one a sample.
+    /// Index into `Described::tasks`, one a sample.
     pub tasks: Vec<u16>,
 }
 
@@ -163,4 +296,19 @@ impl Samples {
 pub struct Loaded {
     pub train: Samples,
     pub test: Samples,
+    /// How many training and test samples there are, where only some of them were wanted.
+    pub of: Option<[usize; 2]>,
+    /// What the person should know: what was left out, and why.
+    pub notes: Vec<String>,
+}
+
+impl Loaded {
+    pub fn new(train: Samples, test: Samples) -> Loaded {
+        Loaded { train, test, of: None, notes: vec![] }
+    }
+
+    /// Training and test samples of the data set.
+    pub fn counts(&self) -> [usize; 2] {
+        self.of.unwrap_or([self.train.len(), self.test.len()])
+    }
 }

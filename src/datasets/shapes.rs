@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::paint::{Canvas, Family, Place, Point, Rgb, Shape, Texture, colour_away_from};
-use super::{Card, Loaded, Samples, Task};
+use super::{Card, Described, Loaded, Samples, Task, Wanted};
 use crate::session::settings::{Field, Settings};
 
 const SIDE: usize = 32;
@@ -37,14 +37,12 @@ pub const CARD: Card = Card {
         Field::whole("train", 10, 4000, 1000, "How many pictures to train on; the numbers stay in balance."),
         Field::whole("test", 10, 4000, 1000, "How many pictures to test on; the numbers stay in balance."),
     ],
-    classes: CLASSES,
-    domains: &["drawn"],
-    tasks: &[Task { name: "shapes", first: 0, classes: CLASSES.len() }],
+    describe: |_| Ok(Described::images(CLASSES, &["drawn"], &[Task { name: "shapes", first: 0, classes: CLASSES.len() }])),
     load,
 };
 
-fn load(settings: &Settings, _seed: u64) -> Result<Loaded> {
-    Ok(Loaded { train: draw_all(settings.whole("train"), TRAIN_SEED), test: draw_all(settings.whole("test"), TEST_SEED) })
+fn load(settings: &Settings, _seed: u64, _wanted: &Wanted) -> Result<Loaded> {
+    Ok(Loaded::new(draw_all(settings.whole("train"), TRAIN_SEED), draw_all(settings.whole("test"), TEST_SEED)))
 }
 
 /// `count` pictures; fewer are always the first of more.
@@ -114,7 +112,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("train", Value::Whole(train));
         settings.set("test", Value::Whole(test));
-        load(&settings.filled(CARD.fields), seed).unwrap()
+        load(&settings.filled(CARD.fields), seed, &Wanted::all(32)).unwrap()
     }
 
     #[test]

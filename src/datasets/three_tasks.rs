@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Card, Loaded, Samples, Task, digits, emoji, shapes, sheet};
+use super::{Card, Described, Loaded, Samples, Task, Wanted, digits, emoji, shapes, sheet};
 use crate::session::settings::{Field, Settings, Value};
 
 /// One for each task, in the order of `TASKS`.
@@ -41,27 +41,25 @@ pub const CARD: Card = Card {
         Field::whole("shapes", 10, 4000, 500, "How many pictures of shapes to train on."),
         Field::whole("test", 10, 301, 200, "How many pictures of each task to test on."),
     ],
-    classes: CLASSES,
-    domains: &["mixed"],
-    tasks: TASKS,
+    describe: |_| Ok(Described::images(CLASSES, &["mixed"], TASKS)),
     load,
 };
 
-fn load(settings: &Settings, seed: u64) -> Result<Loaded> {
+fn load(settings: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     let mut parts = Vec::new();
     for (task, card) in TASKS.iter().zip(PARTS) {
         let mut own = Settings::default();
         own.set("train", Value::Whole(settings.whole(task.name) as i64));
         own.set("test", Value::Whole(settings.whole("test") as i64));
         own.set("test_style", Value::Text("noto".to_owned())); // emoji alone has it: tested in the style it trains on
-        parts.push((card.load)(&own.filled(card.fields), seed)?);
+        parts.push((card.load)(&own.filled(card.fields), seed, wanted)?);
     }
     let (train, test): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.train, part.test)).unzip();
     // The session's seed mixes what is trained on. What is tested on stays as it is, so that runs of several seeds can be
     // compared picture by picture; the tasks take turns there.
     let mut order = turns(&train);
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    Ok(Loaded { train: mixed(&train, &order), test: mixed(&test, &turns(&test)) })
+    Ok(Loaded::new(mixed(&train, &order), mixed(&test, &turns(&test))))
 }
 
 /// Every sample of all parts as (part, number), a first one of each, then a second one of each.
@@ -87,7 +85,7 @@ mod tests {
     fn with(entries: &[(&str, i64)], seed: u64) -> Loaded {
         let mut settings = Settings::default();
         entries.iter().for_each(|(name, value)| settings.set(name, Value::Whole(*value)));
-        load(&settings.filled(CARD.fields), seed).unwrap()
+        load(&settings.filled(CARD.fields), seed, &Wanted::all(32)).unwrap()
     }
 
     fn counts(samples: &Samples) -> Vec<usize> {
@@ -96,9 +94,11 @@ mod tests {
 
     #[test]
     fn classes_are_the_three_lists_one_after_the_other() {
-        let lists = TASKS.iter().zip(PARTS).flat_map(|(t, card)| card.classes.iter().map(move |c| format!("{}: {c}", t.name)));
+        let classes = |card: &Card| (card.describe)(&Settings::default()).unwrap().classes;
+        let lists =
+            TASKS.iter().zip(PARTS).flat_map(|(t, card)| classes(card).into_iter().map(move |c| format!("{}: {c}", t.name)));
         assert_eq!(CLASSES, lists.collect::<Vec<_>>());
-        assert!(TASKS.iter().zip(PARTS).all(|(task, card)| task.name == card.name && task.classes == card.classes.len()));
+        assert!(TASKS.iter().zip(PARTS).all(|(task, card)| task.name == card.name && task.classes == classes(card).len()));
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!((counts(&all.train), counts(&all.test)), (vec![40, 70, 16], vec![20, 20, 20]));
         let mut digits = Settings::default();
         digits.set("train", Value::Whole(40));
-        let digits = (digits::CARD.load)(&digits.filled(digits::CARD.fields), 3).unwrap().train;
+        let digits = (digits::CARD.load)(&digits.filled(digits::CARD.fields), 3, &Wanted::all(32)).unwrap().train;
         for n in 0..all.train.len() {
             let task = &TASKS[usize::from(all.train.tasks[n])];
             let label = all.train.labels[n] as usize;

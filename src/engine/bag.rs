@@ -315,7 +315,7 @@ impl At<'_> {
         }
     }
 
-    /// The task of every row of the batch, an index into `datasets::Card::tasks`; empty where the data set has one task only.
+    /// The task of every row of the batch, an index into `datasets::Described::tasks`; empty where the data set has one task only.
     ///
     /// # Panics
     /// When there are several tasks and the pass was not told which sample belongs to which.

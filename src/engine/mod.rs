@@ -118,6 +118,9 @@ pub struct Started {
     /// Predicted bytes: all, and what is saved for the backward pass.
     pub predicted_bytes: usize,
     pub predicted_activations: usize,
+    /// What the data set's loader has to say: what it left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

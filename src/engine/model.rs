@@ -107,7 +107,8 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
 /// The session's data, as its backbone takes it.
 pub fn data(session: &Session) -> Result<Loaded> {
     let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
-    let mut loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed)?;
+    let wanted = backbones::wants(&session.backbone).map_err(anyhow::Error::msg)?;
+    let mut loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted)?;
     let opened = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?;
     for samples in [&mut loaded.train, &mut loaded.test] {
         (opened.prepare)(samples)?;

@@ -18,7 +18,7 @@ use super::optimise::{Optimiser, learning_rate};
 use super::watch::{self, Watch};
 use super::{Evaluated, Event, Finished, Started, Step, batch, calibrate, devices, measure, random, shards};
 use crate::backbones;
-use crate::datasets::{self, Loaded, Samples};
+use crate::datasets::{Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
 use crate::plan::cost;
@@ -43,6 +43,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let before = measure::in_use();
     let mut session = session.clone();
     backbones::settle(&mut session.backbone);
+    backbones::settle(&mut session.data);
     let session = &session;
     let (device, device_name) = devices::open(&session.device)?;
     std::fs::create_dir_all(around.folder)
@@ -63,6 +64,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         head: plan.head_count(),
         predicted_bytes: plan.cost.bytes.total(),
         predicted_activations: plan.cost.bytes.activations,
+        notes: data.notes.clone(),
     }))?;
 
     let memory = Memory::start(before, &device);
@@ -97,7 +99,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
                 (around.send)(Event::Step(step))?;
             }
         }
-        let test = || memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, session, epoch + 1));
+        let test = || memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, epoch + 1));
         last = clock.evaluate(test)?;
         last.run = around.run.to_owned();
         last.peak_bytes = memory.evaluation_peak();
@@ -208,7 +210,7 @@ impl Trainer {
     fn loss(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<1>, Tensor<2>) {
         let (logits, labels) = self.answers(model, bag, train, some, epoch);
         let answers = logits.clone().inner();
-        let own = classify::own(model.plan.tasks, &train.tasks_of(some), &logits);
+        let own = classify::own(&model.plan.tasks, &train.tasks_of(some), &logits);
         let loss = classify::loss_among(own, logits, labels, self.recipe.label_smoothing);
         match model.penalty(bag) {
             Some(more) => (loss + more, answers),
@@ -291,7 +293,7 @@ impl Trainer {
         let Some(seen) = self.watch.read(&model.plan, &self.recipe, self.steps)? else { return Ok(None) };
         let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
         let answers = host(Tensor::cat(answers, 0))?;
-        let right = classify::right(&classify::rivals(&answers, model.plan.tasks, &train.tasks_of(picked)), &labels);
+        let right = classify::right(&classify::rivals(&answers, &model.plan.tasks, &train.tasks_of(picked)), &labels);
         Ok(Some(Step {
             step: self.done,
             loss: seen.loss,
@@ -307,7 +309,7 @@ impl Trainer {
     ///
     /// # Errors
     /// When a number of the steps before, or of the answers, is none.
-    pub fn evaluate(&mut self, model: &Model, data: &Loaded, session: &Session, epoch: usize) -> Result<Evaluated> {
+    pub fn evaluate(&mut self, model: &Model, data: &Loaded, epoch: usize) -> Result<Evaluated> {
         self.watch.read(&model.plan, &self.recipe, self.steps)?;
         let test = &data.test;
         let all: Vec<usize> = (0..test.len()).collect();
@@ -324,7 +326,7 @@ impl Trainer {
                 watch::remedies(&model.plan, &self.recipe)
             );
         }
-        let rivals = classify::rivals(&logits, model.plan.tasks, &test.tasks);
+        let rivals = classify::rivals(&logits, &model.plan.tasks, &test.tasks);
         self.predictions = rivals.iter().map(Rivals::label).collect();
         let loss = rivals.iter().zip(&test.labels).map(|(row, label)| row.cross_entropy(*label)).sum::<f64>();
         let right = |n: &usize| self.predictions[*n] == test.labels[*n];
@@ -339,8 +341,7 @@ impl Trainer {
             }
             found
         };
-        let card = datasets::find(&session.data.name);
-        let domains = by(card.map_or(vec![], |card| card.domains.to_vec()), &test.domains);
+        let domains = by(model.plan.domains.iter().map(String::as_str).collect(), &test.domains);
         let tasks = by(model.plan.tasks.iter().map(|task| task.name).collect(), &test.tasks);
         Ok(Evaluated {
             step: self.done,

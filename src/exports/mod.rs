@@ -121,7 +121,7 @@ struct Reference {
     test: Samples,
     picked: Vec<usize>,
     logits: Vec<f32>,
-    tasks: &'static [Task],
+    tasks: Vec<Task>,
 }
 
 impl Reference {
@@ -131,12 +131,12 @@ impl Reference {
         let count = SAMPLES.min(test.len());
         let picked: Vec<usize> = (0..count).map(|n| n * test.len() / count).collect();
         let logits = model.answers(&model.bag, &test, &picked)?;
-        Ok(Reference { test, picked, logits, tasks: model.plan.tasks })
+        Ok(Reference { test, picked, logits, tasks: model.plan.tasks.clone() })
     }
 
     /// What of `logits` `[picked, classes]` decides about each sample.
     fn rivals<'a>(&self, logits: &'a [f32]) -> Vec<Rivals<'a>> {
-        classify::rivals(logits, self.tasks, &self.test.tasks_of(&self.picked))
+        classify::rivals(logits, &self.tasks, &self.test.tasks_of(&self.picked))
     }
 
     /// The largest logit, 1 at least: rounding grows with it.

@@ -236,6 +236,7 @@ mod tests {
             trainable,
             head: 970,
             predicted_bytes: 0,
+            notes: vec![],
             predicted_activations: 0,
         };
         run.fold(&Event::Started(started));

@@ -115,7 +115,7 @@ impl Composition {
         let test = model::data(&self.session)?.test;
         let all: Vec<usize> = (0..test.len()).collect();
         let logits = self.model.answers(&self.model.bag, &test, &all)?;
-        let rivals = classify::rivals(&logits, self.model.plan.tasks, &test.tasks);
+        let rivals = classify::rivals(&logits, &self.model.plan.tasks, &test.tasks);
         Ok(classify::right(&rivals, &test.labels) as f64 / test.len() as f64)
     }
 }

@@ -211,6 +211,18 @@ impl Anatomy {
         }
     }
 
+    /// What is made of a sample before it enters, to be read.
+    pub fn takes(&self) -> String {
+        match self.entry {
+            Entry::Image { side, pixels, .. } => {
+                // One number where the channels have the same.
+                let three = |v: [f32; 3]| if v.iter().all(|c| *c == v[0]) { v[0].to_string() } else { format!("{v:?}") };
+                format!("[3, {side}, {side}], (byte / 255 - {}) / {}", three(pixels.mean), three(pixels.deviation))
+            }
+            Entry::Text { .. } => format!("up to {} tokens", self.tokens),
+        }
+    }
+
     pub fn site(&self, path: &str) -> Option<&Site> {
         self.sites.iter().find(|site| site.path == path)
     }

@@ -8,7 +8,7 @@ pub mod problems;
 use std::collections::BTreeMap;
 
 use crate::backbones;
-use crate::datasets::{self, Task};
+use crate::datasets::{self, Described, Task};
 use crate::engine::bag;
 use crate::methods::{self, ParamSpec, Placement};
 use crate::session::Session;
@@ -64,9 +64,11 @@ pub struct Plan {
     pub members: Vec<Member>,
     pub head: Vec<ParamSpec>,
     /// Class names, in label order.
-    pub classes: &'static [&'static str],
+    pub classes: Vec<String>,
+    /// Names of the domains that a sample may come from.
+    pub domains: Vec<String>,
     /// The data set's tasks; empty where there is no such data set.
-    pub tasks: &'static [Task],
+    pub tasks: Vec<Task>,
     pub problems: Vec<Problem>,
     pub cost: Cost,
 }
@@ -88,9 +90,9 @@ impl Plan {
     /// The whole plan, problems included, as if the session's backbone had this anatomy.
     pub fn of_anatomy(session: &Session, anatomy: Anatomy) -> Plan {
         let mut problems = problems::of_session(session);
-        let classes = datasets::find(&session.data.name).map_or(&[][..], |card| card.classes);
+        let Described { classes, domains, .. } = datasets::describe(&session.data).unwrap_or_default();
         let mut plan = Plan::on(session, anatomy, classes.len(), &mut problems);
-        plan.classes = classes;
+        (plan.classes, plan.domains) = (classes, domains);
         problems::of_stack(session, &plan, &mut problems);
         plan.problems = problems;
         plan
@@ -98,7 +100,7 @@ impl Plan {
 
     /// Plans the stack of `session` on any anatomy, for counts at published sizes.
     pub fn on(session: &Session, anatomy: Anatomy, classes: usize, problems: &mut Vec<Problem>) -> Plan {
-        let tasks = datasets::find(&session.data.name).map_or(&[][..], |card| card.tasks);
+        let tasks = datasets::describe(&session.data).unwrap_or_default().tasks;
         let mut members = Vec::new();
         for (index, placed) in session.methods.iter().enumerate() {
             let Some(card) = methods::find(&placed.name) else { continue };
@@ -128,7 +130,7 @@ impl Plan {
         }
         let head = tasks::classify::head(anatomy.width, classes);
         let cost = cost::of(&anatomy, &members, &head, &session.recipe);
-        Plan { anatomy, members, head, classes: &[], tasks, problems: Vec::new(), cost }
+        Plan { anatomy, members, head, classes: vec![], domains: vec![], tasks, problems: Vec::new(), cost }
     }
 
     /// Trainable parameters of the stack, without the head.

@@ -1,12 +1,13 @@
 //! What is wrong with a session before it trains: data, shown next to a remedy button and printed by the command line.
 
+use crate::datasets::Holds;
 use crate::methods::{self, Card, Family, Init, ParamSpec};
 use crate::session::command::Edit;
 use crate::session::settings::{Field, Settings};
 use crate::session::{Session, recipe};
 use crate::{backbones, datasets, tasks};
 
-use super::anatomy::Door;
+use super::anatomy::{Door, Entry};
 use super::{Member, Plan};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +79,10 @@ impl Remedy {
     }
 }
 
+/// What is always there.
+const EMBEDDED_BACKBONE: Remedy = Remedy::Backbone { name: backbones::vit::TINY_32.name };
+const EMBEDDED_DATA: Remedy = Remedy::Data { name: datasets::digits::CARD.name };
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     pub severity: Severity,
@@ -116,14 +121,16 @@ fn faults(place: &str, path: &str, settings: &Settings, fields: &[Field], proble
 /// Unknown names, settings out of range, impossible recipes.
 pub fn of_session(session: &Session) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let mut entry = None;
     match backbones::find(&session.backbone.name) {
         Some(card) => {
             faults("backbone", "backbone", &session.backbone.settings, card.fields, &mut problems);
-            if problems.is_empty()
-                && let Err(words) = backbones::open(&session.backbone)
-            {
-                let embedded = Remedy::Backbone { name: backbones::vit::TINY_32.name };
-                problems.push(Problem::blocks("backbone.settings", words).remedy(embedded));
+            match backbones::open(&session.backbone) {
+                Ok(opened) => entry = Some((card, opened.network.anatomy().entry)),
+                Err(words) if problems.is_empty() => {
+                    problems.push(Problem::blocks("backbone.settings", words).remedy(EMBEDDED_BACKBONE));
+                }
+                Err(_) => {}
             }
         }
         None => problems.push(
@@ -135,7 +142,13 @@ pub fn of_session(session: &Session) -> Vec<Problem> {
         ),
     }
     match datasets::find(&session.data.name) {
-        Some(card) => faults("data", "data", &session.data.settings, card.fields, &mut problems),
+        Some(card) => {
+            let before = problems.len();
+            faults("data", "data", &session.data.settings, card.fields, &mut problems);
+            if problems.len() == before {
+                problems.extend(of_data(session, card, entry));
+            }
+        }
         None => problems.push(
             Problem::blocks(
                 "data.name",
@@ -176,6 +189,28 @@ pub fn of_session(session: &Session) -> Vec<Problem> {
     }
     of_recipe(session, &mut problems);
     problems
+}
+
+/// A data set that is not there, or not for this backbone.
+fn of_data(session: &Session, card: &datasets::Card, entry: Option<(&backbones::Card, Entry)>) -> Option<Problem> {
+    let holds = match datasets::describe(&session.data) {
+        Ok(described) => described.holds,
+        Err(words) => return Some(Problem::blocks("data.settings", words).remedy(EMBEDDED_DATA)),
+    };
+    let (data, (backbone, entry)) = (card.title, entry.map(|(card, entry)| (card.title, entry))?);
+    match (holds, entry) {
+        (Holds::Texts, Entry::Image { .. }) => {
+            let words =
+                format!("{data} holds texts, but {backbone} sees images. Open the folder of a text encoder, or choose images");
+            Some(Problem::blocks("data.name", words).remedy(EMBEDDED_DATA))
+        }
+        (Holds::Images, Entry::Text { .. }) => {
+            let words =
+                format!("{data} holds images, but {backbone} reads texts. Choose a data set of texts, or a backbone that sees");
+            Some(Problem::blocks("data.name", words).remedy(EMBEDDED_BACKBONE))
+        }
+        _ => None,
+    }
 }
 
 fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::Kind;
+use super::settings::{Field, Kind, Value};
 use super::{Session, VERSION, presets};
 use crate::plan::Plan;
 use crate::{backbones, datasets, methods, tasks};
@@ -157,10 +157,11 @@ pub fn set(session: &Session, overrides: &[String]) -> Result<Session> {
         let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
         let text = toml::Value::String(value.to_owned());
         let before = root.clone();
+        let then = Session::deserialize(before.clone()).unwrap_or_else(|_| session.clone());
         put(&mut root, path, read.clone().unwrap_or_else(|| text.clone())).with_context(|| format!("--set {entry}"))?;
         let fault = fault_of(&root);
         // A title may be 2024, and a file's name `true`: where text belongs, it is text.
-        let text_fits = takes_text(session, path) || (fault.is_some() && !path.contains(".settings."));
+        let text_fits = takes_text(&then, path) || (fault.is_some() && !path.contains(".settings."));
         if read.is_some_and(|read| !read.is_str()) && text_fits {
             let mut as_text = before;
             put(&mut as_text, path, text)?;
@@ -168,6 +169,9 @@ pub fn set(session: &Session, overrides: &[String]) -> Result<Session> {
                 root = as_text;
                 continue;
             }
+        }
+        if fault.is_none() {
+            root = handed_over(&then, root)?;
         }
         refused = refused.or(fault.map(|words| format!("--set {entry}: {words}{}", too_large(value))));
     }
@@ -177,6 +181,28 @@ pub fn set(session: &Session, overrides: &[String]) -> Result<Session> {
         (Err(_), Some(words)) => Err(anyhow!("{words}")),
         (Err(error), None) => Err(anyhow!("--set: {}", error.message())),
     }
+}
+
+/// When a backbone, data set or task gives way to another, settings of the old that the new does not take go with it.
+fn handed_over(then: &Session, root: toml::Value) -> Result<toml::Value> {
+    let mut now = Session::deserialize(root.clone())?;
+    let backbone = |name: &str| backbones::find(name).map(|card| card.fields);
+    let data = |name: &str| datasets::find(name).map(|card| card.fields);
+    let task = |name: &str| tasks::find(name).map(|card| card.fields);
+    let mut changed = false;
+    for (old, new, fields) in [
+        (&then.backbone, &mut now.backbone, &backbone as &dyn Fn(&str) -> Option<&'static [Field]>),
+        (&then.data, &mut now.data, &data),
+        (&then.task, &mut now.task, &task),
+    ] {
+        if let (true, Some(olds), Some(news)) = (old.name != new.name, fields(&old.name), fields(&new.name)) {
+            let knows = |fields: &[Field], name: &str| fields.iter().any(|field| field.name == name);
+            let takes = |name: &str, value: &Value| news.iter().any(|field| field.name == name && field.accept(value).is_ok());
+            new.settings.0.retain(|name, value| takes(name, value) || !knows(olds, name));
+            changed = true;
+        }
+    }
+    if changed { toml::Value::try_from(&now).context("cannot read the session as TOML") } else { Ok(root) }
 }
 
 fn fault_of(root: &toml::Value) -> Option<String> {

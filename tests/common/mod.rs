@@ -19,6 +19,42 @@ pub static TOY: Vit =
     Vit { image: 8, patch: 4, width: 24, blocks: 2, heads: 3, hidden: 48, ..petl_workbench::backbones::vit::B_16 };
 pub const CLASSES: usize = 3;
 
+/// What `card` needs to find files of a person's: written below `folder`, two classes of five samples.
+pub fn files(card: &petl_workbench::datasets::Card, folder: &std::path::Path) -> Settings {
+    let mut set = Settings::default();
+    for field in card.fields {
+        let path = folder.join(card.name);
+        match field.name {
+            "folder" => {
+                for (n, class) in ["cats", "dogs"].into_iter().cycle().take(10).enumerate() {
+                    std::fs::create_dir_all(path.join(class)).expect("a folder");
+                    let image = image::RgbImage::from_pixel(9, 12, image::Rgb([n as u8 * 20, 0, 0]));
+                    image.save(path.join(class).join(format!("{n}.png"))).expect("written");
+                }
+                for part in ["train", "t10k"] {
+                    let images = [vec![0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 4, 0, 0, 0, 4], (0..160).collect()].concat();
+                    let labels = [vec![0, 0, 8, 1, 0, 0, 0, 10], (0..10).map(|n| n % 2).collect()].concat();
+                    std::fs::write(path.join(format!("{part}-images-idx3-ubyte")), images).expect("written");
+                    std::fs::write(path.join(format!("{part}-labels-idx1-ubyte")), labels).expect("written");
+                }
+                for file in ["data_batch_1.bin", "test_batch.bin"] {
+                    let records: Vec<u8> = (0..10).flat_map(|n| [vec![n], vec![n * 20; 3072]].concat()).collect();
+                    std::fs::write(path.join(file), records).expect("written");
+                }
+                set.set(field.name, Value::Text(path.display().to_string()));
+            }
+            "file" => {
+                let path = path.with_extension("csv");
+                let rows: String = (0..10).map(|n| format!("text {n},{}\n", ["cats", "dogs"][n % 2])).collect();
+                std::fs::write(&path, format!("text,label\n{rows}")).expect("written");
+                set.set(field.name, Value::Text(path.display().to_string()));
+            }
+            _ => {}
+        }
+    }
+    set
+}
+
 /// A session with this stack.
 pub fn session(methods: Vec<Placed>) -> Session {
     Session {

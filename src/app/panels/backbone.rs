@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use eframe::egui::{self, Image, RichText, Ui, vec2};
+use eframe::egui::{self, Image, Label, RichText, Ui, vec2};
 
 use crate::app::dialogs::Ask;
-use crate::app::form::{WIDGET, fields, head, row, weak};
+use crate::app::form::{WIDGET, fields, head, row, text, weak};
 use crate::app::samples::TILES;
 use crate::app::theme::{self, Theme};
 use crate::app::view::View;
@@ -105,7 +105,7 @@ fn weights(ui: &mut Ui, view: &mut View, field: &Field, now: &str, asked: &mut V
     }
 }
 
-pub fn data(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Command>) {
+pub fn data(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     let session = &workbench.session;
     head(ui, "Data");
     let entries = datasets::CATALOG.iter().map(|card| (card.name, card.title, card.help));
@@ -113,29 +113,66 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &View, asked: &mut Vec<Com
         asked.push(Command::Edit(Edit::Data(name)));
     }
     let Some(card) = datasets::find(&session.data.name) else { return };
+    let (paths, others): (Vec<&Field>, Vec<&Field>) =
+        card.fields.iter().partition(|field| backbones::PATHS.contains(&field.name));
+    for field in paths {
+        path(ui, view, field, &session.data.settings.get(field).to_string(), asked);
+    }
     let thumbs = &view.thumbnails;
-    let line = match (&thumbs.fault, thumbs.is_loading() && thumbs.tiles.is_empty()) {
-        (Some(_), _) | (None, true) => format!("{} classes", card.classes.len()),
-        _ => {
-            format!("{} classes · {} train · {} test", card.classes.len(), words::count(thumbs.train), words::count(thumbs.test))
-        }
+    let (classes, tasks) = (&workbench.plan.classes, &workbench.plan.tasks);
+    let line = match (&thumbs.fault, thumbs.is_loading() && thumbs.is_empty()) {
+        (Some(_), _) | (None, true) => format!("{} classes", classes.len()),
+        _ => format!("{} classes · {} train · {} test", classes.len(), words::count(thumbs.train), words::count(thumbs.test)),
     };
     weak(ui, line).on_hover_text(format!(
         "Classes: {}.\n\nSource: {}.\nLicence: {}.",
-        card.classes.join(", "),
+        classes.join(", "),
         card.source,
         card.licence
     ));
-    if card.tasks.len() > 1 {
+    if tasks.len() > 1 {
         let of = |task: &datasets::Task| format!("{} {}", task.name, task.classes);
-        let tasks: Vec<_> = card.tasks.iter().map(of).collect();
+        let tasks: Vec<_> = tasks.iter().map(of).collect();
         weak(ui, format!("{} tasks: {}", tasks.len(), tasks.join(", "))).on_hover_text(
             "How many classes each has. Every sample is of one task, and only the classes of this task compete for it.",
         );
     }
     tiles(ui, view);
+    for note in &view.thumbnails.notes {
+        weak(ui, note);
+    }
+    weak(ui, workbench.plan.anatomy.takes()).on_hover_text("What the network gets of a sample.");
     ui.add_space(2.0);
-    ui.push_id("data", |ui| fields(ui, card.fields, &session.data.settings, "data.settings", asked));
+    let others: Vec<Field> = others.into_iter().copied().collect();
+    ui.push_id("data", |ui| fields(ui, &others, &session.data.settings, "data.settings", asked));
+}
+
+/// A file or folder that a dialog asks for; its path can be typed as well.
+fn path(ui: &mut Ui, view: &mut View, field: &Field, now: &str, asked: &mut Vec<Command>) {
+    let name = words::sentence(field.name);
+    row(ui, &name, field.help, |ui| {
+        if ui.button("Choose...").on_hover_text(field.help).clicked() {
+            view.wanted = Some(Ask::Data { field: field.name });
+        }
+        if let Some(typed) = text(ui, &name, field.help, now) {
+            let path = format!("data.settings.{}", field.name);
+            asked.push(Command::Edit(Edit::Set { path, value: Value::Text(typed) }));
+        }
+    });
+    if !now.is_empty() {
+        ui.add(Label::new(small(ui, now)).truncate()).on_hover_text(now);
+    }
+}
+
+/// The first texts, each cut to a line, its class in the hover text.
+fn texts(ui: &mut Ui, texts: &[(String, String)]) {
+    for (text, class) in texts {
+        ui.add(Label::new(small(ui, text)).truncate()).on_hover_text(format!("{class}:\n{text}"));
+    }
+}
+
+fn small(ui: &Ui, words: &str) -> RichText {
+    RichText::new(words).font(theme::regular(theme::SMALL)).color(Theme::of(ui).weak)
 }
 
 fn tiles(ui: &mut Ui, view: &View) {
@@ -144,6 +181,9 @@ fn tiles(ui: &mut Ui, view: &View) {
     if let Some(fault) = &thumbs.fault {
         ui.label(RichText::new(fault).font(theme::regular(theme::SMALL)).color(theme.error));
         return;
+    }
+    if !thumbs.texts.is_empty() {
+        return texts(ui, &thumbs.texts);
     }
     let (columns, gap) = (6, 4.0);
     let side = ((ui.available_width() - gap * (columns - 1) as f32) / columns as f32).floor();

@@ -1,0 +1,236 @@
+//! Images in folders: one subfolder a class, or `train` and `test` folders of such. Decoded in parallel, the shortest side
+//! brought to the network's and the middle cut out.
+//! Called through the catalogue (`datasets::CATALOG`); splits by `splits`. Must not know methods, models or tensors.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage, imageops};
+use rayon::prelude::*;
+
+use super::{Card, Described, Holds, Loaded, Samples, Wanted, once, path_of, splits};
+use crate::session::settings::{Field, Settings};
+
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+/// What a folder of test images may be called, the first that there is.
+const TESTS: [&str; 4] = ["test", "val", "validation", "valid"];
+/// Side of the samples that are shown while the network wants no images.
+const SHOWN: usize = 96;
+/// Names in a message; more of them are counted.
+const NAMED: usize = 8;
+
+pub const CARD: Card = Card {
+    name: "image-folder",
+    title: "Image folder",
+    help: "Your own images (png, jpeg, webp): a folder with one subfolder for each class, or with the folders train and test (or val) \
+           that have the same such subfolders. Each image's shortest side is brought to what the backbone wants, and the middle \
+           square is cut out.",
+    source: "The folder that you choose",
+    licence: "That of your images",
+    fields: &[
+        Field::text(
+            "folder",
+            "",
+            "The folder that has one subfolder of images for each class, or train and test folders of such.",
+        ),
+        Field::real(
+            "test",
+            0.01,
+            0.99,
+            0.2,
+            "Which part of every class is kept to test on, where the folder has no test images of its own. The seed chooses which.",
+        ),
+        Field::whole(
+            "per_class",
+            0,
+            1_000_000,
+            0,
+            "At most how many images of each class to train on, chosen by the seed; 0 for all.",
+        ),
+        Field::choice(
+            "damaged",
+            &["stop", "leave out"],
+            "What to do when image files cannot be read: stop and name them, or leave them out and say how many.",
+        ),
+    ],
+    describe,
+    load,
+};
+
+/// Image files with their labels, in order.
+type Files = Vec<(PathBuf, u32)>;
+
+struct Found {
+    classes: Vec<String>,
+    train: Files,
+    /// Where there are folders of it.
+    test: Option<Files>,
+}
+
+fn describe(set: &Settings) -> Result<Described, String> {
+    let root = root(set)?;
+    let (train, test) = parts(&root)?;
+    let watched = [Some(root.clone()), Some(train), test].into_iter().flatten().collect::<Vec<_>>();
+    once(&watched, set, || Described::found(&root.display().to_string(), find(set)?.classes, Holds::Images))
+}
+
+fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
+    let found = find(set).map_err(anyhow::Error::msg)?;
+    let labels = |files: &[(PathBuf, u32)]| files.iter().map(|(_, label)| *label).collect::<Vec<_>>();
+    let pick = |numbers: &[usize]| numbers.iter().map(|n| found.train[*n].clone()).collect::<Vec<_>>();
+    let (mut train, test) = match &found.test {
+        Some(test) => (found.train.clone(), test.clone()),
+        None => match splits::stratified(&labels(&found.train), set.real("test"), seed) {
+            Ok([train, test]) => (pick(&train), pick(&test)),
+            Err(label) => bail!(
+                "the class `{}` has one image only, which cannot be both trained and tested on. Add images, or make train and test folders",
+                found.classes[label as usize]
+            ),
+        },
+    };
+    train = splits::limited(&labels(&train), set.whole("per_class"), 0, seed).into_iter().map(|n| train[n].clone()).collect();
+
+    let (side, of) = (if wanted.side == 0 { SHOWN } else { wanted.side }, [train.len(), test.len()]);
+    let (train, mut damaged) = read(&wanted.some(&train), side);
+    let (test, others) = read(&wanted.some(&test), side);
+    damaged.extend(others);
+    let mut loaded = Loaded { of: Some(of), ..Loaded::new(train, test) };
+    if damaged.is_empty() {
+        return Ok(loaded);
+    }
+    let names = damaged.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+    let more = if damaged.len() > NAMED { format!("; and {} more", damaged.len() - NAMED) } else { String::new() };
+    let words = format!(
+        "{} of {} images cannot be read: {names}{more}",
+        damaged.len(),
+        of[0].min(wanted.at_most) + of[1].min(wanted.at_most)
+    );
+    if set.text("damaged") == "stop" {
+        bail!("{words}. Replace or delete them, or set `damaged` to `leave out`");
+    }
+    loaded.notes.push(format!("{words}. They are left out"));
+    loaded.of = (wanted.at_most != usize::MAX).then_some(of);
+    Ok(loaded)
+}
+
+fn root(set: &Settings) -> Result<PathBuf, String> {
+    path_of(set, "folder", "the folder that has one subfolder of images for each class")
+}
+
+/// The folder of training images, and that of test images where there is one.
+fn parts(root: &Path) -> Result<(PathBuf, Option<PathBuf>), String> {
+    let inside = list(root)?.0;
+    let called = |name: &str| inside.iter().find(|path| name_of(path).eq_ignore_ascii_case(name)).cloned();
+    let test = TESTS.iter().find_map(|name| called(name));
+    match called("train") {
+        // A class may be called `train`, too: then it has others beside it, and no test.
+        Some(train) if test.is_some() || inside.len() == 1 => Ok((train, test)),
+        _ => Ok((root.to_owned(), None)),
+    }
+}
+
+fn find(set: &Settings) -> Result<Found, String> {
+    let (train, test) = parts(&root(set)?)?;
+    let (classes, files) = classes(&train)?;
+    let test = match test {
+        None => None,
+        Some(test) => {
+            let (others, files) = self::classes(&test)?;
+            let lacks = |all: &[String], some: &[String]| all.iter().find(|name| !some.contains(name)).cloned();
+            if let Some(name) = lacks(&others, &classes) {
+                return Err(format!(
+                    "{} has a class `{name}` that {} has not. Give both the same subfolders",
+                    test.display(),
+                    train.display()
+                ));
+            }
+            if let Some(name) = lacks(&classes, &others) {
+                return Err(format!(
+                    "{} lacks the class `{name}` that {} has. Give both the same subfolders",
+                    test.display(),
+                    train.display()
+                ));
+            }
+            Some(files)
+        }
+    };
+    Ok(Found { classes, train: files, test })
+}
+
+/// The classes of a folder, sorted, and their files with labels.
+fn classes(folder: &Path) -> Result<(Vec<String>, Files), String> {
+    let (inside, loose) = list(folder)?;
+    if inside.is_empty() {
+        let has = if loose.is_empty() { "is empty" } else { "has images but no subfolders" };
+        return Err(format!("{} {has}. Choose a folder that has one subfolder of images for each class", folder.display()));
+    }
+    let (mut names, mut files) = (vec![], vec![]);
+    for (label, class) in inside.iter().enumerate() {
+        let images = list(class)?.1;
+        if images.is_empty() {
+            return Err(format!("{} has no image in it ({}). Fill it or delete it", class.display(), ENDINGS.join(", ")));
+        }
+        names.push(name_of(class));
+        files.extend(images.into_iter().map(|path| (path, label as u32)));
+    }
+    Ok((names, files))
+}
+
+/// The subfolders and the image files of a folder, each sorted by name; what is hidden is not there.
+fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), String> {
+    let fault = |fault: std::io::Error| format!("cannot read the folder {} ({fault}). Choose another", folder.display());
+    let (mut folders, mut images) = (vec![], vec![]);
+    for entry in std::fs::read_dir(folder).map_err(fault)? {
+        let path = entry.map_err(fault)?.path();
+        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+        if name_of(&path).starts_with('.') {
+            continue;
+        } else if path.is_dir() {
+            folders.push(path);
+        } else if ENDINGS.contains(&ending.as_str()) {
+            images.push(path);
+        }
+    }
+    folders.sort();
+    images.sort();
+    Ok((folders, images))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The images at `side` pixels, and which of them cannot be read, and why.
+fn read(files: &[(PathBuf, u32)], side: usize) -> (Samples, Vec<String>) {
+    let images: Vec<_> = files.par_iter().map(|(path, _)| open(path).map(|image| square(&image, side))).collect();
+    let (mut samples, mut damaged) = (Samples { side, ..Samples::default() }, vec![]);
+    samples.pixels.reserve(files.len() * side * side * 3);
+    for ((path, label), image) in files.iter().zip(images) {
+        match image {
+            Ok(image) => samples.push(&image, *label, 0),
+            Err(fault) => damaged.push(format!("{} ({fault})", path.display())),
+        }
+    }
+    (samples, damaged)
+}
+
+/// An image upright, as the camera noted it, whatever its ending says of its format.
+fn open(path: &Path) -> Result<RgbImage, image::ImageError> {
+    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
+}
+
+/// The middle square of an image whose shortest side is brought to `side`: bicubic, with the average of what a pixel covers
+/// where it gets smaller.
+pub fn square(image: &RgbImage, side: usize) -> RgbImage {
+    let (width, height, side) = (image.width(), image.height(), side as u32);
+    let scaled =
+        |length: u32| (f64::from(length) * f64::from(side) / f64::from(width.min(height))).round().max(f64::from(side)) as u32;
+    let (w, h) = (scaled(width), scaled(height));
+    let sized =
+        if (w, h) == (width, height) { image.clone() } else { imageops::resize(image, w, h, imageops::FilterType::CatmullRom) };
+    imageops::crop_imm(&sized, (w - side) / 2, (h - side) / 2, side, side).to_image()
+}
