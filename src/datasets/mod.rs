@@ -7,9 +7,11 @@ pub mod paint;
 pub mod shapes;
 pub mod sheet;
 pub mod three_tasks;
+pub mod unknown;
 
 use anyhow::Context;
 
+use crate::session::Choice;
 use crate::session::settings::{Field, Settings};
 
 /// One task of a data set. Only its own labels compete for its samples.
@@ -43,8 +45,18 @@ pub struct Card {
 
 pub const CATALOG: &[&Card] = &[&digits::CARD, &emoji::CARD, &shapes::CARD, &three_tasks::CARD];
 
+/// Of what is offered, and of `unknown`, which is not: it is what the session of an imported adapter says.
 pub fn find(name: &str) -> Option<&'static Card> {
-    CATALOG.iter().copied().find(|card| card.name == name)
+    CATALOG.iter().copied().chain([&unknown::CARD]).find(|card| card.name == name)
+}
+
+/// The class names of a session's data set, in label order; none where there is no such data set.
+pub fn classes(choice: &Choice) -> Vec<String> {
+    match find(&choice.name) {
+        Some(card) if card.name == unknown::CARD.name => unknown::classes(&choice.settings),
+        Some(card) => card.classes.iter().map(|name| (*name).to_owned()).collect(),
+        None => vec![],
+    }
 }
 
 /// A text, or a pair of them.

@@ -72,8 +72,7 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
     tensors::write(&folder.join("model.safetensors"), &out)?;
     let by_number: serde_json::Map<_, _> =
         plan.classes.iter().enumerate().map(|(n, name)| (n.to_string(), json!(name))).collect();
-    let by_name: serde_json::Map<_, _> =
-        plan.classes.iter().enumerate().map(|(n, name)| ((*name).to_owned(), json!(n))).collect();
+    let by_name: serde_json::Map<_, _> = plan.classes.iter().enumerate().map(|(n, name)| (name.clone(), json!(n))).collect();
     config["id2label"] = json!(by_number);
     config["label2id"] = json!(by_name);
     tensors::write_json(&folder.join("config.json"), &config)?;
@@ -122,7 +121,7 @@ pub fn check(model: &Model, folder: &Path) -> Result<()> {
         bail!("{}: `id2label` has {labels} labels, but this network has {}", place.display(), plan.classes.len());
     }
     for (n, name) in plan.classes.iter().enumerate() {
-        if config["id2label"][n.to_string()] != **name || config["label2id"][*name] != n {
+        if config["id2label"][n.to_string()] != *name.as_str() || config["label2id"][name.as_str()] != n {
             bail!("{}: `id2label` and `label2id` do not call label {n} `{name}`, as this network does", place.display());
         }
     }

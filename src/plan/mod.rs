@@ -64,7 +64,7 @@ pub struct Plan {
     pub members: Vec<Member>,
     pub head: Vec<ParamSpec>,
     /// Class names, in label order.
-    pub classes: &'static [&'static str],
+    pub classes: Vec<String>,
     /// The data set's tasks; empty where there is no such data set.
     pub tasks: &'static [Task],
     pub problems: Vec<Problem>,
@@ -84,7 +84,7 @@ impl Plan {
     /// The whole plan, problems included, as if the session's backbone had this anatomy.
     pub fn of_anatomy(session: &Session, anatomy: Anatomy) -> Plan {
         let mut problems = problems::of_session(session);
-        let classes = datasets::find(&session.data.name).map_or(&[][..], |card| card.classes);
+        let classes = datasets::classes(&session.data);
         let mut plan = Plan::on(session, anatomy, classes.len(), &mut problems);
         plan.classes = classes;
         problems::of_stack(session, &plan, &mut problems);
@@ -124,7 +124,7 @@ impl Plan {
         }
         let head = tasks::classify::head(anatomy.width, classes);
         let cost = cost::of(&anatomy, &members, &head, &session.recipe);
-        Plan { anatomy, members, head, classes: &[], tasks, problems: Vec::new(), cost }
+        Plan { anatomy, members, head, classes: vec![], tasks, problems: Vec::new(), cost }
     }
 
     /// Trainable parameters of the stack, without the head.
