@@ -25,11 +25,20 @@ const EVERY: [&str; 5] =
 /// The probe computes its features once; its head alone may train longer.
 const PROBE: [&str; 1] = ["recipe.epochs=40"];
 
+/// Stacks that a paper published as one method.
+const STACKS: [&str; 2] = ["mam", "unipelt"];
+/// A short run for the time of a step, measured in turn with plain LoRA's, this often.
+const TIMED: [&str; 5] =
+    ["device=cpu", "recipe.epochs=1", "recipe.batch_size=16", "data.settings.train=160", "data.settings.test=10"];
+const TURNS: usize = 3;
+const LORA: &str = "digits-lora";
+
 /// One row: runs of one preset by task, seeds in order.
 struct Row {
     title: String,
     preset: &'static str,
-    card: Option<&'static Card>,
+    /// None for the linear probe.
+    trains_the_trunk: bool,
     runs: Vec<Vec<Run>>,
 }
 
@@ -40,14 +49,34 @@ fn main() -> Result<()> {
         Some(n) => arguments.get(n + 1).context("--seeds takes a number")?.parse()?,
         None => 5,
     };
-    let mut presets = vec![("digits-probe", None)];
-    presets.extend(methods::CATALOG.iter().flat_map(|card| alone(card).into_iter().map(move |preset| (preset, Some(*card)))));
-    // Seed by seed, the page written after each: what was finished when somebody had to stop is a page already.
+    let mut presets = vec![("digits-probe", false)];
+    presets.extend(methods::CATALOG.iter().flat_map(|card| alone(card)).chain(STACKS).map(|preset| (preset, true)));
+    // Seed by seed: what was finished when somebody had to stop is kept.
+    let mut rows = Vec::new();
     for seeds in 1..=seeds {
-        let rows = presets.iter().map(|(preset, card)| row(preset, *card, &folder, seeds)).collect::<Result<Vec<_>>>()?;
-        file::write_whole(Path::new("docs/methods.md"), page(&rows, seeds)?.as_bytes())?;
+        rows = presets.iter().map(|(preset, trains)| row(preset, *trains, &folder, seeds)).collect::<Result<_>>()?;
     }
-    Ok(())
+    let steps = rows.iter().map(|row| if row.trains_the_trunk { ratio(row.preset).map(Some) } else { Ok(None) });
+    let page = page(&rows, &steps.collect::<Result<Vec<_>>>()?, seeds)?;
+    file::write_whole(Path::new("docs/methods.md"), page.as_bytes())
+}
+
+/// The time of a step over that of plain LoRA, medians of runs in turn.
+fn ratio(preset: &str) -> Result<f64> {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..TURNS {
+        for (times, preset) in times.iter_mut().zip([preset, LORA]) {
+            let session = file::set(&file::find(preset)?, &TIMED.map(str::to_owned))?;
+            let folder = tempfile::tempdir()?;
+            times.push(run(&session, &folder.path().join("run"))?.step_ms());
+        }
+    }
+    let [own, lora] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[TURNS / 2]
+    });
+    eprintln!("{preset}: {own:.0} ms a step, LoRA {lora:.0} ms");
+    Ok(own / lora)
 }
 
 /// The presets whose stack is this method alone, on digits.
@@ -59,14 +88,14 @@ fn alone(card: &Card) -> Vec<&'static str> {
 }
 
 /// The runs of one preset, seeds 1 to `seeds`; trains what is not there yet.
-fn row(preset: &'static str, card: Option<&'static Card>, folder: &Path, seeds: u64) -> Result<Row> {
+fn row(preset: &'static str, trains_the_trunk: bool, folder: &Path, seeds: u64) -> Result<Row> {
     let title = file::find(preset)?.title.trim_start_matches("Digits, ").to_owned();
     let mut runs = Vec::new();
     for task in TASKS {
         let mut of_task = Vec::new();
         for seed in 1..=seeds {
             let mut set: Vec<String> = EVERY.iter().map(|s| (*s).to_owned()).collect();
-            if card.is_none() {
+            if !trains_the_trunk {
                 set.extend(PROBE.map(str::to_owned));
             }
             set.extend([format!("data.name={task}"), format!("seed={seed}")]);
@@ -77,7 +106,7 @@ fn row(preset: &'static str, card: Option<&'static Card>, folder: &Path, seeds: 
         eprintln!("{preset} on {task}, {seeds} seeds: {:.1} %", spread(&of_task).0);
         runs.push(of_task);
     }
-    Ok(Row { title, preset, card, runs })
+    Ok(Row { title, preset, trains_the_trunk, runs })
 }
 
 /// The finished run in `place`, or a new one.
@@ -110,14 +139,13 @@ fn spread(runs: &[Run]) -> (f64, f64) {
     (mean, (square / (scores.len() as f64 - 1.0).max(1.0)).sqrt())
 }
 
-fn page(rows: &[Row], seeds: u64) -> Result<String> {
+fn page(rows: &[Row], steps: &[Option<f64>], seeds: u64) -> Result<String> {
     let mut page = String::from(
         "# Methods\n\nMade by the program from its own cards and runs; do not edit. The command stands at the foot.\n\n## What they reach\n\n",
     );
     writeln!(page, "| method | preset | digits | emoji | shapes | trainable | peak MB | step, of LoRA's |")?;
     writeln!(page, "|---|---|---|---|---|---|---|---|")?;
-    let lora = rows.iter().find(|r| r.preset == "digits-lora").map_or(1.0, |r| step(&r.runs[0]));
-    for row in rows {
+    for (row, step) in rows.iter().zip(steps) {
         let cells: Vec<String> = row
             .runs
             .iter()
@@ -129,7 +157,7 @@ fn page(rows: &[Row], seeds: u64) -> Result<String> {
         let first = &row.runs[0];
         let trainable = first[0].started.as_ref().map_or(0, |s| s.trainable);
         let peak = first.iter().map(Run::peak_bytes).max().unwrap_or(0) as f64 / 1e6;
-        let ratio = if row.card.is_some() { format!("{:.2}", step(first) / lora) } else { "-".to_owned() };
+        let ratio = step.map_or("-".to_owned(), |step| format!("{step:.2}"));
         writeln!(page, "| {} | `{}` | {} | {trainable} | {peak:.1} | {ratio} |", row.title, row.preset, cells.join(" | "))?;
     }
     writeln!(
@@ -140,7 +168,8 @@ fn page(rows: &[Row], seeds: u64) -> Result<String> {
     )?;
     writeln!(
         page,
-        "Trainable parameters are without the head; peak is that of training steps; steps are compared with plain LoRA's on q and v in the same sweep.\n"
+        "Trainable parameters are without the head; peak is that of training steps; a step's time is over that of plain LoRA on q and v (`{LORA}`), medians of {TURNS} short runs in turn: `{}`.\n",
+        TIMED.join(" ")
     )?;
     worse(&mut page, rows)?;
     writeln!(page, "## Cards\n")?;
@@ -164,13 +193,6 @@ fn page(rows: &[Row], seeds: u64) -> Result<String> {
 
 fn start(card: &Card) -> &'static str {
     if card.identity_at_start { "the frozen network's output" } else { "not the frozen network's output" }
-}
-
-/// Median milliseconds a step.
-fn step(runs: &[Run]) -> f64 {
-    let mut each: Vec<f64> = runs.iter().map(Run::step_ms).collect();
-    each.sort_by(f64::total_cmp);
-    each.get(each.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Names what is below the probe on every task.

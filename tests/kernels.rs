@@ -49,6 +49,27 @@ fn attention_is_burns_attention() {
 }
 
 #[test]
+fn attention_that_leaves_padding_out_is_burns() {
+    for (queries, keys, heads, width) in [(5, 5, 3, 24), (7, 15, 2, 10), (33, 40, 2, 32)] {
+        // The first sample is whole, of the second the last two keys but one are padding.
+        let hidden = |n: usize| n >= 2 * keys - 3 && n < 2 * keys - 1;
+        let seen: Vec<f32> = (0..2 * keys).map(|n| if hidden(n) { 0.0 } else { 1.0 }).collect();
+        let seen = || Some(Tensor::<2>::from_data(TensorData::new(seen.clone(), [2, keys]), &Device::flex()));
+        let fused = |x: &[Tensor<3>]| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, seen());
+        let plain = |x: &[Tensor<3>]| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, seen());
+        let inputs = [[2, queries, width], [2, keys, width], [2, keys, width]];
+        compare("masked attention", &fused, &plain, &inputs);
+        // Nothing comes from padding and nothing goes there.
+        let [_, _, of_keys, of_values] = run(&fused, &inputs).try_into().expect("a value and three gradients");
+        for gradient in [of_keys, of_values] {
+            let values = gradient.try_to_vec::<f32>().expect("f32");
+            assert!(values.chunks(width).enumerate().all(|(n, row)| !hidden(n) || row.iter().all(|v| v.abs() < 1e-30)));
+            assert!(values.chunks(width).enumerate().any(|(n, row)| !hidden(n) && row.iter().any(|v| v.abs() > 1e-3)));
+        }
+    }
+}
+
+#[test]
 fn layer_norm_is_burns_layer_norm() {
     for width in [96, 24, 7] {
         let vector = |x: &Tensor<3>| x.clone().reshape([width]);

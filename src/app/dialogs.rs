@@ -29,6 +29,8 @@ pub enum Ask {
     },
     /// A safetensors file with the backbone's tensors.
     Weights,
+    /// A folder with a pretrained network.
+    Model,
 }
 
 impl Ask {
@@ -39,6 +41,7 @@ impl Ask {
             Ask::Export { .. } => "Export into a new folder",
             Ask::Figure { .. } => "Save the figure",
             Ask::Weights => "Weights of the backbone",
+            Ask::Model => "Open a model folder",
         }
     }
 
@@ -48,7 +51,7 @@ impl Ask {
             Ask::SaveAs { name } => name.clone(),
             Ask::Export { run, kind } => format!("{run}-{kind}"),
             Ask::Figure { kind } => format!("{kind}.svg"),
-            Ask::Open | Ask::Weights => String::new(),
+            Ask::Open | Ask::Weights | Ask::Model => String::new(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Ask {
         match self {
             Ask::Open => dialog.add_filter("petl session", &["toml"]).pick_file(),
             Ask::Weights => dialog.add_filter("Safetensors", &["safetensors"]).pick_file(),
+            Ask::Model => dialog.pick_folder(),
             Ask::SaveAs { .. } => dialog.add_filter("petl session", &["toml"]).set_file_name(self.name()).save_file(),
             Ask::Export { .. } => dialog.set_file_name(self.name()).save_file(),
             Ask::Figure { .. } => {
@@ -71,6 +75,7 @@ impl Ask {
             Ask::SaveAs { .. } => Command::SaveAs(with_ending(path)),
             Ask::Export { run, kind } => Command::Export { run, kind, folder: path },
             Ask::Figure { kind } => Command::Figure { kind, path },
+            Ask::Model => Command::Edit(Edit::ModelFolder(path)),
             Ask::Weights => Command::Edit(Edit::Set {
                 path: "backbone.settings.weights".into(),
                 value: Value::Text(path.display().to_string()),

@@ -8,6 +8,12 @@ use std::path::Path;
 use eframe::egui;
 use serde::{Deserialize, Serialize};
 
+use crate::compare::PPT_C;
+
+/// What C may be, in millions of parameters.
+pub const PPT_LEAST: f64 = 0.001;
+pub const PPT_MOST: f64 = 10_000.0;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Look {
@@ -39,6 +45,8 @@ pub struct Kept {
     pub right: bool,
     /// Shade the cells by gradient norm.
     pub heat: bool,
+    /// C of the score PPT in the runs table, in millions of parameters.
+    pub ppt_c: f64,
     /// Titles of the palette's families that are open.
     pub families: BTreeSet<String>,
 }
@@ -52,6 +60,7 @@ impl Default for Kept {
             left: true,
             right: true,
             heat: true,
+            ppt_c: PPT_C / 1e6,
             families: BTreeSet::new(),
         }
     }
@@ -63,6 +72,7 @@ impl Kept {
     pub fn read(home: &Path) -> Kept {
         let text = std::fs::read_to_string(home.join(FILE)).unwrap_or_default();
         let mut kept: Kept = toml::from_str(&text).unwrap_or_default();
+        kept.ppt_c = kept.ppt_c.clamp(PPT_LEAST, PPT_MOST);
         kept.zoom = kept.zoom.clamp(0.5, 3.0);
         kept.size = [kept.size[0].clamp(600.0, 10_000.0), kept.size[1].clamp(400.0, 10_000.0)];
         kept

@@ -79,7 +79,7 @@ pub const FOLDER: Card = Card {
 fn open(set: &Settings) -> Result<Opened, String> {
     let folder = Folder::open(set.text(super::FOLDER))?;
     let bert = Bert::of(&folder, set)?;
-    let (path, words) = (folder.path.clone(), Words::of(&folder));
+    let (path, words) = (folder.path.clone(), Words::of(&folder.path));
     let weights = move |_, device: &_| {
         let tensors = Tensors::open(&path)?;
         let naming = bert.naming();
@@ -105,7 +105,7 @@ fn open(set: &Settings) -> Result<Opened, String> {
     Ok(Opened {
         network: Arc::new(bert),
         weights: Box::new(weights),
-        prepare: Box::new(move |samples| words.encode(samples, bert.length)),
+        prepare: Box::new(move |samples| words.encode(samples, bert.length, [bert.vocabulary, bert.kinds.max(1)])),
     })
 }
 
@@ -142,7 +142,16 @@ impl Bert {
             length: set.whole("length"),
             pool: Pool::First,
         };
-        let longest = bert.positions - if kind == Kind::Roberta { padding + 1 } else { 0 };
+        let first = if kind == Kind::Roberta { padding + 1 } else { 0 };
+        let longest = bert.positions.checked_sub(first).filter(|longest| *longest > 0 && padding < bert.vocabulary);
+        let Some(longest) = longest else {
+            return Err(format!(
+                "{}: {} positions and {} tokens leave no room for padding token {padding}",
+                folder.path.display(),
+                bert.positions,
+                bert.vocabulary
+            ));
+        };
         if !bert.width.is_multiple_of(bert.heads) {
             return Err(format!("{}: {} channels do not divide into {} heads", folder.path.display(), bert.width, bert.heads));
         }
@@ -154,13 +163,18 @@ impl Bert {
     fn pooled_as(&self, folder: &Folder, chosen: &str) -> Result<Pool, String> {
         let has_pooler = || folder.tensors().is_ok_and(|t| t.names().any(|name| name.ends_with("pooler.dense.weight")));
         let noted = folder.beside("1_Pooling/config.json");
-        let mean = noted.is_some_and(|c| c["pooling_mode_mean_tokens"] == true || c["pooling_mode"] == "mean");
+        let says = |old: &str, new: &str| noted.as_ref().is_some_and(|c| c[old] == true || c["pooling_mode"] == new);
         match chosen {
             "first token" => Ok(Pool::First),
             "mean" => Ok(Pool::Mean),
             "pooler" if has_pooler() => Ok(Pool::Pooler),
             "pooler" => Err(format!("{} has no pooler. Choose `first token` or `mean`", folder.path.display())),
-            _ if mean => Ok(Pool::Mean),
+            _ if says("pooling_mode_mean_tokens", "mean") => Ok(Pool::Mean),
+            _ if says("pooling_mode_cls_token", "cls") => Ok(Pool::First),
+            _ if noted.is_some() => Err(format!(
+                "{} pools by something else than first token and mean. Choose one of these",
+                folder.path.join("1_Pooling/config.json").display()
+            )),
             _ if has_pooler() => Ok(Pool::Pooler),
             _ => Ok(Pool::First),
         }
@@ -210,7 +224,7 @@ impl Bert {
         }
         sites.push(outside("readout", Role::Head, "readout", vec![]));
         if self.pool == Pool::Pooler {
-            sites.push(outside("pooler", Role::Head, "pooler", dense(d, d)));
+            sites.push(outside("pooler", Role::Pool, "pooler", dense(d, d)));
         }
         Anatomy {
             sites,
@@ -249,7 +263,7 @@ impl Backbone for Bert {
         for n in 0..self.blocks {
             let at = |place: &str| format!("blocks.{n}{place}");
             x = t.around(&at(""), x, |t, x| {
-                let y = t.around(&at(".attn"), x.clone(), |t, x| self.attention(t, &at(".attn"), x));
+                let y = t.around(&at(".attn"), x.clone(), |t, x| t.self_attention(&at(".attn"), x, self.heads));
                 let x = t.norm(&at(".norm1"), x + y, self.epsilon);
                 let x = t.around(&at(".mid"), x, |_, x| x);
                 let y = t.around(&at(".mlp"), x.clone(), |t, x| {
@@ -303,15 +317,6 @@ impl Backbone for Bert {
 }
 
 impl Bert {
-    /// Multi-head self-attention that leaves padding out. Keys and values may be longer than queries (prefixes).
-    fn attention(&self, t: &mut Tuner, site: &str, h: Tensor<3>) -> Tensor<3> {
-        let q = t.linear(&format!("{site}.q"), h.clone());
-        let k = t.linear(&format!("{site}.k"), h.clone());
-        let v = t.linear(&format!("{site}.v"), h);
-        let y = t.attention(q, k, v, self.heads); // [batch, tokens, width]
-        t.linear(&format!("{site}.o"), y)
-    }
-
     /// The row of the position table for every token of texts `n` long. RoBERTa counts from its padding token on, and puts all
     /// padding on that one place.
     fn places(&self, seen: &[bool], n: usize) -> Vec<i64> {

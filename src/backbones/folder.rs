@@ -65,10 +65,17 @@ impl Folder {
 
     /// The same, with a default where the configuration leaves it out.
     pub fn whole_or(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
-        let fault = || format!("{}: `{name}` is {}, but must be a whole number above 0", self.place(), self.config[name]);
+        // No network has more of anything; what lies beyond would not fit any memory.
+        let most = match name {
+            "num_hidden_layers" | "n_layers" | "num_attention_heads" | "n_heads" => 1 << 10,
+            "vocab_size" => 1 << 22,
+            _ => 1 << 17,
+        };
+        let fault =
+            || format!("{}: `{name}` is {}, but must be a whole number from 1 to {most}", self.place(), self.config[name]);
         match (&self.config[name], default) {
             (Json::Null, Some(default)) => Ok(default),
-            (value, _) => value.as_u64().filter(|n| (1..1 << 32).contains(n)).map(|n| n as usize).ok_or_else(fault),
+            (value, _) => value.as_u64().filter(|n| (1..=most).contains(n)).map(|n| n as usize).ok_or_else(fault),
         }
     }
 
@@ -173,6 +180,15 @@ impl Tensors {
         self.files.iter().filter_map(of).flatten().collect()
     }
 
+    /// The name under which the file has the tensor `name`: early checkpoints call a norm's weight gamma and its bias beta.
+    fn named(&self, name: &str) -> String {
+        let old = || {
+            let norm = |end: &str, old: &str| Some(format!("{}LayerNorm.{old}", name.strip_suffix(&format!("LayerNorm.{end}"))?));
+            norm("weight", "gamma").or_else(|| norm("bias", "beta")).filter(|old| self.has(old))
+        };
+        if self.has(name) { name.to_owned() } else { old().unwrap_or_else(|| name.to_owned()) }
+    }
+
     /// A tensor as f32, with its shape.
     ///
     /// # Errors
@@ -212,10 +228,11 @@ impl Tensors {
         may_stay: &dyn Fn(&str) -> bool,
         device: &Device,
     ) -> Result<Weights> {
+        let named: Vec<Named> = named.iter().map(|n| Named { theirs: self.named(&n.theirs), ..n.clone() }).collect();
         let place = self.files.first().map(|(path, _)| path.display().to_string()).unwrap_or_default();
         let shapes = self.shapes();
         let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
-        for name in named {
+        for name in &named {
             let part = part(anatomy, &name.ours)?;
             match shapes.get(&name.theirs) {
                 None => missing.push(name.theirs.clone()),
@@ -234,7 +251,7 @@ impl Tensors {
             bail!("{place} does not fit its config.json: it {}. Is the folder of one model?", faults.join("; it "));
         }
         let mut weights = Weights::new();
-        for name in named {
+        for name in &named {
             let (rows, cols) = part(anatomy, &name.ours)?;
             let (values, _) = self.floats(&name.theirs)?;
             let values = name.stored.ours(values, rows, cols);

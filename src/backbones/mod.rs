@@ -4,6 +4,7 @@
 pub mod bert;
 pub mod folder;
 pub mod names;
+pub mod positions;
 pub mod vit;
 pub mod weights;
 pub mod words;
@@ -172,7 +173,11 @@ pub fn settle(choice: &mut Choice) {
 /// # Errors
 /// In words, when the folder has no configuration, or one of a network that this program does not know.
 pub fn of_folder(path: &Path) -> Result<Choice, String> {
-    let folder = Folder::open(&path.display().to_string())?;
+    let Some(text) = path.to_str() else {
+        return Err(format!("{} has a name that a session file cannot hold. Give the folder a name in Unicode", path.display()));
+    };
+    let folder = Folder::open(text)?;
+    folder.tensors().map_err(|fault| format!("{fault:#}"))?;
     let kind = folder.kind();
     let knows = |card: &&&Card| card.model_types.iter().any(|known| kind == *known || (*known == "timm" && folder.is_timm()));
     let Some(card) = CATALOG.iter().find(knows) else {
@@ -180,7 +185,7 @@ pub fn of_folder(path: &Path) -> Result<Choice, String> {
         return Err(format!("{} is a folder of `{kind}`; this program opens {}", path.display(), known.join(", ")));
     };
     let mut choice = Choice::named(card.name);
-    choice.settings.set(FOLDER, Value::Text(path.display().to_string()));
+    choice.settings.set(FOLDER, Value::Text(text.to_owned()));
     open(&choice)?;
     Ok(choice)
 }

@@ -84,6 +84,32 @@ pub const DINOV2_GATED: Naming = Naming {
     ..DINOV2_4
 };
 
+/// `CLIPVisionModel`; the level above the tower went with transformers 5, in modules and not in files.
+pub const CLIP_4: Naming = Naming {
+    prefix: "vision_model.",
+    blocks: "encoder.layers.",
+    below: &[
+        (Role::Q, "self_attn.q_proj"),
+        (Role::K, "self_attn.k_proj"),
+        (Role::V, "self_attn.v_proj"),
+        (Role::O, "self_attn.out_proj"),
+        (Role::Up, "mlp.fc1"),
+        (Role::Down, "mlp.fc2"),
+    ],
+    norms: ["layer_norm1", "layer_norm2"],
+    outside: &[
+        ("embed.cls", "embeddings.class_embedding", Stored::Vector),
+        ("embed.pos", "embeddings.position_embedding.weight", Stored::Table),
+        ("embed.weight", "embeddings.patch_embedding.weight", Stored::Patches),
+        ("embed.norm.weight", "pre_layrnorm.weight", Stored::Vector),
+        ("embed.norm.bias", "pre_layrnorm.bias", Stored::Vector),
+        ("norm.weight", "post_layernorm.weight", Stored::Vector),
+        ("norm.bias", "post_layernorm.bias", Stored::Vector),
+    ],
+    ..VIT_4
+};
+pub const CLIP_5: Naming = Naming { program: "transformers 5", ..CLIP_4 };
+
 /// `VisionTransformer` of timm.
 pub const TIMM: Naming = Naming {
     program: "timm",
@@ -193,7 +219,7 @@ impl Naming {
         match self.below_block(role)? {
             "output.dense" => None,
             name if matches!(role, Role::Q | Role::K | Role::V) || name.ends_with("o_proj") => name.rsplit('.').next(),
-            name if name.ends_with("out_lin") => Some("out_lin"),
+            name if name.ends_with("out_lin") || name.ends_with("out_proj") => name.rsplit('.').next(),
             name => Some(name),
         }
     }

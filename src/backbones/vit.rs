@@ -1,8 +1,8 @@
 //! The vision transformer, pre-norm: Dosovitskiy et al., "An Image is Worth 16x16 Words" (2021); with a distillation token, DeiT
-//! (Touvron et al. 2021); with LayerScale and SwiGLU, DINOv2 (Oquab et al. 2024). The whole forward pass is below, straight
-//! down; the tuner's calls name its sites. Called through `backbones::Backbone`.
+//! (Touvron et al. 2021); with LayerScale and SwiGLU, DINOv2 (Oquab et al. 2024); with a norm before the blocks, the image tower of
+//! CLIP (Radford et al. 2021). The whole forward pass is below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::folder::{Folder, Tensors};
 use super::names::{self, Naming};
+use super::positions;
 use super::weights;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::bag::Weights;
@@ -37,6 +38,12 @@ pub struct Vit {
     pub qkv_bias: bool,
     /// A second token after the class token.
     pub distilled: bool,
+    /// The patches' layer has a bias.
+    pub patch_bias: bool,
+    /// A norm between embedding and blocks.
+    pub norm_first: bool,
+    /// The MLP bends by x σ(1.702 x) in GELU's place.
+    pub quick: bool,
     /// LayerScale: a factor a channel on what each branch adds.
     pub scaled: bool,
     /// The MLP is SwiGLU: `up` makes two halves, SiLU of the first times the second.
@@ -49,6 +56,8 @@ pub enum Kind {
     Vit,
     Deit,
     Dinov2,
+    /// The image tower.
+    Clip,
     Timm,
 }
 
@@ -72,7 +81,7 @@ pub const TINY_32: Card = Card {
 pub const FOLDER: Card = Card {
     name: "vit",
     title: "Vision transformer from a folder",
-    help: "ViT, DeiT and DINOv2 of any size, as transformers or timm save them: a folder with config.json and safetensors.",
+    help: "ViT, DeiT, DINOv2 and CLIP's image tower of any size, as transformers or timm save them: a folder with config.json and safetensors.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
     fields: &[
@@ -85,7 +94,7 @@ pub const FOLDER: Card = Card {
             "Side of the images in pixels, a multiple of the patch; 0 takes the model's own. Positions are interpolated.",
         ),
     ],
-    model_types: &["vit", "deit", "dinov2", "timm"],
+    model_types: &["vit", "deit", "dinov2", "clip", "clip_vision_model", "timm"],
     open: folder,
 };
 
@@ -107,6 +116,9 @@ pub const B_16: Vit = Vit {
     pixels: Pixels::HALVES,
     qkv_bias: true,
     distilled: false,
+    patch_bias: true,
+    norm_first: false,
+    quick: false,
     scaled: false,
     gated: false,
 };
@@ -143,7 +155,7 @@ impl Vit {
     /// # Errors
     /// In words, when a size is missing or a part is none that this file knows.
     pub fn of(folder: &Folder) -> Result<Vit, String> {
-        let pixels = Pixels::of(folder.beside("preprocessor_config.json").as_ref());
+        let noted = folder.beside("preprocessor_config.json");
         let vit = match folder.kind() {
             "vit" | "deit" => {
                 folder.word("hidden_act", "gelu", &["gelu"])?;
@@ -184,9 +196,40 @@ impl Vit {
                     ..B_16
                 }
             }
+            "clip" | "clip_vision_model" => {
+                // A file of both towers has a part for each.
+                let part = Folder { config: folder.config["vision_config"].clone(), ..folder.clone() };
+                let folder = if part.config.is_object() { &part } else { folder };
+                let act = folder.word("hidden_act", "quick_gelu", &["quick_gelu", "gelu"])?;
+                Vit {
+                    kind: Kind::Clip,
+                    image: folder.whole_or("image_size", Some(224))?,
+                    patch: folder.whole_or("patch_size", Some(32))?,
+                    width: folder.whole_or("hidden_size", Some(768))?,
+                    blocks: folder.whole_or("num_hidden_layers", Some(12))?,
+                    heads: folder.whole_or("num_attention_heads", Some(12))?,
+                    hidden: folder.whole_or("intermediate_size", Some(3072))?,
+                    epsilon: folder.real_or("layer_norm_eps", 1e-5)?,
+                    patch_bias: false,
+                    norm_first: true,
+                    quick: act == "quick_gelu",
+                    ..B_16
+                }
+            }
             _ if folder.is_timm() => Vit::of_timm(folder)?,
-            kind => return Err(format!("`{kind}` is no vision transformer; choose a folder of vit, deit, dinov2 or timm's")),
+            kind => {
+                return Err(format!("`{kind}` is no vision transformer; choose a folder of vit, deit, dinov2, clip or timm's"));
+            }
         };
+        if vit.blocks == 0 || vit.image < vit.patch || vit.image / vit.patch > 256 {
+            return Err(format!(
+                "{}: {} blocks, {} pixels in patches of {}: no network of these sizes can be opened",
+                folder.path.display(),
+                vit.blocks,
+                vit.image,
+                vit.patch
+            ));
+        }
         if !vit.width.is_multiple_of(vit.heads) || !vit.image.is_multiple_of(vit.patch) {
             return Err(format!(
                 "{}: {} channels for {} heads, {} pixels for patches of {}: neither may leave a remainder",
@@ -197,18 +240,28 @@ impl Vit {
                 vit.patch
             ));
         }
-        Ok(Vit { pixels: if vit.kind == Kind::Timm { vit.pixels } else { pixels }, ..vit })
+        let noted = Pixels::of(if vit.kind == Kind::Timm { Some(&folder.config["pretrained_cfg"]) } else { noted.as_ref() });
+        let usual = match vit.kind {
+            Kind::Vit | Kind::Timm => Pixels::HALVES,
+            Kind::Deit | Kind::Dinov2 => Pixels::IMAGENET,
+            Kind::Clip => Pixels::CLIP,
+        };
+        Ok(Vit { pixels: noted.unwrap_or(usual), ..vit })
     }
 
     /// timm's configuration names an architecture; its sizes stand in the shapes.
     fn of_timm(folder: &Folder) -> Result<Vit, String> {
         let tensors = folder.tensors().map_err(|fault| format!("{fault:#}"))?;
         let shape = |name: &str| tensors.shape(name).ok_or_else(|| format!("{} lacks `{name}`", folder.path.display()));
-        let patches = shape("patch_embed.proj.weight")?; // [width, 3, patch, patch]
-        let (width, patch) = (patches[0], *patches.last().unwrap_or(&1));
-        let (up, down) = (shape("blocks.0.mlp.fc1.weight")?[0], shape("blocks.0.mlp.fc2.weight")?[1]);
+        let fault = |name: &str| format!("`{name}` in {} has a shape that no vision transformer has", folder.path.display());
+        let at = |name: &str, rank: usize, n: usize| {
+            let shape = shape(name)?;
+            if shape.len() == rank && !shape.contains(&0) { Ok(shape[n]) } else { Err(fault(name)) }
+        };
+        let (width, patch) = (at("patch_embed.proj.weight", 4, 0)?, at("patch_embed.proj.weight", 4, 3)?);
+        let (up, down) = (at("blocks.0.mlp.fc1.weight", 2, 0)?, at("blocks.0.mlp.fc2.weight", 2, 1)?);
         let distilled = tensors.has("dist_token");
-        let positions = shape("pos_embed")?[1] - 1 - usize::from(distilled);
+        let positions = at("pos_embed", 3, 1)?.checked_sub(1 + usize::from(distilled)).ok_or_else(|| fault("pos_embed"))?;
         let grid = positions.isqrt();
         // timm builds heads of 64 channels, but for its widest networks, which have 16.
         let heads = match width {
@@ -225,11 +278,11 @@ impl Vit {
             heads: folder.whole_or("num_heads", Some(heads))?,
             hidden: down,
             epsilon: 1e-6,
-            pixels: Pixels::of(Some(&folder.config["pretrained_cfg"])),
             qkv_bias: tensors.has("blocks.0.attn.qkv.bias"),
             distilled,
             scaled: tensors.has("blocks.0.ls1.gamma"),
             gated: up == 2 * down,
+            ..B_16
         })
     }
 
@@ -240,12 +293,13 @@ impl Vit {
             Kind::Deit => [&names::DEIT_4, &names::DEIT_5],
             Kind::Dinov2 if self.gated => [&names::DINOV2_GATED, &names::DINOV2_GATED],
             Kind::Dinov2 => [&names::DINOV2_4, &names::DINOV2_5],
+            Kind::Clip => [&names::CLIP_4, &names::CLIP_5],
             Kind::Timm => [&names::TIMM, &names::TIMM],
         }
     }
 
     /// The weights in a folder whose own images have `side` pixels; positions are stretched to this network's.
-    fn load(&self, path: &PathBuf, side: usize, device: &Device) -> anyhow::Result<Weights> {
+    fn load(&self, path: &Path, side: usize, device: &Device) -> anyhow::Result<Weights> {
         let tensors = Tensors::open(path)?;
         let own = Vit { image: side, ..*self };
         // Old names or new, of the bare network or of one with a head.
@@ -257,6 +311,10 @@ impl Vit {
         let all = naming.tensors(&anatomy).map_err(anyhow::Error::msg)?;
         let heads = ["classifier", "head", "pooler", "cls_classifier", "distillation_classifier", "head_dist"];
         let may_stay = |name: &str| {
+            let other_tower = ["text_model.", "visual_projection.", "text_projection.", "logit_scale"];
+            if self.kind == Kind::Clip && (other_tower.iter().any(|n| name.starts_with(n)) || name.ends_with("position_ids")) {
+                return true;
+            }
             let bare = name.strip_prefix(naming.prefix).unwrap_or(name);
             heads.contains(&bare.split('.').next().unwrap_or_default()) || bare == "embeddings.mask_token"
         };
@@ -264,11 +322,19 @@ impl Vit {
         if side != self.image {
             let before = weights.get("embed.pos").context("the network has positions")?.clone();
             let (from, to) = (side / self.patch, self.image / self.patch);
-            let values = stretched(&crate::engine::model::host(before)?, self.width, self.first(), from, to);
+            let values = positions::stretched(&crate::engine::model::host(before)?, self.width, self.first(), from, to);
             let rows = self.first() + to * to;
             weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [rows, self.width]), device));
         }
         Ok(weights)
+    }
+
+    fn bend_name(&self) -> &'static str {
+        match (self.gated, self.quick) {
+            (true, _) => "swiglu",
+            (_, true) => "quick gelu",
+            _ => "gelu",
+        }
     }
 
     /// Positions before the first patch.
@@ -288,7 +354,7 @@ impl Vit {
         let qkv = || dense(d, d).into_iter().filter(|part| self.qkv_bias || part.name != "bias").collect();
         let up = if self.gated { 2 * h } else { h };
 
-        let mut embed = dense(patch, d);
+        let mut embed: Vec<Part> = dense(patch, d).into_iter().filter(|p| self.patch_bias || p.name != "bias").collect();
         embed.push(vector("cls", d));
         if self.distilled {
             embed.push(vector("dist", d));
@@ -303,6 +369,11 @@ impl Vit {
             d_out: d,
             parts: embed,
         }];
+        let last =
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        if self.norm_first {
+            sites.push(last("embed.norm", Role::Norm, "first norm", norm()));
+        }
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
                 sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
@@ -321,14 +392,12 @@ impl Vit {
             site(".norm2", Role::Norm, "norm 2", d, d, norm());
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
             site(".mlp.up", Role::Up, "up", d, up, dense(d, up));
-            site(".mlp.act", Role::Act, if self.gated { "swiglu" } else { "gelu" }, up, h, vec![]);
+            site(".mlp.act", Role::Act, self.bend_name(), up, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
             if self.scaled {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![vector("weight", d)]);
             }
         }
-        let last =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
         sites.push(last("norm", Role::Norm, "last norm", norm()));
         sites.push(last("readout", Role::Head, "readout", vec![]));
         Anatomy {
@@ -367,13 +436,16 @@ impl Backbone for Vit {
         let pos = t.weight("embed", "pos").unsqueeze::<3>(); // [1, tokens, width]
         first.push(t.linear("embed", patches)); // [batch, patches, width]
         let mut x = Tensor::cat(first, 1) + pos; // [batch, tokens, width]
+        if self.norm_first {
+            x = t.norm("embed.norm", x, self.epsilon);
+        }
         t.tap(&x);
 
         for n in 0..self.blocks {
             let at = |place: &str| format!("blocks.{n}{place}");
             x = t.around(&at(""), x, |t, x| {
                 let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
-                let y = t.around(&at(".attn"), h, |t, h| self.attention(t, &at(".attn"), h));
+                let y = t.around(&at(".attn"), h, |t, h| t.self_attention(&at(".attn"), h, self.heads));
                 let x = x + self.scale(t, &at(".scale1"), y);
                 let x = t.around(&at(".mid"), x, |_, x| x);
                 let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
@@ -405,7 +477,8 @@ impl Backbone for Vit {
         });
         let (kind, architecture) = match self.kind {
             Kind::Vit => ("vit", "ViTForImageClassification"),
-            Kind::Deit if !self.distilled => ("deit", "DeiTForImageClassification"),
+            // transformers builds every DeiT with both tokens; this head reads the first.
+            Kind::Deit if self.distilled => ("deit", "DeiTForImageClassification"),
             _ => return None,
         };
         config["model_type"] = json!(kind);
@@ -417,15 +490,6 @@ impl Backbone for Vit {
 }
 
 impl Vit {
-    /// Multi-head self-attention. Keys and values may be longer than queries (prefixes).
-    fn attention(&self, t: &mut Tuner, site: &str, h: Tensor<3>) -> Tensor<3> {
-        let q = t.linear(&format!("{site}.q"), h.clone());
-        let k = t.linear(&format!("{site}.k"), h.clone());
-        let v = t.linear(&format!("{site}.v"), h);
-        let y = t.attention(q, k, v, self.heads); // [batch, tokens, width]
-        t.linear(&format!("{site}.o"), y)
-    }
-
     fn scale(&self, t: &mut Tuner, site: &str, y: Tensor<3>) -> Tensor<3> {
         match self.scaled {
             true => t.around(site, y, |t, y| y * t.weight(site, "weight").unsqueeze::<3>()),
@@ -439,38 +503,8 @@ impl Vit {
                 let [a, b] = [0, 1].map(|half| u.clone().narrow(2, half * self.hidden, self.hidden));
                 activation::silu(a) * b // [batch, tokens, hidden]
             }
+            false if self.quick => u.clone() * activation::sigmoid(u * 1.702),
             false => kernels::gelu(u),
         }
     }
-}
-
-/// Position embeddings `[first + from², width]` on another grid, `[first + to², width]`: bicubic with a = -0.75, corners not
-/// aligned, edges repeated, as PyTorch's `interpolate` does it for transformers.
-fn stretched(values: &[f32], width: usize, first: usize, from: usize, to: usize) -> Vec<f32> {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    // The four neighbours of each new place along one axis, and their weights.
-    let taps: Vec<[(usize, f64); 4]> = (0..to)
-        .map(|n| {
-            let at = (n as f64 + 0.5) * from as f64 / to as f64 - 0.5;
-            let (below, t) = (at.floor(), at - at.floor());
-            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
-            std::array::from_fn(|k| ((below + k as f64 - 1.0).clamp(0.0, from as f64 - 1.0) as usize, weights[k]))
-        })
-        .collect();
-    let mut out = values[..first * width].to_vec();
-    for rows in &taps {
-        for cols in &taps {
-            let mut sum = vec![0.0; width];
-            for (y, wy) in rows {
-                for (x, wx) in cols {
-                    let at = (first + y * from + x) * width;
-                    sum.iter_mut().zip(&values[at..at + width]).for_each(|(sum, v)| *sum += wy * wx * f64::from(*v));
-                }
-            }
-            out.extend(sum.into_iter().map(|v| v as f32));
-        }
-    }
-    out
 }

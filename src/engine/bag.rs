@@ -10,6 +10,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::tuner::with_trained;
 use crate::engine::random;
 use crate::methods::{Init, ParamSpec, Scope};
 use crate::plan::anatomy::{Anatomy, Role, Site};
@@ -296,6 +297,11 @@ impl At<'_> {
     /// 1 for tokens, 0 for padding, `[batch, positions]`; none where nothing is padding.
     pub fn seen(&self) -> Option<Tensor<2>> {
         self.seen.clone()
+    }
+
+    /// The same of the keys of an attention, `[batch, keys]`, trained prefixes and prompts among them.
+    pub fn keys_seen(&self, queries: usize, keys: usize) -> Option<Tensor<2>> {
+        self.seen.as_ref().map(|seen| with_trained(seen, queries, keys))
     }
 
     /// The quality of every image of the batch, `[batch, 1]`, plain: `engine::quality`.

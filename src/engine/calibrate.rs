@@ -100,14 +100,20 @@ fn norms(session: &Session, model: &Model, member: &Member, train: &Samples, tel
         if tell(words)?.is_break() {
             return Ok(None);
         }
-        let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
+        let (input, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
         let nothing = Bag::default();
         let mut tuner = Tuner::new(&model.plan, &model.weights, &nothing, None);
         tuner.watched = member.sites.iter().map(|site| (site.clone(), None)).collect();
-        model.backbone.forward(&mut tuner, pixels);
+        tuner.look(&input);
+        let seen = tuner.seen(); // [batch, positions]
+        model.backbone.forward(&mut tuner, input);
         for (site, y) in std::mem::take(&mut tuner.watched) {
             let y = y.with_context(|| format!("the forward pass does not come by `{site}`"))?; // [batch, positions, channels]
             let [_, positions, channels] = y.dims();
+            let y = match &seen {
+                Some(seen) => y * seen.clone().unsqueeze_dim::<3>(2),
+                None => y,
+            };
             let patches = if positions > 1 { y.narrow(1, 1, positions - 1) } else { y };
             let energy = host(patches.square().sum_dim(1))?; // [batch, 1, channels]
             for (sample, row) in some.iter().zip(energy.chunks(channels)) {

@@ -12,12 +12,9 @@ use super::shards;
 use super::tuner::Tuner;
 use crate::backbones::{self, Backbone, Input};
 use crate::datasets::{self, Loaded, Samples};
-use crate::plan::Plan;
+use crate::plan::{Plan, cost};
 use crate::session::Session;
 use crate::tasks::classify;
-
-/// Samples of one evaluation batch.
-const EVALUATED_AT_ONCE: usize = 200;
 
 pub struct Model {
     pub plan: Plan,
@@ -87,7 +84,7 @@ impl Model {
     pub fn answers(&self, bag: &Bag, samples: &Samples, picked: &[usize]) -> Result<Vec<f32>> {
         let bag = bag.frozen();
         let mut all = Vec::new();
-        for some in picked.chunks(EVALUATED_AT_ONCE) {
+        for some in picked.chunks(cost::evaluated_at_once(&self.plan.anatomy)) {
             let answers = shards::each(some, shards::count(&self.device), |some| {
                 let (input, _) = batch::tensors(&self.plan.anatomy.entry, samples, some, None, &self.device);
                 let rows = Rows { samples: some, tasks: &samples.tasks_of(some) };

@@ -21,6 +21,7 @@ use crate::backbones;
 use crate::datasets::{self, Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
+use crate::plan::cost;
 use crate::session::{Session, file};
 use crate::tasks::classify::{self, Rivals};
 
@@ -47,8 +48,9 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     std::fs::create_dir_all(around.folder)
         .with_context(|| format!("cannot make the run's folder {}. May you write there?", around.folder.display()))?;
     file::save(session, &around.folder.join("session.petl.toml"))?;
-    let data = model::data(session)?;
+    // The weights before the data: sizes that no file holds are found out before anything is made as large as they say.
     let mut model = Model::make(session, &device)?;
+    let data = model::data(session)?;
     let mut trainer = Trainer::new(session, &model, &data)?;
     let plan = &model.plan;
     (around.send)(Event::Started(Started {
@@ -358,7 +360,7 @@ fn features(model: &Model, samples: &Samples) -> Result<Tensor<2>> {
     let all: Vec<usize> = (0..samples.len()).collect();
     let none = Bag::default();
     let mut rows = Vec::new();
-    for some in all.chunks(200) {
+    for some in all.chunks(cost::evaluated_at_once(&model.plan.anatomy)) {
         rows.extend(shards::each(some, shards::count(&model.device), |some| {
             let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, samples, some, None, &model.device);
             model.pooled(&none, pixels, None)

@@ -157,15 +157,17 @@ impl<'a> Tuner<'a> {
     /// Multi-head attention: q `[batch, queries, width]`, k and v `[batch, keys, width]`, to `[batch, queries, width]`. Nobody
     /// attends to padding; everybody to prompts, which stand behind the tokens, and to prefixes, which make keys longer in front.
     pub fn attention(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
-        let ([_, queries, _], [_, keys, _]) = (q.dims(), k.dims());
-        let seen = self.seen.clone().map(|seen| {
-            let [batch, tokens] = seen.dims();
-            let more = |n: usize| Tensor::<2>::ones([batch, n], &seen.device());
-            let around = [(keys - queries, 0), (tokens, 1), (queries - tokens, 0)];
-            let parts = around.into_iter().filter(|(n, _)| *n > 0);
-            Tensor::cat(parts.map(|(n, own)| if own == 1 { seen.clone() } else { more(n) }).collect(), 1) // [batch, keys]
-        });
+        let seen = self.seen.as_ref().map(|seen| with_trained(seen, q.dims()[1], k.dims()[1]));
         kernels::attention(q, k, v, heads, seen)
+    }
+
+    /// Multi-head self-attention with the doors of q, k, v and o below `site` around them.
+    pub fn self_attention(&mut self, site: &str, h: Tensor<3>, heads: usize) -> Tensor<3> {
+        let q = self.linear(&format!("{site}.q"), h.clone());
+        let k = self.linear(&format!("{site}.k"), h.clone());
+        let v = self.linear(&format!("{site}.v"), h);
+        let y = self.attention(q, k, v, heads); // [batch, positions, width]
+        self.linear(&format!("{site}.o"), y)
     }
 
     /// Keeps what the residual stream holds now, for methods that read it at `readout`. Only kept when one does.
@@ -250,4 +252,19 @@ impl<'a> Tuner<'a> {
         }
         w
     }
+}
+
+/// What of `keys` may be seen, `[batch, keys]`: of the tokens what `seen` says, all of a prefix before them (which no query has)
+/// and all prompts behind them.
+pub(super) fn with_trained(seen: &Tensor<2>, queries: usize, keys: usize) -> Tensor<2> {
+    let [batch, tokens] = seen.dims();
+    let all = |n: usize| Tensor::<2>::ones([batch, n], &seen.device());
+    let mut parts = vec![seen.clone()];
+    if keys > queries {
+        parts.insert(0, all(keys - queries));
+    }
+    if queries > tokens {
+        parts.push(all(queries - tokens));
+    }
+    Tensor::cat(parts, 1)
 }

@@ -225,7 +225,7 @@ impl Method for Bottleneck {
         let h = parts::dropout(at, parts::bend(at.set.text("activation"), h));
         let mut change = with(at, ["up", "up_bias"], h, |h, [w, b]| parts::dense(h, w, b)); // [batch, positions, d]
         if at.set.flag("gate") {
-            change = change * with(at, ["gate", "gate_bias"], seen, |x, [w, b]| parts::gate(x, w, b)); // g [batch, 1, 1]
+            change = change * with(at, ["gate", "gate_bias"], seen, |x, [w, b]| parts::gate(at, x, w, b)); // g [batch, 1, 1]
         }
         match at.set.flag("learn_scale") {
             true => y + with(at, ["s"], change, |change, [s]| change * row(s)),

@@ -5,7 +5,7 @@
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation, module};
 
-use super::parts::{dense, kaiming, row};
+use super::parts::{dense, kaiming, row, without_padding};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -118,6 +118,7 @@ fn adapter(at: &At, x: Tensor<3>) -> Tensor<3> {
     let (r, k) = (at.set.whole("bottleneck"), at.set.whole("kernel"));
     let vector = |name: &str| at.param(name).squeeze_dim::<1>(0);
     let h = activation::glu(dense(x, at.param("PW_1"), at.param("PW_1_bias")), 2); // [batch, positions, r]
+    let h = without_padding(at, h); // a convolution looks beyond the end
     let same = ConvOptions::new([1], [k / 2], [1], r); // one kernel a channel, as many tokens out as in
     let h = module::conv1d(h.swap_dims(1, 2), at.param("DW").reshape([r, 1, k]), Some(vector("DW_bias")), same); // [batch, r, positions]
     let h = h.swap_dims(1, 2); // [batch, positions, r]

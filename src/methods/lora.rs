@@ -156,7 +156,7 @@ impl Method for Lora {
             change = change - path(x.clone(), "A0", "B0");
         }
         if at.set.flag("gate") {
-            change = change * parts::gate(x.clone(), at.param("gate"), at.param("gate_bias"));
+            change = change * parts::gate(at, x.clone(), at.param("gate"), at.param("gate_bias"));
         }
         y + change * scale(at.set)
     }

@@ -106,8 +106,26 @@ pub fn gate_params(d: usize) -> [ParamSpec; 2] {
 }
 
 /// How far the gate is open for each sample: the mean over positions of sigmoid(x w + b).
-pub fn gate(x: Tensor<3>, w: Tensor<2>, b: Tensor<2>) -> Tensor<3> {
-    activation::sigmoid(dense(x, w, b)).mean_dim(1) // [batch, 1, 1]
+pub fn gate(at: &At, x: Tensor<3>, w: Tensor<2>, b: Tensor<2>) -> Tensor<3> {
+    mean(at, activation::sigmoid(dense(x, w, b))) // [batch, 1, 1]
+}
+
+/// `x` `[batch, positions, channels]` with zeros where a text is filled up.
+pub fn without_padding(at: &At, x: Tensor<3>) -> Tensor<3> {
+    let [_, positions, _] = x.dims();
+    match at.keys_seen(positions, positions) {
+        Some(seen) => x * seen.unsqueeze_dim::<3>(2), // [batch, positions, 1]
+        None => x,
+    }
+}
+
+/// The mean over all positions that are no padding, `[batch, 1, channels]`.
+pub fn mean(at: &At, x: Tensor<3>) -> Tensor<3> {
+    let [_, positions, _] = x.dims();
+    match at.keys_seen(positions, positions) {
+        Some(seen) => without_padding(at, x).sum_dim(1) / seen.sum_dim(1).unsqueeze_dim::<3>(2),
+        None => x.mean_dim(1),
+    }
 }
 
 /// Why a gated change does not fold.

@@ -92,7 +92,7 @@ impl Method for Prefix {
         let mut p = parts::row(at.param("P")).expand([batch, at.set.whole("length"), d]);
         if at.set.flag("gate") {
             let [w, b] = gate_names(at.site).map(|name| at.shared(&name));
-            p = p * parts::gate(x.clone(), w, b); // keys and values have the same x
+            p = p * parts::gate(at, x.clone(), w, b); // keys and values have the same x
         }
         parts::join(p, y) // [batch, l + positions, d]
     }

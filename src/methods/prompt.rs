@@ -13,9 +13,9 @@ pub const CARD: Card = Card {
     name: "prompt",
     title: "Prompt tokens",
     family: Family::Prompt,
-    help: "Adds trained tokens to the image's tokens: once before the first block (shallow), or fresh ones before each (deep).",
+    help: "Adds trained tokens to those of the sample: once before the first block (shallow), or fresh ones before each (deep).",
     formula: "[x, Z, E] = L([x, P, E]);  deep: a P of its own for every block",
-    drawing: "[ image tokens │ ▒ P ▒ ] ──█ block █── [ image tokens │ P taken off ]",
+    drawing: "[ tokens │ ▒ P ▒ ] ──█ block █── [ tokens │ P taken off ]",
     count: "p · d (shallow), p · d a block (deep)",
     published: &[
         Published {

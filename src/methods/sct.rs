@@ -1,5 +1,5 @@
 //! SCT: Zhao et al., "SCT: A Simple Baseline for Parameter-Efficient Fine-Tuning via Salient Channels" (2023). A linear layer among the
-//! few channels of the residual stream that are largest on the task's images. Called through the catalogue.
+//! few channels of the residual stream that are largest on the task's samples. Called through the catalogue.
 
 use burn::tensor::{IndexingUpdateOp, Tensor};
 

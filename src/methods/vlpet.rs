@@ -152,7 +152,7 @@ impl Method for VlPet {
                 let (w, d) = (at.param("w"), at.site.d_out);
                 let of_x = parts::dense(x.clone(), w.clone().narrow(0, 0, d), at.param("w_bias"));
                 let of_adapted = adapted.clone().matmul(row(w.narrow(0, d, d)));
-                activation::sigmoid(of_x + of_adapted).mean_dim(1) // [batch, 1, 1]
+                parts::mean(at, activation::sigmoid(of_x + of_adapted)) // [batch, 1, 1]
             }
             _ => {
                 let h = kernels::gelu(parts::dense(x.clone(), at.param("W_d"), at.param("W_d_bias"))); // [batch, positions, r_g]

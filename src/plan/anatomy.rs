@@ -30,10 +30,12 @@ pub enum Role {
     /// LayerScale: a frozen factor a channel on what a branch adds.
     Scale,
     Head,
+    /// The pretrained layer between the first token and a head.
+    Pool,
 }
 
 impl Role {
-    pub const ALL: [Role; 15] = [
+    pub const ALL: [Role; 16] = [
         Role::Embed,
         Role::Block,
         Role::Norm,
@@ -49,6 +51,7 @@ impl Role {
         Role::Down,
         Role::Scale,
         Role::Head,
+        Role::Pool,
     ];
 
     /// The word used in session files and on screen.
@@ -69,6 +72,7 @@ impl Role {
             Role::Down => "down",
             Role::Scale => "scale",
             Role::Head => "head",
+            Role::Pool => "pooler",
         }
     }
 
@@ -168,19 +172,33 @@ pub struct Pixels {
 impl Pixels {
     /// From -1 to 1.
     pub const HALVES: Pixels = Pixels { mean: [0.5; 3], deviation: [0.5; 3] };
+    /// Those of ImageNet's training pictures, which most networks since ResNet take.
+    pub const IMAGENET: Pixels = Pixels { mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] };
+    /// Those of CLIP's pictures, rounded as its release has them.
+    pub const CLIP: Pixels =
+        Pixels { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], deviation: [0.268_629_54, 0.261_302_58, 0.275_777_11] };
 
-    /// What a `preprocessor_config.json` (`image_mean`, `image_std`) or timm's `pretrained_cfg` (`mean`, `std`) says; halves
-    /// where there is none.
-    pub fn of(config: Option<&serde_json::Value>) -> Pixels {
+    /// What a `preprocessor_config.json` (`image_mean`, `image_std`) or timm's `pretrained_cfg` (`mean`, `std`) says.
+    pub fn of(config: Option<&serde_json::Value>) -> Option<Pixels> {
         let three = |names: [&str; 2]| {
             let list = names.iter().find_map(|name| config?[*name].as_array())?;
             let values: Vec<f32> = list.iter().filter_map(|v| Some(v.as_f64()? as f32)).collect();
             <[f32; 3]>::try_from(values).ok()
         };
         match (three(["image_mean", "mean"]), three(["image_std", "std"])) {
-            (Some(mean), Some(deviation)) if deviation.iter().all(|d| *d > 0.0) => Pixels { mean, deviation },
-            _ => Pixels::HALVES,
+            (Some(mean), Some(deviation)) if deviation.iter().all(|d| *d > 0.0) => Some(Pixels { mean, deviation }),
+            _ => None,
         }
+    }
+}
+
+/// How many times its own numbers a bend of this name keeps for the backward pass: what is composed of several operations keeps
+/// each one's input.
+pub fn bend_keeps(place: &str) -> usize {
+    match place {
+        "swiglu" => 4,
+        "quick gelu" => 3,
+        _ => 1,
     }
 }
 

@@ -2,7 +2,7 @@
 //! autodiff keeps for the backward pass; `tests/memory.rs` compares them with the allocator. Pure functions over plain data.
 
 use super::Member;
-use super::anatomy::{Anatomy, Door, Role, Site};
+use super::anatomy::{Anatomy, Door, Entry, Role, Site};
 use crate::methods::ParamSpec;
 use crate::session::{Optimizer, Recipe};
 
@@ -63,7 +63,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         let n = if site.role == Role::Attn { anatomy.sites.iter().rposition(inner).unwrap_or(n) } else { n };
         if n >= first {
             through += macs;
-            kept += kept_by(anatomy, site.role);
+            kept += kept_by(anatomy, site);
         }
     }
     let mut own = 0;
@@ -95,10 +95,18 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     }
 }
 
+/// Samples that a pass without a backward one takes at once: what a block makes of them is to stay within a quarter of a gigabyte.
+pub fn evaluated_at_once(anatomy: &Anatomy) -> usize {
+    let n = anatomy.tokens;
+    let block = n * (6 * anatomy.width + 4 * anatomy.hidden) + n * n;
+    ((256 << 20) / (block * F32).max(1)).clamp(1, 200)
+}
+
 /// Multiply-adds of a frozen site for one sample.
 fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
     let n = anatomy.tokens;
     match role {
+        Role::Embed if matches!(anatomy.entry, Entry::Text { .. }) => 0, // rows of tables are looked up
         Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
         Role::Attn => 2 * n * n * anatomy.width, // scores and mixing
         _ => n * parameters,
@@ -107,12 +115,12 @@ fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
 
 /// Numbers that one frozen site keeps for the backward pass when the gradient passes through it, one sample. A frozen
 /// linear layer keeps nothing: its gradient needs the weight alone.
-fn kept_by(anatomy: &Anatomy, role: Role) -> usize {
+fn kept_by(anatomy: &Anatomy, site: &Site) -> usize {
     let n = anatomy.tokens;
-    match role {
+    match site.role {
         Role::Norm => n * anatomy.width,                             // its input
         Role::Attn => 3 * n * anatomy.width + anatomy.heads * n * n, // q, k, v and the attention weights
-        Role::Act => n * anatomy.hidden,
+        Role::Act => n * anatomy.hidden * crate::plan::anatomy::bend_keeps(site.place),
         _ => 0,
     }
 }

@@ -76,8 +76,12 @@ impl Plan {
     pub fn of(session: &Session) -> Plan {
         match backbones::open(&session.backbone) {
             Ok(opened) => Plan::of_anatomy(session, opened.network.anatomy()),
-            // Drawn while the problem says what is wrong.
-            Err(_) => Plan::of_anatomy(session, backbones::vit::TINY.declare()),
+            Err(_) => {
+                // Drawn while the problem says what is wrong; what stands on the lost network is no fault of its own.
+                let mut plan = Plan::of_anatomy(session, backbones::vit::TINY.declare());
+                plan.problems.retain(|problem| !problem.place.starts_with("methods"));
+                plan
+            }
         }
     }
 

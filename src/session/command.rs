@@ -51,6 +51,8 @@ pub enum Edit {
     Seed(u64),
     Device(String),
     Backbone(String),
+    /// The backbone whose weights and configuration stand in this folder.
+    ModelFolder(PathBuf),
     Data(String),
     Task(String),
     /// Value at a path as in `backbone.settings.weights`, `methods.0.settings.rank` or `recipe.epochs`.
@@ -181,6 +183,7 @@ impl Edit {
             Edit::Seed(_) => "Change seed".into(),
             Edit::Device(_) => "Change device".into(),
             Edit::Backbone(_) => "Change backbone".into(),
+            Edit::ModelFolder(_) => "Open model folder".into(),
             Edit::Data(_) => "Change data set".into(),
             Edit::Task(_) => "Change task".into(),
             Edit::Set { path, .. } => format!("Set {}", last_name(path)),

@@ -24,6 +24,7 @@ pub fn apply(session: &Session, anatomy: &Anatomy, edit: &Edit) -> Result<Sessio
             backbones::find(name).ok_or_else(|| format!("unknown backbone `{name}`"))?;
             next.backbone = Choice::named(name);
         }
+        Edit::ModelFolder(path) => next.backbone = backbones::of_folder(path)?,
         Edit::Data(name) => {
             datasets::find(name).ok_or_else(|| format!("unknown data set `{name}`"))?;
             next.data = Choice::named(name);

@@ -14,7 +14,7 @@ use crate::methods::{Init, ParamSpec};
 pub const CARD: Card = Card {
     name: "classify",
     title: "Classify",
-    help: "One label for each image, by a linear layer on the class token.",
+    help: "One label for each sample, by a linear layer on what the backbone pools: its class token, or what its card says.",
     fields: &[],
 };
 

@@ -12,6 +12,7 @@ use crate::app::samples::TILES;
 use crate::app::theme::{self, Theme};
 use crate::app::view::View;
 use crate::app::words;
+use crate::plan::anatomy::Entry;
 use crate::session::command::{Command, Edit};
 use crate::session::settings::{Field, Value};
 use crate::workbench::Workbench;
@@ -27,15 +28,40 @@ pub fn backbone(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut
     if let Some(name) = pick(ui, "Backbone", &session.backbone.name, entries) {
         asked.push(Command::Edit(Edit::Backbone(name)));
     }
-    weak(ui, format!("{} blocks · width {} · {} weights", anatomy.blocks, anatomy.width, words::short(anatomy.count())));
+    let enters = match anatomy.entry {
+        Entry::Image { side, .. } => format!("{side} x {side} pixels"),
+        Entry::Text { .. } => format!("{} tokens", anatomy.tokens),
+    };
+    weak(
+        ui,
+        format!("{} blocks · width {} · {} weights · {enters}", anatomy.blocks, anatomy.width, words::short(anatomy.count())),
+    );
     if let Some(card) = backbones::find(&session.backbone.name) {
-        let (own, others): (Vec<_>, Vec<_>) = card.fields.iter().partition(|field| field.name == WEIGHTS);
+        let (own, others): (Vec<_>, Vec<_>) =
+            card.fields.iter().partition(|field| field.name == WEIGHTS || field.name == backbones::FOLDER);
         for field in own {
-            weights(ui, view, field, &session.backbone.settings.get(field).to_string(), asked);
+            let now = session.backbone.settings.get(field).to_string();
+            match field.name {
+                WEIGHTS => weights(ui, view, field, &now, asked),
+                _ => folder(ui, field, &now),
+            }
         }
         let others: Vec<Field> = others.into_iter().copied().collect();
         ui.push_id("backbone", |ui| fields(ui, &others, &session.backbone.settings, "backbone.settings", asked));
     }
+    let help = "A folder with config.json and safetensors, as transformers or timm save a pretrained network.";
+    if ui.button("Open a model folder...").on_hover_text(help).clicked() {
+        view.wanted = Some(Ask::Model);
+    }
+}
+
+/// The end of the folder's path, which is its name, with the whole of it on hovering.
+fn folder(ui: &mut Ui, field: &Field, now: &str) {
+    let name = Path::new(now).file_name().map_or(now.into(), |name| name.to_string_lossy());
+    let shown = if now.is_empty() { "none chosen".into() } else { name };
+    row(ui, "Folder", field.help, |ui| {
+        ui.add(egui::Label::new(shown).truncate()).on_hover_text(if now.is_empty() { field.help } else { now });
+    });
 }
 
 /// Pretrained, random, or a file that a dialog asks for.

@@ -16,7 +16,7 @@ use crate::app::theme::{self, Theme};
 use crate::app::view::{Brush, Dragged, List, Pick, Sweep, View};
 use crate::methods::{self, Card};
 use crate::plan::Plan;
-use crate::plan::anatomy::{Anatomy, Role, Site};
+use crate::plan::anatomy::{Anatomy, Site};
 use crate::session::command::{Command, Edit};
 use crate::workbench::Workbench;
 
@@ -24,6 +24,8 @@ use crate::workbench::Workbench;
 const TOKENS: f32 = 78.0;
 const NAMES: f32 = 64.0;
 const OUTSIDE: f32 = 56.0;
+/// Room for the name above a site before the blocks.
+const NAME: f32 = 20.0;
 const HEAD: f32 = 64.0;
 const GAP: f32 = 4.0;
 const HEADS: f32 = 20.0;
@@ -78,21 +80,24 @@ impl Lay {
         (row as usize, column as usize)
     }
 
-    /// The sites in no block, on the residual stream: the embedding before the blocks, the rest between them and the head.
+    /// The sites in no block: what comes before the blocks one above the other at the left, the last of it on the residual stream;
+    /// the rest between blocks and head.
     pub fn outside<'a>(&self, anatomy: &'a Anatomy) -> Vec<(&'a Site, Rect)> {
         let mut after = self.right() + 10.0;
         let high = self.pitch - 3.0;
-        let place = |site: &'a Site| {
-            let (x, wide) = match site.role {
-                Role::Embed => (self.rect.left(), TOKENS - 8.0),
-                _ => (after, OUTSIDE),
+        let before = before(anatomy);
+        let place = |(n, site): (usize, &'a Site)| {
+            let rows = before.saturating_sub(n + 1) as f32;
+            let (x, y, wide) = match n < before {
+                true => (self.rect.left(), self.residual() - rows * (high + NAME), TOKENS - 8.0),
+                false => (after, self.residual(), OUTSIDE),
             };
-            if site.role != Role::Embed {
+            if n >= before {
                 after += OUTSIDE + 8.0;
             }
-            (site, Rect::from_min_size(pos2(x, self.residual() - high / 2.0), vec2(wide, high)))
+            (site, Rect::from_min_size(pos2(x, y - high / 2.0), vec2(wide, high)))
         };
-        anatomy.sites.iter().filter(|site| site.block.is_none()).map(place).collect()
+        anatomy.sites.iter().filter(|site| site.block.is_none()).enumerate().map(place).collect()
     }
 
     pub fn on_residual(&self, anatomy: &Anatomy) -> Vec<Rect> {
@@ -102,6 +107,11 @@ impl Lay {
     pub fn head(&self) -> Rect {
         Rect::from_center_size(pos2(self.rect.right() - HEAD / 2.0 - 1.0, self.residual()), vec2(HEAD, 24.0))
     }
+}
+
+/// Sites before the first block.
+fn before(anatomy: &Anatomy) -> usize {
+    anatomy.sites.iter().take_while(|site| site.block.is_none()).count()
 }
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
@@ -115,7 +125,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     let room = (ui.available_height() * 0.47 - HEADS - below) / rows.len().max(1) as f32;
     let pitch = room.clamp(16.0, 24.0);
     let columns = anatomy.blocks;
-    let outside = anatomy.sites.iter().filter(|site| site.block.is_none() && site.role != Role::Embed).count();
+    let outside = anatomy.sites.iter().filter(|site| site.block.is_none()).count() - before(anatomy);
     let beside = TOKENS + NAMES + outside as f32 * (OUTSIDE + 8.0) + HEAD + 26.0;
     let wide = ((ui.available_width() - beside) / columns.max(1) as f32 - GAP).clamp(38.0, 118.0).floor();
     let height = HEADS + rows.len() as f32 * pitch + below;

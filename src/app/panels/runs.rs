@@ -2,7 +2,7 @@
 //! Called by `panels::show`.
 //! Must not change a run: it pushes commands.
 
-use eframe::egui::{self, Align, Button, Color32, Layout, RichText, ScrollArea, Sense, Ui, vec2};
+use eframe::egui::{self, Align, Button, Color32, DragValue, Layout, RichText, ScrollArea, Sense, Ui, vec2};
 use egui_extras::{Column, TableBuilder, TableRow};
 
 use super::cells::stack_words;
@@ -10,10 +10,13 @@ use super::marks::Mark;
 use super::palette::ring;
 use crate::app::dialogs::Ask;
 use crate::app::form::button;
+use crate::app::kept::{PPT_LEAST, PPT_MOST};
 use crate::app::theme::{self, Theme};
 use crate::app::view::{List, View};
 use crate::app::words;
+use crate::backbones;
 use crate::board::{Run, Status};
+use crate::compare;
 use crate::exports;
 use crate::figures;
 use crate::plan::Plan;
@@ -27,6 +30,13 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     ui.add_space(6.0);
     ui.horizontal(|ui| {
         ui.label(RichText::new("Runs").font(theme::semibold(theme::BODY)));
+        if !runs.is_empty() {
+            ui.style_mut().override_font_id = Some(theme::regular(theme::SMALL));
+            ui.add_space(6.0);
+            ui.label(RichText::new("PPT with C").color(theme.weak)).on_hover_text(PPT);
+            let drag = DragValue::new(&mut view.kept.ppt_c).range(PPT_LEAST..=PPT_MOST).speed(0.1).max_decimals(3).suffix(" M");
+            ui.add(drag).on_hover_text(PPT).accessible_name("C of PPT, millions of parameters");
+        }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             ui.style_mut().override_font_id = Some(theme::regular(theme::SMALL));
             actions(ui, workbench, view, asked);
@@ -40,6 +50,9 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     }
     table(ui, workbench, view, asked);
 }
+
+const PPT: &str = "Performance-parameter trade-off of V-PETL Bench: accuracy · exp(-log10(trainable / C + 1)), without the head. A smaller C \
+                   punishes parameters more; the benchmark takes 10 million.";
 
 /// One column: its words for each run, newest run first.
 struct Shown {
@@ -93,6 +106,12 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
         column("accuracy", "On the test set.", 58.0, true, false, &|run| {
             run.accuracy().map_or_else(dash, |a| format!("{:.1} %", 100.0 * a))
         }),
+        column("PPT", PPT, 44.0, true, false, &|run| match (run.accuracy(), &run.started) {
+            (Some(accuracy), Some(started)) => {
+                format!("{:.1}", 100.0 * compare::ppt(accuracy, started.trainable, view.kept.ppt_c * 1e6))
+            }
+            _ => dash(),
+        }),
         column(
             "against selected",
             "McNemar's exact test against the selected run, item by item on the same test set; p is corrected for several comparisons \
@@ -135,7 +154,9 @@ fn places(session: &crate::session::Session) -> String {
 }
 
 fn weights(session: &crate::session::Session) -> String {
-    let text = session.backbone.settings.text("weights");
+    let of = |name| session.backbone.settings.0.get(name).map(ToString::to_string);
+    let text = of(backbones::FOLDER).or_else(|| of("weights")).unwrap_or_default();
+    let text = text.as_str();
     let name = std::path::Path::new(text).file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     if name.is_empty() { "pretrained".to_owned() } else { name }
 }

@@ -1,6 +1,6 @@
 //! One block, opened: its parts in the order of the data flow, frozen in grey, with the methods that stand there in their colour.
 //! A click selects the same cell in the grid. Called by `right`.
-//! Must not know any single method or backbone: branches begin at norms, and a place that covers others is drawn around them.
+//! Must not know any single method or backbone: branches begin at norms or at what they hold, and a place that covers others is drawn around them.
 
 use eframe::egui::{
     self, Align, Align2, Button, Id, Layout, Pos2, Rect, RichText, Role as Kind, Sense, Stroke, StrokeKind, Ui, pos2, vec2,
@@ -62,11 +62,14 @@ fn head(ui: &mut Ui, workbench: &Workbench, view: &mut View, block: usize) {
     });
 }
 
-/// The block's sites in forward order, cut before each norm.
+/// The block's sites in forward order, cut where a branch begins: at its norm, or at its first layer where norms stand behind.
 fn branches(anatomy: &Anatomy, block: usize) -> Vec<Vec<&Site>> {
+    let sites: Vec<&Site> = anatomy.sites.iter().filter(|s| s.block == Some(block) && s.role != Role::Block).collect();
+    let norm_first = sites.first().is_some_and(|site| site.role == Role::Norm);
+    let begins = |site: &Site| if norm_first { site.role == Role::Norm } else { matches!(site.role, Role::Attn | Role::Mlp) };
     let mut branches: Vec<Vec<&Site>> = Vec::new();
-    for site in anatomy.sites.iter().filter(|s| s.block == Some(block) && s.role != Role::Block) {
-        match branches.last_mut().filter(|_| site.role != Role::Norm) {
+    for site in sites {
+        match branches.last_mut().filter(|_| !begins(site)) {
             Some(branch) => branch.push(site),
             None => branches.push(vec![site]),
         }
@@ -79,7 +82,12 @@ fn draw(ui: &mut Ui, workbench: &Workbench, view: &mut View, branch: &[&Site]) {
     let around = |site: &&&Site| branch.iter().any(|other| other.path != site.path && covers(&site.path, &other.path));
     let outer: Option<&Site> = branch.iter().find(around).copied();
     // What is in the branch, and what follows it on the residual stream itself.
-    let in_branch = |site: &&Site| site.role == Role::Norm || outer.is_none_or(|outer| covers(&outer.path, &site.path));
+    let norm_first = branch.first().is_some_and(|site| site.role == Role::Norm);
+    let in_branch = |site: &&Site| match site.role {
+        Role::Norm => norm_first,
+        Role::Scale => true,
+        _ => outer.is_none_or(|outer| covers(&outer.path, &site.path)),
+    };
     let (inner, after): (Vec<&Site>, Vec<&Site>) = branch.iter().filter(|site| !around(site)).copied().partition(in_branch);
     let height = BADGE + BOX + if outer.is_some() { BOX } else { 0.0 } + 8.0;
     let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());

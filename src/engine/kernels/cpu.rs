@@ -14,11 +14,11 @@ type Values = FloatTensor<Flex>;
 
 impl Fused for Flex {
     fn fused_attention(q: Values, k: Values, v: Values, heads: usize) -> Values {
-        <Flex as Kernels>::attention(q, k, v, None, heads).0
+        attention(q, k, v, None, heads, false).0
     }
 
     fn fused_masked_attention(q: Values, k: Values, v: Values, seen: Values, heads: usize) -> Values {
-        <Flex as Kernels>::attention(q, k, v, Some(seen), heads).0
+        attention(q, k, v, Some(seen), heads, false).0
     }
 
     fn fused_layer_norm(x: Values, gamma: Values, beta: Values, epsilon: f32) -> Values {
@@ -32,16 +32,7 @@ impl Fused for Flex {
 
 impl Kernels for Flex {
     fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize) -> (Values, Values) {
-        let lay = Lay::of(&q, &k, heads);
-        let seen = seen.map(|seen| seen.to_contiguous());
-        let seen = seen.as_ref().map(|seen| seen.storage());
-        let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
-        let mut y = vec![0.0; lay.batch * lay.queries * lay.width];
-        let mut weights = vec![0.0; lay.batch * heads * lay.queries * lay.padded];
-        let (q, k, v) = (q.storage(), k.storage(), v.storage());
-        Arch::new().dispatch(Attention { lay, q, k, v, seen, y: &mut y, weights: &mut weights });
-        let shape = [lay.batch, lay.queries, lay.width];
-        (values(y, shape), values(weights, [lay.batch, heads, lay.queries, lay.padded]))
+        attention(q, k, v, seen, heads, true)
     }
 
     fn attention_backward([q, k, v]: [Values; 3], weights: Values, heads: usize, grad: Values) -> [Values; 3] {
@@ -105,6 +96,21 @@ impl Kernels for Flex {
     }
 }
 
+/// The answer, and the attention weights: of every head where they are kept for a backward pass, or of the last one only.
+fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize, keep: bool) -> (Values, Values) {
+    let lay = Lay::of(&q, &k, heads);
+    let seen = seen.map(|seen| seen.to_contiguous());
+    let seen = seen.as_ref().map(|seen| seen.storage());
+    let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
+    let mut y = vec![0.0; lay.batch * lay.queries * lay.width];
+    let kept = if keep { [lay.batch, heads] } else { [1, 1] };
+    let mut weights = vec![0.0; kept[0] * kept[1] * lay.queries * lay.padded];
+    let (q, k, v) = (q.storage(), k.storage(), v.storage());
+    Arch::new().dispatch(Attention { lay, q, k, v, seen, y: &mut y, weights: &mut weights, keep });
+    let shape = [lay.batch, lay.queries, lay.width];
+    (values(y, shape), values(weights, [kept[0], kept[1], lay.queries, lay.padded]))
+}
+
 // One struct a loop nest: `pulp` inlines `call` into a function compiled for each kind of processor. All that is called from
 // there is inlined too (`inline(always)`), or it would be compiled for the oldest.
 
@@ -117,6 +123,8 @@ struct Attention<'a> {
     seen: Option<&'a [f32]>,
     y: &'a mut [f32],
     weights: &'a mut [f32],
+    /// Whether each head has weights of its own.
+    keep: bool,
 }
 
 impl WithSimd for Attention<'_> {
@@ -128,7 +136,9 @@ impl WithSimd for Attention<'_> {
         let mut turned = vec![0.0; lay.depth * lay.padded];
         let scores = Product { rows: lay.queries, inner: lay.depth, cols: lay.padded, scale: lay.scale };
         let mixed = Product { rows: lay.queries, inner: lay.keys, cols: lay.depth, scale: 1.0 };
-        for (n, a) in self.weights.chunks_exact_mut(lay.queries * lay.padded).enumerate() {
+        let size = lay.queries * lay.padded;
+        for n in 0..lay.batch * lay.heads {
+            let a = &mut self.weights[if self.keep { n * size } else { 0 }..][..size];
             let (from_q, from_k) = (lay.start(n, lay.queries), lay.start(n, lay.keys));
             turn(lay.rows(&self.k[from_k..]), lay.keys, &mut turned, lay.padded);
             scores.of(simd, lay.rows(&self.q[from_q..]), lay.scores(&turned), a, lay.padded);
