@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use petl_workbench::backbones::folder::Tensors;
 use petl_workbench::backbones::vit::Vit;
 use petl_workbench::engine::bag::Bag;
 use petl_workbench::engine::model::{Model, host};
@@ -64,14 +65,18 @@ fn leave(scratch: &Path, run: &Path) -> (Vec<&'static str>, BTreeMap<&'static st
     (held, refused)
 }
 
+/// Where LoRA on q and v leaves.
+const EVERYWHERE: &[&str] = &["petl", "peft", "adapterhub", "merged", "transformers"];
+
 #[test]
 fn changes_of_weights_leave_in_every_form_that_holds_them() {
-    let without = ["bitfit", "dora", "vera", "adalora", "digits-probe"].map(|preset| (preset, false));
-    for (preset, peft) in [("digits-lora", true), ("ia3", true)].into_iter().chain(without) {
+    const BESIDE: &[&str] = &["petl", "merged", "transformers"];
+    const PEFT: &[&str] = &["petl", "peft", "merged", "transformers"];
+    let presets = ["ia3", "dora", "vera", "adalora", "loha", "lokr", "oft", "boft", "layernorm"].map(|preset| (preset, PEFT));
+    let others = [("digits-lora", EVERYWHERE), ("bitfit", BESIDE), ("digits-probe", BESIDE)];
+    for (preset, expected) in presets.into_iter().chain(others) {
         let (scratch, run) = trained(preset, &[]);
         let (held, refused) = leave(scratch.path(), &run);
-        let expected: &[&str] =
-            if peft { &["petl", "peft", "merged", "transformers"] } else { &["petl", "merged", "transformers"] };
         assert_eq!(held, expected, "{preset}: {refused:?}");
         for words in refused.values() {
             assert!(words.contains("Export it as `"), "the refusal names no way out: {words}");
@@ -80,11 +85,12 @@ fn changes_of_weights_leave_in_every_form_that_holds_them() {
 }
 
 #[test]
-fn what_cannot_fold_leaves_as_our_own_folder_only() {
-    for preset in ["pfeiffer", "twin"] {
+fn what_cannot_fold_leaves_beside_the_weights() {
+    let cases: [(&str, &[&str]); 2] = [("pfeiffer", &["petl", "adapterhub"]), ("twin", &["petl"])];
+    for (preset, expected) in cases {
         let (scratch, run) = trained(preset, &[]);
         let (held, refused) = leave(scratch.path(), &run);
-        assert_eq!(held, ["petl"]);
+        assert_eq!(held, expected, "{preset}");
         for (kind, words) in refused {
             assert!(words.contains("`petl`"), "{preset}, {kind}: {words}");
         }
@@ -185,7 +191,7 @@ fn a_run_that_really_learned_leaves_in_every_form() {
     let summary = tensors::read_json(&run.join("summary.json")).unwrap();
     assert!(summary["accuracy"].as_f64().unwrap() > 0.4, "{}", summary["accuracy"]);
     let (held, refused) = leave(scratch.path(), &run);
-    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}");
+    assert_eq!(held, ["petl", "peft", "merged", "transformers"], "{refused:?}"); // AdapterHub's has no LoRA at `o`
 }
 
 /// LoRA members on sites of their own, of other ranks, strengths and scales.
@@ -421,14 +427,14 @@ fn fixture_model(methods: Vec<Placed>, params: &tensors::Named) -> Model {
 }
 
 fn logits(model: &Model) -> Vec<f32> {
-    let pixels = tensors::read(&fixture("inputs.safetensors"), "").unwrap().remove("pixel_values").unwrap();
+    let (pixels, shape) = Tensors::open(&fixture("inputs.safetensors")).unwrap().floats("pixel_values").unwrap();
     let bag = model.bag.frozen();
-    host(model.logits(&bag, Tensor::<4>::from_data(pixels, &model.device), None)).unwrap()
+    host(model.logits(&bag, Tensor::<4>::from_data(TensorData::new(pixels, shape), &model.device), None)).unwrap()
 }
 
 fn expected(name: &str) -> Vec<f32> {
     let all = tensors::read_json(&fixture("expected.json")).unwrap();
-    let rows = all[name].as_array().unwrap();
+    let rows = if name == "base_vit" { &all[name] } else { &all["adapters"][name]["logits"] }.as_array().unwrap();
     rows.iter().flat_map(|row| row.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32)).collect()
 }
 
@@ -450,7 +456,7 @@ fn an_adapter_that_peft_wrote_gives_pefts_logits_and_is_written_as_peft_did() {
     let adapter = peft::adapter(&fixture("lora_dual"), &FIXTURE.declare()).unwrap();
     assert_eq!(adapter.methods.len(), 1);
     let model = fixture_model(adapter.methods, &adapter.params);
-    let difference = apart(&logits(&model), &expected("lora_dual"));
+    let difference = apart(&logits(&model), &expected("lora"));
     assert!(difference < 1e-4, "{difference}");
 
     let theirs = tensors::read(&fixture("lora_dual/adapter_model.safetensors"), "").unwrap();
@@ -505,8 +511,6 @@ fn ia3_is_written_with_pefts_shapes() {
         assert!(config["target_modules"].as_array().unwrap().contains(entry), "PEFT wants a subset");
         assert!(!"vit.encoder.layer.0.attention.output.dense".ends_with(&format!(".{}", entry.as_str().unwrap())));
     }
-    let words = format!("{:#}", peft::adapter(&fixture("ia3"), &FIXTURE.declare()).unwrap_err());
-    assert!(words.contains("attention.output.dense") && words.contains("other side"), "{words}");
 }
 
 #[test]
@@ -524,8 +528,15 @@ fn a_peft_folder_that_means_something_else_is_not_read_as_if_it_did() {
     };
     assert!(copy(&|c| c["target_modules"] = serde_json::json!(["query", "q_proj"])).contains("does not name it"));
     assert!(copy(&|c| c["target_modules"].as_array_mut().unwrap().push("key".into())).contains("holds nothing for it"));
-    assert!(copy(&|c| c["peft_type"] = "VERA".into()).contains("LORA and IA3 can be read"));
-    assert!(copy(&|c| c["use_dora"] = true.into()).contains("use_dora"));
+    assert!(copy(&|c| c["peft_type"] = "HRA".into()).contains("LORA, IA3"));
+    assert!(copy(&|c| c["use_dora"] = true.into()).contains("holds no `lora_magnitude_vector`"));
+    assert!(copy(&|c| c["use_qalora"] = true.into()).contains("use_qalora"));
+    assert!(copy(&|c| c["bias"] = "all".into()).contains("trained biases"));
+    let wrong_rank = copy(&|c| c["r"] = 8.into());
+    assert!(
+        wrong_rank.contains("`lora_A.weight`") && wrong_rank.contains("[4, 32]") && wrong_rank.contains("[8, 32]"),
+        "{wrong_rank}"
+    );
     assert!(copy(&|c| c["init_lora_weights"] = "pissa_niter_16".into()).contains("changes the base model"));
     assert!(
         copy(&|c| c["rank_pattern"] = serde_json::json!({"layers.0.attention.q_proj": 2}))

@@ -199,6 +199,20 @@ impl Naming {
         Some(format!("{}{}{block}.{}", self.prefix, self.blocks, self.below_block(role)?))
     }
 
+    /// The module of a site that has weights: a linear layer, a norm, the patches' convolution.
+    pub fn module_of(&self, site: &Site) -> Option<String> {
+        let (theirs, _) = self.tensor(site, "weight")?;
+        Some(format!("{}{}", self.prefix, theirs.strip_suffix(".weight")?))
+    }
+
+    /// The shortest entry of `target_modules` that means this norm, 0 or 1, in every block and nothing else; none where there is
+    /// none: BERT's `output.LayerNorm` would also mean `attention.output.LayerNorm`.
+    pub fn short_norm(&self, which: usize) -> Option<&'static str> {
+        let [first, second] = self.norms;
+        let (own, other) = if which == 0 { (first, second) } else { (second, first) };
+        (!other.strip_suffix(own).is_some_and(|rest| rest.ends_with('.'))).then_some(own)
+    }
+
     /// The shortest entry of `target_modules` that means this role in every block and nothing else. None where there is
     /// none: `output.dense` would also mean `attention.output.dense`.
     pub fn short(&self, role: Role) -> Option<&'static str> {
@@ -233,7 +247,7 @@ impl Naming {
     }
 
     fn tensor(&self, site: &Site, part: &str) -> Option<(String, Stored)> {
-        let second = usize::from(site.path.ends_with('2')); // norm2, scale2
+        let second = second(site);
         let Some(block) = site.block else {
             let ours = format!("{}.{part}", site.path);
             return self
@@ -255,6 +269,11 @@ impl Naming {
         };
         (!below.is_empty()).then(|| (format!("{}{block}.{below}", self.blocks), stored))
     }
+}
+
+/// 0 for the first norm or scale of a block, 1 for the second.
+pub fn second(site: &Site) -> usize {
+    usize::from(site.path.ends_with('2')) // norm2, scale2
 }
 
 /// A tensor of ours under another program's name.

@@ -5,6 +5,7 @@ mod compare;
 mod list;
 mod out;
 mod plan;
+mod predict;
 mod runs;
 mod suite;
 mod train;
@@ -104,14 +105,15 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Logits of a trained run for your own pixels.
+    /// Logits of a run for your own pictures or texts; of a bare model folder, its features.
     Predict {
-        /// Folder of a run, or its name under PETL_HOME/runs.
+        /// Folder of a run, or its name under PETL_HOME/runs; or a model's folder (config.json and safetensors).
         run: String,
-        /// safetensors file with `pixel_values` [batch, 3, height, width], as byte / 127.5 - 1.
+        /// safetensors file with `pixel_values` [batch, 3, height, width], normalised as the backbone takes them (the embedded one:
+        /// byte / 127.5 - 1), or with `input_ids` [batch, tokens] (i64), and `attention_mask` and `token_type_ids` where there are any.
         #[arg(long, value_name = "FILE")]
         inputs: PathBuf,
-        /// safetensors file to write: `logits` [batch, classes].
+        /// safetensors file to write: `logits` [batch, classes]; of a bare model, `last_hidden_state` [batch, positions, channels].
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
         /// The task of a data set of several that all the pictures belong to; needed where a method treats tasks apart.
@@ -127,6 +129,20 @@ enum Task {
         kind: String,
         /// New or empty folder.
         folder: PathBuf,
+        /// One JSON object instead of words.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a run of an adapter that PEFT or AdapterHub wrote, to predict with and to export. Where its folder holds no classifier,
+    /// the model's own is taken.
+    Import {
+        /// Folder with adapter_config.json.
+        adapter: PathBuf,
+        /// The model that it was trained on: a folder with config.json and safetensors.
+        #[arg(long, value_name = "DIR")]
+        backbone: PathBuf,
+        /// New or empty folder for the run.
+        run: PathBuf,
         /// One JSON object instead of words.
         #[arg(long)]
         json: bool,
@@ -282,7 +298,8 @@ fn obey(line: Line) -> Answer {
         Some(Task::List { kind, name, json }) => list::list(kind, name.as_deref(), json),
         Some(Task::Plan { session, json }) => plan::plan(&session.open()?, json),
         Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
-        Some(Task::Predict { run, inputs, out, task }) => runs::predict(&run, &inputs, &out, task.as_deref()),
+        Some(Task::Predict { run, inputs, out, task }) => predict::predict(&run, &inputs, &out, task.as_deref()),
+        Some(Task::Import { adapter, backbone, run, json }) => runs::import(&adapter, &backbone, &run, json),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
         Some(Task::Compare { runs, json, figure, kind, ppt_c }) => {
             compare::compare(&runs, json, figure.as_deref(), kind.as_deref().unwrap_or("comparison"), ppt_c)

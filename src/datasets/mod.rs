@@ -12,6 +12,7 @@ pub mod sheet;
 pub mod splits;
 pub mod text_table;
 pub mod three_tasks;
+pub mod unknown;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,8 +60,9 @@ pub const CATALOG: &[&Card] = &[
     &cifar::CARD,
 ];
 
+/// Of what is offered, and of `unknown`, which is not: it is what the session of an imported adapter says.
 pub fn find(name: &str) -> Option<&'static Card> {
-    CATALOG.iter().copied().find(|card| card.name == name)
+    CATALOG.iter().copied().chain([&unknown::CARD]).find(|card| card.name == name)
 }
 
 /// What a data set holds, known without its samples.
@@ -80,6 +82,8 @@ pub enum Holds {
     #[default]
     Images,
     Texts,
+    /// Nobody knows.
+    Unknown,
 }
 
 impl Described {

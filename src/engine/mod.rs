@@ -207,6 +207,9 @@ pub struct Finished {
     /// Predicted label of every test sample, for comparisons sample by sample.
     #[serde(default)]
     pub predictions: Vec<u32>,
+    /// It was not trained here: what it was imported from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<String>,
 }
 
 impl Event {

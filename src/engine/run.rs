@@ -128,6 +128,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         evaluation_peak_bytes: memory.evaluation_peak(),
         activation_bytes: trainer.activation_bytes,
         predictions: trainer.predictions,
+        imported: None,
     };
     let summary = serde_json::to_vec_pretty(&finished).context("cannot write the summary as JSON")?;
     let path = around.folder.join("summary.json");

@@ -16,7 +16,6 @@ use crate::engine::tuner::Tuner;
 use crate::plan::Plan;
 use crate::plan::anatomy::Entry;
 use crate::session::Session;
-use crate::session::settings::Value;
 
 pub const CARD: Card = Card {
     name: "merged",
@@ -98,8 +97,8 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
 fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut session = session.clone();
     session.methods.clear();
-    session.backbone.settings.set("weights", Value::Text(folder.join(MODEL).display().to_string()));
     let mut model = Model::make(&session, device)?;
+    model.weights = weights::from_file(&folder.join(MODEL), &model.plan.anatomy, device)?;
     // Who rebuilds the network from these files has nothing but the configuration to go by.
     let (place, anatomy) = (folder.join(CONFIG), &model.plan.anatomy);
     let wanted = [

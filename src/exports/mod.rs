@@ -2,6 +2,9 @@
 //! is called done only after the written files were read back and gave the same logits. Called by the worker and the
 //! command line.
 
+pub mod adapterhub;
+pub mod head;
+pub mod import;
 pub mod merged;
 pub mod own;
 pub mod peft;
@@ -12,15 +15,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
-use crate::datasets::{Samples, Task};
+use crate::datasets::{Samples, Task, Tokens, unknown};
 use crate::engine::Finished;
 use crate::engine::model::{self, Model};
 use crate::plan::Plan;
-use crate::session::Session;
+use crate::plan::anatomy::{Anatomy, Entry};
+use crate::session::{Placed, Session};
 use crate::tasks::classify::{self, Rivals};
 
-pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &merged::CARD, &transformers::CARD];
+pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &adapterhub::CARD, &merged::CARD, &transformers::CARD];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -42,6 +48,17 @@ pub struct Card {
     pub read: fn(&Session, &Path, &Device) -> Result<Model>,
     /// Largest difference of logits that still counts as the same, as a part of the largest logit (of 1 where all are smaller).
     pub tolerance: f64,
+}
+
+/// An adapter read from another program's folder.
+#[derive(Debug)]
+pub struct Adapter {
+    /// The stack that it means.
+    pub methods: Vec<Placed>,
+    /// Its matrices under the bag's keys; the head among them, where the folder holds one.
+    pub params: tensors::Named,
+    /// Names of the classes, where the folder says them.
+    pub classes: Option<Vec<String>>,
 }
 
 /// A finished and verified export.
@@ -125,9 +142,12 @@ struct Reference {
 }
 
 impl Reference {
-    /// Spread over the whole test set, no sample twice: every domain has its part in it.
+    /// Spread over the whole test set, no sample twice: every domain has its part in it. Noise where the data set is unknown.
     fn of(session: &Session, model: &Model) -> Result<Reference> {
-        let test = model::data(session)?.test;
+        let test = match session.data.name == unknown::CARD.name {
+            true => noise(&model.plan.anatomy),
+            false => model::data(session)?.test,
+        };
         let count = SAMPLES.min(test.len());
         let picked: Vec<usize> = (0..count).map(|n| n * test.len() / count).collect();
         let logits = model.answers(&model.bag, &test, &picked)?;
@@ -170,9 +190,12 @@ impl Reference {
     fn is_what_the_run_said(&self, run: &Path) -> Result<()> {
         let path = run.join("summary.json");
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) }; // an exported folder has none
-        let said = serde_json::from_str::<Finished>(&text)
-            .with_context(|| format!("{} is no run's summary. Train it again, or choose another run", path.display()))?
-            .predictions;
+        let summary = serde_json::from_str::<Finished>(&text)
+            .with_context(|| format!("{} is no run's summary. Train it again, or choose another run", path.display()))?;
+        if summary.imported.is_some() {
+            return Ok(()); // it was never tested
+        }
+        let said = summary.predictions;
         let scale = self.scale();
         let differs = |(n, row): &(&usize, Rivals)| match said.get(**n).and_then(|label| row.logit(*label)) {
             Some(then) => row.logit(row.label()).is_none_or(|now| f64::from(now - then) > 1e-3 * scale),
@@ -189,4 +212,25 @@ impl Reference {
         }
         Ok(())
     }
+}
+
+/// As many samples as are compared, of nothing: bytes and tokens drawn at random, the same every time.
+fn noise(anatomy: &Anatomy) -> Samples {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let count = SAMPLES;
+    let mut samples = Samples { labels: vec![0; count], domains: vec![0; count], tasks: vec![0; count], ..Samples::default() };
+    match anatomy.entry {
+        Entry::Image { side, .. } => {
+            samples.side = side;
+            samples.pixels = (0..count * side * side * 3).map(|_| rng.random()).collect();
+        }
+        Entry::Text { vocabulary, padding } => {
+            let mut token = || (0..4).map(|_| rng.random_range(0..vocabulary.max(2) as u32)).find(|t| *t != padding).unwrap_or(0);
+            let length = |n: usize| 1 + n % anatomy.tokens.min(24);
+            let text = |n| (0..length(n)).map(|_| token()).collect::<Vec<u32>>();
+            let texts: Vec<_> = (0..count).map(text).collect();
+            samples.tokens = texts.into_iter().map(|ids| Tokens { kinds: vec![0; ids.len()], ids }).collect();
+        }
+    }
+    samples
 }

@@ -17,7 +17,7 @@ pub const CARD: Card = Card {
     title: "Bottleneck adapter",
     family: Family::Adapter,
     help: "A small down-bend-up network in line with, or parallel to, a branch or a linear layer.",
-    formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x;  gated: g · s, g = mean σ(y w + b)",
+    formula: "sequential: y ← y + s · (σ(y W_dn + b_dn) W_up + b_up);  parallel: the same of the place's input x, or of the stream before its norm;  gated: g · s, g = mean σ(y w + b)",
     drawing: "x ─┬─█ attn or mlp █─┬────────────────────────────⊕─ y\n   │     sequential └─▒ W_dn ▒─ σ ─▒ W_up ▒─ × s ─┘\n   └─ parallel: the same, fed by x",
     count: "2 · d · r + r + d a place (a matrix shared by all places counts once), 1 for a learned s, d + 1 for a gate; what each task has of its own counts once a task",
     published: &[
@@ -54,7 +54,11 @@ pub const CARD: Card = Card {
     licence: "Apache-2.0",
     fields: &[
         Field::whole("bottleneck", 1, 4096, 16, "Width r of the hidden layer."),
-        Field::choice("form", &["sequential", "parallel"], "In line after the place, or beside it."),
+        Field::choice(
+            "form",
+            &["sequential", "parallel", "parallel to the stream"],
+            "In line after the place; beside it; or, for the MLP of a network that norms before it, beside the norm too, so that it reads the residual stream.",
+        ),
         Field::real("scale", 0.0, 16.0, 1.0, "Factor s of what the adapter adds."),
         Field::flag("learn_scale", false, "Trains s, one for each place, from the value above."),
         Field::choice(
@@ -135,7 +139,7 @@ pub const CARD: Card = Card {
             settings: &[("tasks", "up shared"), ("activation", "gelu")],
         },
     ],
-    roles: &[Role::Attn, Role::Mlp, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    roles: &[Role::Attn, Role::Mlp, Role::Mid, Role::Block, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
     default_roles: &[Role::Mlp],
     identity_at_start: true,
     folds: false,
@@ -164,14 +168,20 @@ fn by_task(set: &Settings, name: &str) -> bool {
 
 /// What the adapter at `site` reads, which is the place's input or its output, and what it adds to.
 fn widths(site: &Site, set: &Settings) -> (usize, usize) {
-    (if set.text("form") == "parallel" { site.d_in } else { site.d_out }, site.d_out)
+    (if set.text("form") == "sequential" { site.d_out } else { site.d_in }, site.d_out)
 }
+
+/// The form that reads the residual stream where its norm has not been yet.
+pub const STREAM: &str = "parallel to the stream";
 
 impl Method for Bottleneck {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (r, n) = (set.whole("bottleneck"), anatomy.tokens);
         let mut placements: Vec<Placement> = Vec::new();
         for site in sites {
+            if set.text("form") == STREAM && site.role != Role::Mlp {
+                return Err(format!("`{STREAM}` stands beside an MLP, not at `{}`; `parallel` fits everywhere", site.path));
+            }
             let (d_in, d_out) = widths(site, set);
             if set.text("share") != "nothing" && widths(sites[0], set) != (d_in, d_out) {
                 return Err(format!(
@@ -201,8 +211,16 @@ impl Method for Bottleneck {
         Ok(placements)
     }
 
+    fn reads(&self) -> &'static [Role] {
+        &[Role::Mid]
+    }
+
     fn after(&self, at: &At, x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {
-        let seen = if at.set.text("form") == "parallel" { x.clone() } else { y.clone() };
+        let seen = match at.set.text("form") {
+            STREAM => at.left(Role::Mid),
+            "parallel" => x.clone(),
+            _ => y.clone(),
+        };
         let h = with(at, ["down", "down_bias"], seen.clone(), |x, [w, b]| parts::dense(x, w, b)); // [batch, positions, r]
         let h = parts::dropout(at, parts::bend(at.set.text("activation"), h));
         let mut change = with(at, ["up", "up_bias"], h, |h, [w, b]| parts::dense(h, w, b)); // [batch, positions, d]

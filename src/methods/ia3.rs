@@ -7,7 +7,7 @@ use super::parts::row;
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
-use crate::session::settings::Settings;
+use crate::session::settings::{Field, Settings};
 
 pub const CARD: Card = Card {
     name: "ia3",
@@ -16,7 +16,7 @@ pub const CARD: Card = Card {
     help: "Learns one factor for each channel of keys, values and the MLP's hidden layer.",
     formula: "k ← l_k ⊙ k,  v ← l_v ⊙ v,  MLP: W_2 (l_ff ⊙ σ(W_1 x))",
     drawing: "k ── ⊙ ▒ l_k ▒     v ── ⊙ ▒ l_v ▒\nx ──█ W_1 █─ σ ─ ⊙ ▒ l_ff ▒──█ W_2 █── y",
-    count: "d_out at k, v, q, o, up;  d_in at down",
+    count: "d_out at k, v, q, o, up;  d_in at down, and wherever the input is scaled",
     published: &[Published {
         what: "k, v and the hidden layer",
         roles: &[Role::K, Role::V, Role::Down],
@@ -29,7 +29,11 @@ pub const CARD: Card = Card {
     released: "The paper trains with Adafactor and adds unlikelihood and length-normalised losses for T0; those belong to the task, not to the method.",
     caution: "Very few parameters: it rescales what the network already computes and needs a high learning rate.",
     licence: "MIT",
-    fields: &[],
+    fields: &[Field::choice(
+        "side",
+        &["as the paper", "output", "input"],
+        "Which side of a layer is scaled: the paper scales the hidden layer where it enters `down`, and what leaves every other layer.",
+    )],
     variants: &[],
     roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
     default_roles: &[Role::K, Role::V, Role::Down],
@@ -40,11 +44,19 @@ pub const CARD: Card = Card {
 
 struct Ia3;
 
+/// Whether l scales what enters the site, not what leaves it.
+pub fn scales_input(set: &Settings, site: &Site) -> bool {
+    match set.text("side") {
+        "input" => true,
+        "output" => false,
+        _ => site.role == Role::Down,
+    }
+}
+
 impl Method for Ia3 {
-    fn plan(&self, anatomy: &Anatomy, sites: &[&Site], _set: &Settings) -> Result<Vec<Placement>, String> {
+    fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let place = |site: &&Site| {
-            // The paper scales the hidden layer, which is the input of `down`; everything else by its output.
-            let (door, d) = if site.role == Role::Down { (Door::Before, site.d_in) } else { (Door::After, site.d_out) };
+            let (door, d) = if scales_input(set, site) { (Door::Before, site.d_in) } else { (Door::After, site.d_out) };
             Placement::new(site, door, vec![ParamSpec::new("l", 1, d, Init::Ones)]).costs(anatomy.tokens * d, anatomy.tokens * d)
         };
         Ok(sites.iter().map(place).collect())
@@ -59,9 +71,9 @@ impl Method for Ia3 {
     }
 
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
-        match (at.site.role, part) {
-            (Role::Down, "weight") => w * at.param("l").transpose(), // [d_in, 1] scales the rows
-            (Role::Down, _) => w,
+        match (scales_input(at.set, at.site), part) {
+            (true, "weight") => w * at.param("l").transpose(), // [d_in, 1] scales the rows
+            (true, _) => w,
             _ => w * at.param("l"), // [1, d_out] scales columns, and the bias
         }
     }

@@ -176,7 +176,7 @@ impl Pixels {
     pub const IMAGENET: Pixels = Pixels { mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] };
     /// Those of CLIP's pictures, rounded as its release has them.
     pub const CLIP: Pixels =
-        Pixels { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], deviation: [0.268_629_54, 0.261_302_58, 0.275_777_11] };
+        Pixels { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], deviation: [0.268_629_54, 0.261_302_6, 0.275_777_1] };
 
     /// What a `preprocessor_config.json` (`image_mean`, `image_std`) or timm's `pretrained_cfg` (`mean`, `std`) says.
     pub fn of(config: Option<&serde_json::Value>) -> Option<Pixels> {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Loads what `petl export` wrote with the real programs (PEFT, transformers) and compares their logits with `petl predict`.
+"""Loads what `petl export` wrote with the real programs (PEFT, AdapterHub's adapters, transformers) and compares their logits with `petl predict`.
 
     check.py [--petl PROGRAM] [--keep FOLDER] [--only NAME]
 
@@ -31,6 +31,14 @@ CASES = [
     ("ia3", "ia3", []),
     ("mixed ranks", str(HERE / "mixed.petl.toml"), []),
     *[(name, name, []) for name in ("pissa", "lora-plus", "dora", "vera", "loha", "lokr", "fact-tk", "adalora", "oft", "boft", "repadapter", "ssf", "layernorm", "shira")],
+    ("dora rslora-like", "dora", ["methods.0.settings.rank=16", "methods.0.settings.alpha=3"]),
+    ("oft five terms", "oft", ['methods.0.settings.inverse="five terms"']),
+    ("boft one factor", "boft", ["methods.0.settings.factors=1"]),
+    ("lokr both", "lokr", ["methods.0.settings.decompose_both=true", "methods.0.settings.rank=1"]),
+    ("pfeiffer", "pfeiffer", []),
+    ("houlsby", "houlsby", []),
+    ("pfeiffer as theirs", "pfeiffer", ['methods.0.place.roles=["mid", "block"]']),
+    ("parallel as theirs", "parallel", ['methods.0.settings.form="parallel to the stream"', "methods.0.settings.scale=4"]),
     ("bitfit", "bitfit", []),
     ("probe", "digits-probe", []),
     ("full", "digits-full", []),
@@ -133,6 +141,24 @@ def one_dialect(case, folder, pixels, ours):
         compare(case, f"PEFT, names of transformers {major()} alone", logits_of(model, pixels), ours, f", {len(kept)} of {len(tensors)} tensors")
 
 
+def read_adapterhub(case, folder, pixels, ours):
+    """The base model, then the adapter and its head as AdapterHub's package loads them."""
+    import adapters
+    import torch
+    import transformers
+
+    with inside(folder):
+        model = transformers.ViTForImageClassification.from_pretrained("base", num_labels=ours.shape[1])
+        adapters.init(model)
+        name = model.load_adapter(".", use_safetensors=True, set_active=True)
+        trained = sum(parameter.numel() for key, parameter in model.named_parameters() if f".{name}." in key)
+        say(case, "AdapterHub loads", f"{trained} parameters, active: {model.active_adapters}", trained > 0)
+        compare(case, "AdapterHub, logits", logits_of(model, pixels), ours)
+        model.set_active_adapters(None)
+        moved = (logits_of(model, pixels) - ours).abs().max().item()
+        say(case, "  (so the check can fail)", f"without the adapter it is {moved:.1e} away", moved > 10 * TOLERANCE)
+
+
 def read_transformers(case, folder, pixels, ours):
     import numpy
     import transformers
@@ -170,7 +196,7 @@ def check(case, session, changes, scratch):
         return say(case, "petl predict", words, False)
     with safetensors.safe_open(scratch / "out.safetensors", "pt") as file:
         ours, CLASSES = file.get_tensor("logits"), json.loads(file.metadata()["classes"])
-    for kind, package in (("peft", "peft"), ("transformers", "transformers")):
+    for kind, package in (("peft", "peft"), ("adapterhub", "adapters"), ("transformers", "transformers")):
         folder = scratch / kind
         code, _, words = petl("export", run, "--as", kind, folder)
         if code == 2:
@@ -182,6 +208,8 @@ def check(case, session, changes, scratch):
         elif kind == "peft":
             read_peft(case, folder, pixels, ours)
             one_dialect(case, folder, pixels, ours)
+        elif kind == "adapterhub":
+            read_adapterhub(case, folder, pixels, ours)
         else:
             read_transformers(case, folder, pixels, ours)
 
@@ -196,7 +224,7 @@ def main():
     wanted = parser.parse_args()
     PROGRAM = str(wanted.petl)
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    packages = {name: version(name) for name in ("torch", "peft", "transformers", "safetensors", "numpy", "pillow")}
+    packages = {name: version(name) for name in ("torch", "peft", "adapters", "transformers", "safetensors", "numpy", "pillow")}
     print("petl", petl("--version")[1].split()[-1], *(f"· {name} {found or 'MISSING'}" for name, found in packages.items()))
     missing = [name for name in ("torch", "safetensors", "transformers", "peft") if packages[name] is None]
     if missing:

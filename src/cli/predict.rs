@@ -1,0 +1,243 @@
+//! `petl predict`: what a run, or a bare model folder, makes of tensors in a file. Called by the command line; the file is checked here
+//! before anything runs. Must not know any method or format by name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{Answer, Fault, asked, out, run_folder};
+use crate::backbones::folder::Tensors;
+use crate::backbones::{self, Input, Text, weights};
+use crate::engine::bag::Bag;
+use crate::engine::batch::Rows;
+use crate::engine::model::{Model, host};
+use crate::exports;
+use crate::plan::Plan;
+use crate::plan::anatomy::{Anatomy, Entry, Pixels};
+use crate::session::settings::Value;
+use crate::session::{Choice, Session, file, presets};
+
+/// Pictures or texts that go through the network at once.
+const AT_ONCE: usize = 100;
+const PIXELS: &str = "pixel_values";
+const TOKENS: &str = "input_ids";
+const MASK: &str = "attention_mask";
+const KINDS: &str = "token_type_ids";
+
+/// Writes the logits of the run `what` for `inputs` to `to`; the features, where it is a model's folder.
+pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answer {
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    let over = || Fault::Request(anyhow!("--out would write over the inputs, {}. Choose another file", inputs.display()));
+    let folder = Path::new(what);
+    let bare =
+        folder.join("config.json").is_file() && !folder.join("adapter.toml").exists() && !folder.join("events.jsonl").exists();
+    if bare {
+        if same(inputs, to) {
+            return Err(over());
+        }
+        return features(folder, inputs, to, task);
+    }
+    let folder = run_folder(what)?;
+    if same(inputs, to) {
+        return Err(over());
+    }
+    let (_, model) = exports::load_run(&folder)?;
+    let task = asked(task_of(&model.plan, task))?;
+    let given = asked(Given::read(inputs, &model.plan.anatomy))?;
+    let bag = model.bag.frozen();
+    let mut logits = Vec::new();
+    for some in given.parts(&model.device) {
+        let tasks = task.map_or(vec![], |task| vec![task; some.1]);
+        logits.extend(host(model.logits_of(Rows { samples: &[], tasks: &tasks }, &bag, some.0, None))?);
+    }
+    let (batch, classes) = (given.batch, model.plan.classes.len());
+    let names = serde_json::to_string(&model.plan.classes).context("cannot write the class names as JSON")?;
+    write(to, "logits", TensorData::new(logits, [batch, classes]), [("classes".to_owned(), names)].into())?;
+    out::say(&format!("Wrote logits [{batch}, {classes}] to {}", to.display()))
+}
+
+/// Writes a bare network's normed features.
+fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answer {
+    if task.is_some() {
+        return Err(Fault::Request(anyhow!("{} is a model without a head; --task has no meaning for it", folder.display())));
+    }
+    let choice = asked(sized(folder, inputs))?;
+    let opened = asked(backbones::open(&choice).map_err(|e| anyhow!(e)))?;
+    let anatomy = opened.network.anatomy();
+    let given = asked(Given::read(inputs, &anatomy))?;
+    let device = Device::flex();
+    let session = Session { methods: vec![], backbone: choice, ..file::find(presets::PRESETS[0].name)? };
+    let weights = (opened.weights)(session.seed, &device)?;
+    let plan = Plan::on(&session, anatomy, 0, &mut vec![]);
+    let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device };
+    let (mut all, mut shape) = (Vec::new(), [0; 3]);
+    for (input, _) in given.parts(&model.device) {
+        let features = model.features(&model.bag, input, None); // [batch, positions, width]
+        shape = features.dims();
+        all.extend(host(features)?);
+    }
+    shape[0] = given.batch;
+    write(to, "last_hidden_state", TensorData::new(all, shape), BTreeMap::new())?;
+    out::say(&format!("Wrote last_hidden_state {shape:?} to {}", to.display()))
+}
+
+/// The model in a folder, for pictures of the side that the inputs have, where it can take them.
+fn sized(folder: &Path, inputs: &Path) -> Result<Choice> {
+    let mut choice = backbones::of_folder(folder).map_err(|e| anyhow!(e))?;
+    let card = backbones::find(&choice.name).context("the backbone's card")?;
+    let side = match Tensors::open(inputs).ok().and_then(|file| file.shape(PIXELS)).as_deref() {
+        Some([_, _, height, width]) if height == width => *height,
+        _ => return Ok(choice),
+    };
+    if card.fields.iter().any(|field| field.name == "side") {
+        let own = choice.clone();
+        choice.settings.set("side", Value::Whole(side as i64));
+        if backbones::open(&choice).is_err() {
+            return Ok(own); // its own side is then asked for, in words
+        }
+    }
+    Ok(choice)
+}
+
+fn write(to: &Path, name: &str, data: TensorData, mut notes: BTreeMap<String, String>) -> Result<()> {
+    notes.insert("format".to_owned(), "pt".to_owned());
+    weights::write(to, &BTreeMap::from([(name.to_owned(), data)]), false, notes)
+}
+
+/// The number of the task that is called `name`; none where it makes no difference.
+fn task_of(plan: &Plan, name: Option<&str>) -> Result<Option<u16>> {
+    let known = plan.tasks.iter().map(|task| task.name).collect::<Vec<_>>().join(", ");
+    match (name, plan.tells_tasks_apart()) {
+        (None, Some(member)) => bail!(
+            "{} has something of its own for each task of this run ({known}), so it must be known which the pictures belong to. Name it with --task",
+            member.card.title
+        ),
+        (None, None) => Ok(None),
+        (Some(name), _) => match plan.tasks.iter().position(|task| task.name == name) {
+            Some(task) => Ok(Some(u16::try_from(task)?)),
+            None => bail!("this run has no task `{name}`; one of: {known}"),
+        },
+    }
+}
+
+/// The checked inputs of a file.
+struct Given {
+    batch: usize,
+    values: Values,
+}
+
+enum Values {
+    Pixels { side: usize, values: Vec<f32> },
+    Tokens { length: usize, ids: Vec<u32>, kinds: Vec<u8>, seen: Vec<bool> },
+}
+
+impl Given {
+    fn read(path: &Path, anatomy: &Anatomy) -> Result<Given> {
+        let place = path.display();
+        if !path.is_file() {
+            bail!("cannot read the inputs {place}. Check the path");
+        }
+        let file = Tensors::open(path)?;
+        match anatomy.entry {
+            Entry::Image { side, pixels, .. } => {
+                lacks(&file, path, PIXELS, &format!("[batch, 3, {side}, {side}]"))?;
+                Given::pixels(&file, path, side, pixels)
+            }
+            Entry::Text { vocabulary, .. } => {
+                lacks(&file, path, TOKENS, "[batch, tokens], whole numbers of 64 bits")?;
+                Given::tokens(&file, path, vocabulary, longest(anatomy))
+            }
+        }
+    }
+
+    fn pixels(file: &Tensors, path: &Path, side: usize, pixels: Pixels) -> Result<Given> {
+        let place = path.display();
+        let shape = file.shape(PIXELS).unwrap_or_default();
+        if shape.len() != 4 || shape[1..] != [3, side, side] || shape[0] == 0 {
+            bail!("`{PIXELS}` in {place} has shape {shape:?}; this run takes [batch, 3, {side}, {side}], channels first");
+        }
+        let (values, _) = file.floats(PIXELS)?;
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            bail!("`{PIXELS}` in {place} holds {} in picture {}. Mend the file", values[at], at / (3 * side * side));
+        }
+        let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+        if pixels == Pixels::HALVES && (low < -1.01 || high > 1.01) {
+            out::note(&format!(
+                "petl: note: pixels go from {low:.2} to {high:.2}; the backbone expects byte / 127.5 - 1, from -1 to 1"
+            ));
+        }
+        Ok(Given { batch: shape[0], values: Values::Pixels { side, values } })
+    }
+
+    fn tokens(file: &Tensors, path: &Path, vocabulary: usize, longest: usize) -> Result<Given> {
+        let place = path.display();
+        let (ids, shape) = file.wholes(TOKENS)?;
+        let &[batch, length] = shape.as_slice() else {
+            bail!("`{TOKENS}` in {place} has shape {shape:?}; it must be [batch, tokens]")
+        };
+        if batch == 0 || !(1..=longest).contains(&length) {
+            bail!("`{TOKENS}` in {place} has shape {shape:?}; this network takes texts of 1 to {longest} tokens");
+        }
+        if let Some(id) = ids.iter().find(|id| !(0..vocabulary as i64).contains(id)) {
+            bail!("`{TOKENS}` in {place} holds {id}; this network's tokens go from 0 to {}", vocabulary - 1);
+        }
+        let beside = |name: &str, otherwise: i64| -> Result<Vec<i64>> {
+            if !file.has(name) {
+                return Ok(vec![otherwise; ids.len()]);
+            }
+            let (values, own) = file.wholes(name)?;
+            if own != shape || values.iter().any(|v| !matches!(v, 0 | 1)) {
+                bail!("`{name}` in {place} must hold 0 and 1 in the shape of `{TOKENS}`, {shape:?}; its shape is {own:?}");
+            }
+            Ok(values)
+        };
+        let seen: Vec<bool> = beside(MASK, 1)?.into_iter().map(|v| v == 1).collect();
+        if let Some(row) = seen.chunks(length).position(|row| !row.contains(&true)) {
+            bail!("`{MASK}` in {place} leaves nothing of text {row}");
+        }
+        let kinds = beside(KINDS, 0)?.into_iter().map(|v| u8::from(v == 1)).collect();
+        let ids = ids.iter().map(|id| *id as u32).collect();
+        Ok(Given { batch, values: Values::Tokens { length, ids, kinds, seen } })
+    }
+
+    /// What goes through the network at once, with how many it is.
+    fn parts<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = (Input, usize)> + 'a {
+        (0..self.batch).step_by(AT_ONCE).map(move |from| {
+            let count = AT_ONCE.min(self.batch - from);
+            let input = match &self.values {
+                Values::Pixels { side, values } => {
+                    let size = 3 * side * side;
+                    let some = values[from * size..(from + count) * size].to_vec();
+                    Input::Pixels(Tensor::from_data(TensorData::new(some, [count, 3, *side, *side]), device))
+                }
+                Values::Tokens { length, ids, kinds, seen } => {
+                    let of = from * length..(from + count) * length;
+                    let (ids, kinds, seen) = (ids[of.clone()].to_vec(), kinds[of.clone()].to_vec(), seen[of].to_vec());
+                    Input::Text(Text { length: *length, ids, kinds, seen, device: device.clone() })
+                }
+            };
+            (input, count)
+        })
+    }
+}
+
+/// Fails when the file has no tensor of this name.
+fn lacks(file: &Tensors, path: &Path, name: &str, shape: &str) -> Result<()> {
+    if file.has(name) {
+        return Ok(());
+    }
+    let found = file.names().collect::<Vec<_>>().join(", ");
+    let found = if found.is_empty() { "none" } else { &found };
+    bail!("{} has no tensor `{name}`; it holds {found}. Name it so, with shape {shape}", path.display());
+}
+
+/// The longest text that the table of positions has room for. RoBERTa's begins behind its padding.
+fn longest(anatomy: &Anatomy) -> usize {
+    let rows = anatomy.site("embed").and_then(|site| site.part("pos")).map_or(anatomy.tokens, |part| part.rows);
+    match anatomy.entry {
+        Entry::Text { padding, .. } if anatomy.dialects[0].prefix == "roberta." => rows.saturating_sub(padding as usize + 1),
+        _ => rows,
+    }
+}

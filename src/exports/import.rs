@@ -1,0 +1,104 @@
+//! The way in: a folder that PEFT or AdapterHub wrote, put on a model folder, becomes a run of its own. Called by the command line.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use burn::tensor::{Device, TensorData};
+use serde_json::Value as Json;
+
+use super::head::Head;
+use super::tensors::Named;
+use super::{Adapter, adapterhub, own, peft, staged};
+use crate::backbones;
+use crate::backbones::folder::{Folder, Tensors};
+use crate::datasets::unknown;
+use crate::engine::Finished;
+use crate::engine::model::Model;
+use crate::plan::anatomy::Anatomy;
+use crate::session::{Choice, Recipe, Session, VERSION, file};
+
+/// What an import made.
+pub struct Imported {
+    /// What it was, in words.
+    pub what: String,
+    pub stack: String,
+    pub classes: Vec<String>,
+    pub trainable: usize,
+}
+
+/// Makes the run `into` of the adapter in `folder`, on the model in `backbone`.
+///
+/// # Errors
+/// In words, when a folder is none that is known here, and when adapter and model do not fit.
+pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
+    let mut choice = backbones::of_folder(backbone).map_err(|e| anyhow!(e))?;
+    backbones::settle(&mut choice);
+    let anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
+    let (Adapter { methods, mut params, classes }, what) = adapter(folder, &anatomy)?;
+    let config = Folder::open(&backbone.display().to_string()).map_err(|e| anyhow!(e))?.config;
+    if !params.contains_key("head/weight") {
+        params.extend(head(backbone, &anatomy).with_context(|| {
+            format!("{} holds no classifier of its own, so that of {} would be taken", folder.display(), backbone.display())
+        })?);
+    }
+    let count = params.get("head/bias").map_or(0, |bias| bias.shape().num_elements());
+    let classes = classes.filter(|names| names.len() == count).unwrap_or_else(|| labels(&config, count));
+    let name = folder.file_name().map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned());
+    let session = Session {
+        petl: VERSION,
+        title: format!("{name}, imported"),
+        seed: 0,
+        device: "auto".to_owned(),
+        backbone: choice,
+        data: unknown::choice(&classes),
+        task: Choice::named("classify"),
+        recipe: Recipe::default(),
+        methods,
+    };
+    let mut model = Model::make(&session, &Device::flex())?;
+    model
+        .bag
+        .load(&params, &model.device)
+        .with_context(|| format!("{} does not fit {}", folder.display(), backbone.display()))?;
+    staged(into, |stage| {
+        own::write(&session, &model, stage)?;
+        file::save(&session, &stage.join("session.petl.toml"))?;
+        let summary = Finished { run: name, imported: Some(format!("{what}, from {}", folder.display())), ..Finished::default() };
+        let summary = serde_json::to_vec_pretty(&summary).context("cannot write the summary as JSON")?;
+        file::write_whole(&stage.join("summary.json"), &summary)?;
+        own::read(&own::session(stage)?, stage, &model.device)?; // it opens again
+        Ok((0.0, 0))
+    })?;
+    Ok(Imported { what, stack: model.plan.words(), classes, trainable: model.plan.trainable() })
+}
+
+/// The adapter in a folder of either kind, and what it is in words.
+fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<(Adapter, String)> {
+    match () {
+        () if peft::is_one(folder) => Ok((peft::adapter(folder, anatomy)?, peft::words(folder))),
+        () if adapterhub::is_one(folder) => Ok((adapterhub::adapter(folder, anatomy)?, adapterhub::words(folder))),
+        () if folder.join("adapter.toml").is_file() => {
+            bail!("{} is a folder of this program already: `petl predict` and `petl export` take it as it is", folder.display())
+        }
+        () => bail!(
+            "{} is no adapter's folder: adapter_config.json with `peft_type` (PEFT) or with `config` and `version` (AdapterHub) is missing",
+            folder.display()
+        ),
+    }
+}
+
+/// The base model's own classifier.
+fn head(backbone: &Path, anatomy: &Anatomy) -> Result<Named> {
+    let head = Head::of(anatomy).map_err(|e| anyhow!(e))?;
+    let file = Tensors::open(backbone)?;
+    let of = |name: &str| file.floats(name).map(|(values, shape)| TensorData::new(values, shape));
+    let [weight, bias] = head.ours(&of("classifier.weight")?, &of("classifier.bias")?, anatomy.width)?;
+    Ok(Named::from([("head/weight".to_owned(), weight), ("head/bias".to_owned(), bias)]))
+}
+
+/// The base model's names of `count` classes, or as transformers calls classes without names.
+fn labels(config: &Json, count: usize) -> Vec<String> {
+    let all = (0..count).map(|n| Some(config["id2label"][n.to_string()].as_str()?.to_owned())).collect::<Option<Vec<_>>>();
+    let known = config["id2label"].as_object().map_or(0, serde_json::Map::len);
+    all.filter(|_| known == count).unwrap_or_else(|| (0..count).map(|n| format!("LABEL_{n}")).collect())
+}

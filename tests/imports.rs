@@ -1,0 +1,470 @@
+//! What other programs wrote comes in: every adapter gives their logits through the command line, on images and texts, and what is no
+//! whole folder, or another network's, is refused with words. Every kind goes out and in again on every network that has names for it.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use burn::tensor::{Device, TensorData};
+use petl_workbench::backbones::folder::Tensors;
+use petl_workbench::backbones::{self, weights};
+use petl_workbench::datasets::unknown;
+use petl_workbench::engine::model::Model;
+use petl_workbench::exports::{self, Card, tensors};
+use petl_workbench::plan::Plan;
+use petl_workbench::session::{Choice, Place, Placed, Session, Settings, Value, file};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn peft(name: &str) -> PathBuf {
+    fixtures().join("peft").join(name)
+}
+
+/// Runs the program; what it said, and whether it went well.
+fn petl(arguments: &[&str]) -> (bool, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_petl")).args(arguments).output().unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Imports `adapter` onto `base` as `run`.
+fn import(adapter: &Path, base: &Path, run: &Path) -> (bool, String) {
+    petl(&["import", text(adapter), "--backbone", text(base), text(run)])
+}
+
+/// What the program predicts for `inputs`, the tensor `name`.
+fn predicted(run: &Path, inputs: &Path, name: &str) -> Vec<f32> {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out.safetensors");
+    let (fine, said) = petl(&["predict", text(run), "--inputs", text(inputs), "--out", text(&out)]);
+    assert!(fine, "{said}");
+    Tensors::open(&out).unwrap().floats(name).unwrap().0
+}
+
+fn rows(value: &serde_json::Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32)).collect()
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn every_adapter_that_peft_wrote_gives_pefts_logits() {
+    let expected = tensors::read_json(&peft("expected.json")).unwrap();
+    for name in ["lora", "lora_hf5", "lora_dual", "dora", "ia3", "ln_tuning", "vera", "loha", "oft"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("run");
+        let (fine, said) = import(&peft(name), &peft("base_vit"), &run);
+        assert!(fine && said.contains("3 classes"), "{name}: {said}");
+        let theirs = rows(&expected["adapters"][name.split('_').next().filter(|n| *n == "lora").unwrap_or(name)]["logits"]);
+        let difference = apart(&predicted(&run, &peft("inputs.safetensors"), "logits"), &theirs);
+        assert!(difference < 1e-4, "{name}: {difference}");
+        let away = apart(&rows(&expected["base_vit"]), &theirs);
+        assert!(away > 1e-3, "{name}: the base model alone would pass ({away})");
+        let summary = tensors::read_json(&run.join("summary.json")).unwrap();
+        assert!(summary["imported"].as_str().unwrap().starts_with("PEFT "), "{summary}");
+    }
+}
+
+#[test]
+fn every_adapter_that_adapterhub_wrote_gives_its_logits() {
+    let expected = tensors::read_json(&peft("adapterhub/expected.json")).unwrap();
+    for name in ["seq_bn", "par_bn", "lora"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("run");
+        let (fine, said) = import(&peft("adapterhub").join(name), &peft("base_vit"), &run);
+        assert!(fine, "{name}: {said}");
+        let theirs = rows(&expected["adapters"][name]["logits"]);
+        let difference = apart(&predicted(&run, &peft("inputs.safetensors"), "logits"), &theirs);
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+}
+
+#[test]
+fn prompts_that_move_every_token_are_refused_with_the_reason() {
+    for (name, words) in [("prompt_tuning", "first positions"), ("prefix_tuning", "length of the prefix")] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("run");
+        let (fine, said) = import(&peft(name), &peft("base_bert"), &run);
+        assert!(!fine && said.contains(words), "{said}");
+        assert!(!run.exists());
+    }
+}
+
+#[test]
+fn an_imported_run_leaves_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    assert!(import(&peft("dora"), &peft("base_vit"), &run).0);
+    let expected = rows(&tensors::read_json(&peft("expected.json")).unwrap()["adapters"]["dora"]["logits"]);
+    for kind in ["petl", "peft", "merged", "transformers"] {
+        let into = scratch.path().join(kind);
+        let (fine, said) = petl(&["export", text(&run), "--as", kind, text(&into)]);
+        assert!(fine && said.contains("on 64 samples"), "{kind}: {said}");
+    }
+    let again = scratch.path().join("again");
+    let (fine, said) = import(&scratch.path().join("peft"), &peft("base_vit"), &again);
+    assert!(fine, "{said}");
+    assert!(apart(&predicted(&again, &peft("inputs.safetensors"), "logits"), &expected) < 1e-4);
+    // There is nothing to train it on, and that is said.
+    let (fine, said) = petl(&["train", text(&run.join("session.petl.toml")), "--out", text(&scratch.path().join("no"))]);
+    assert!(!fine && said.contains("unknown"), "{said}");
+}
+
+#[test]
+fn a_bare_model_folder_gives_its_hidden_states() {
+    for name in ["vit", "deit-distilled", "dinov2", "timm-vit", "bert", "roberta", "distilbert"] {
+        let folder = fixtures().join("backbones").join(name);
+        let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
+        let cases: Vec<String> = expected.names().filter_map(|n| Some(n.strip_prefix("last_hidden_state")?.to_owned())).collect();
+        assert!(!cases.is_empty(), "{name}: {:?}", expected.names().collect::<Vec<_>>());
+        for case in cases {
+            let scratch = tempfile::tempdir().unwrap();
+            let inputs = scratch.path().join("in.safetensors");
+            write_inputs(&expected, &case, &inputs);
+            let ours = predicted(&folder, &inputs, "last_hidden_state");
+            let (theirs, shape) = expected.floats(&format!("last_hidden_state{case}")).unwrap();
+            let (mut largest, width) = (0.0f32, shape[shape.len() - 1]);
+            let seen = expected.wholes(&format!("attention_mask{case}")).map_or(vec![1; ours.len() / width], |(mask, _)| mask);
+            for ((a, b), _) in ours.chunks(width).zip(theirs.chunks(width)).zip(&seen).filter(|(_, seen)| **seen == 1) {
+                largest = largest.max(apart(a, b));
+            }
+            assert!(largest < 1e-4, "{name}, {case}: {largest}");
+        }
+    }
+}
+
+/// The inputs of one case as a file of its own.
+fn write_inputs(expected: &Tensors, case: &str, to: &Path) {
+    let mut raw: Vec<(String, Vec<usize>, safetensors::Dtype, Vec<u8>)> = vec![];
+    if let Ok((values, shape)) = expected.floats(&format!("pixel_values{case}")) {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        raw.push(("pixel_values".into(), shape, safetensors::Dtype::F32, bytes));
+    }
+    for name in ["input_ids", "attention_mask", "token_type_ids"] {
+        if let Ok((values, shape)) = expected.wholes(&format!("{name}{case}")) {
+            raw.push((name.into(), shape, safetensors::Dtype::I64, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        }
+    }
+    let views = raw.iter().map(|(name, shape, dtype, bytes)| {
+        (name.as_str(), safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    std::fs::write(to, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Copies a folder of PEFT's with another configuration and other tensors; what the import said.
+fn spoilt(name: &str, config: &dyn Fn(&mut serde_json::Value), change: &dyn Fn(&mut tensors::Named)) -> (bool, String) {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("adapter");
+    std::fs::create_dir(&folder).unwrap();
+    let mut json = tensors::read_json(&peft(name).join("adapter_config.json")).unwrap();
+    config(&mut json);
+    tensors::write_json(&folder.join("adapter_config.json"), &json).unwrap();
+    let mut all = tensors::read(&peft(name).join("adapter_model.safetensors"), "").unwrap();
+    change(&mut all);
+    tensors::write(&folder.join("adapter_model.safetensors"), &all).unwrap();
+    let run = scratch.path().join("run");
+    let (fine, said) = import(&folder, &peft("base_vit"), &run);
+    assert_eq!(fine, run.exists(), "{said}");
+    if fine {
+        let theirs = rows(&tensors::read_json(&peft("expected.json")).unwrap()["adapters"][name]["logits"]);
+        assert!(apart(&predicted(&run, &peft("inputs.safetensors"), "logits"), &theirs) < 1e-4, "{said}");
+    }
+    (fine, said)
+}
+
+const QUERY: &str = "base_model.model.vit.encoder.layer.1.attention.attention.query";
+
+#[test]
+fn layers_are_named_as_peft_lets_them_be_named() {
+    let names = |targets: serde_json::Value| {
+        let (fine, said) = spoilt("dora", &|c| c["target_modules"] = targets.clone(), &|_| ());
+        assert!(fine, "{targets}: {said}");
+    };
+    names(serde_json::json!(r".*\.(query|value)"));
+    names(serde_json::json!(r"vit\.encoder\.layer\.\d+\.attention\.attention\.(?:query|value)"));
+    names(serde_json::json!(["attention.query", "attention.value"]));
+    let refused = |change: &dyn Fn(&mut serde_json::Value), words: &str| {
+        let (fine, said) = spoilt("dora", change, &|_| ());
+        assert!(!fine && said.contains(words), "{words}: {said}");
+    };
+    refused(&|c| c["target_modules"] = r".*\.query".into(), "does not name it");
+    refused(&|c| c["target_modules"] = r"query|value".into(), "does not name it"); // the whole name must match
+    refused(&|c| c["target_modules"] = "all-linear".into(), "holds nothing for it");
+    refused(&|c| c["target_modules"] = r"(?!x).*".into(), "not known here");
+    refused(&|c| c["layers_to_transform"] = serde_json::json!([0]), "does not name it");
+    refused(&|c| c["exclude_modules"] = serde_json::json!(["value"]), "does not name it");
+    refused(&|c| c["target_modules"] = serde_json::Value::Null, "target_modules");
+    let both =
+        |c: &mut serde_json::Value| (c["layers_to_transform"], c["layers_pattern"]) = (serde_json::json!([0, 1]), "layer".into());
+    assert!(spoilt("dora", &both, &|_| ()).0);
+}
+
+#[test]
+fn ranks_and_strengths_go_by_pattern() {
+    let pattern = |c: &mut serde_json::Value| {
+        (c["r"], c["lora_alpha"]) = (2.into(), 3.into());
+        c["rank_pattern"] = serde_json::json!({ r"layer\.[01]\..*": 4 });
+        c["alpha_pattern"] = serde_json::json!({ "query": 8, "value": 8 });
+    };
+    assert!(spoilt("lora", &pattern, &|_| ()).0);
+    let other = |c: &mut serde_json::Value| c["alpha_pattern"] = serde_json::json!({ "ery": 16 }); // no whole piece of a name
+    assert!(spoilt("lora", &other, &|_| ()).0);
+    // rsLoRA: α / √r is the same as α / r for another α.
+    let rs = |c: &mut serde_json::Value| (c["use_rslora"], c["lora_alpha"]) = (true.into(), 4.into());
+    assert!(spoilt("lora", &rs, &|_| ()).0);
+    assert!(spoilt("dora", &rs, &|_| ()).0);
+}
+
+#[test]
+fn spoilt_folders_are_refused_with_what_is_wrong() {
+    let same = |_: &mut serde_json::Value| ();
+    let refused = |name: &str, config: &dyn Fn(&mut serde_json::Value), change: &dyn Fn(&mut tensors::Named), words: &[&str]| {
+        let (fine, said) = spoilt(name, config, change);
+        assert!(!fine && words.iter().all(|w| said.contains(w)), "{words:?}: {said}");
+    };
+    refused("lora", &|c| c["r"] = 8.into(), &|_| (), &["lora_A.weight", "[4, 32]", "[8, 32]"]);
+    refused(
+        "lora",
+        &same,
+        &|t| drop(t.remove(&format!("{QUERY}.lora_B.weight"))),
+        &["holds no `lora_B.weight`", "layer.1.attention.attention.query"],
+    );
+    refused("lora", &|c| c["peft_type"] = "SPELL".into(), &|_| (), &["`SPELL`", "LORA, IA3"]);
+    let surplus =
+        |t: &mut tensors::Named| drop(t.insert(format!("{QUERY}.lora_C.weight"), TensorData::new(vec![0.0f32; 4], [2, 2])));
+    refused("lora", &same, &surplus, &["lora_C.weight", "is no part of LoRA"]);
+    let elsewhere = |t: &mut tensors::Named| {
+        drop(t.insert("base_model.model.gpt.h.0.lora_A.weight".into(), TensorData::new(vec![0.0f32; 4], [2, 2])))
+    };
+    refused("lora", &same, &elsewhere, &["names no layer of this backbone"]);
+    refused("lora", &same, &|t| drop(t.remove("base_model.model.classifier.bias")), &["the classifier", "lacks"]);
+    refused("vera", &same, &|t| drop(t.remove("base_model.vera_A")), &["vera_A", "which all layers share"]);
+    refused("vera", &|c| c["save_projection"] = false.into(), &|_| (), &["save_projection"]);
+    refused("oft", &|c| c["num_cayley_neumann_terms"] = 3.into(), &|_| (), &["num_cayley_neumann_terms"]);
+    refused("oft", &|c| c["coft"] = true.into(), &|_| (), &["`coft`"]);
+    refused("oft", &|c| c["oft_block_size"] = 16.into(), &|_| (), &["oft_R.weight", "[4, 28]", "[2, 120]"]);
+    refused("loha", &|c| c["r"] = 100_000.into(), &|_| (), &["from 1 to 512"]);
+    // Another network's adapter, and a folder that is none.
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    let (fine, said) = import(&peft("lora"), &peft("base_bert"), &run);
+    assert!(!fine && said.contains("names no layer of this backbone"), "{said}");
+    let (fine, said) = import(&peft("base_vit"), &peft("base_vit"), &run);
+    assert!(!fine && said.contains("no adapter's folder"), "{said}");
+    let (fine, said) = import(&peft("lora"), &peft("lora"), &run);
+    assert!(!fine && said.contains("config.json"), "{said}");
+}
+
+#[test]
+fn adapterhub_settings_that_have_no_place_here_are_refused_by_name() {
+    let import = |change: &dyn Fn(&mut serde_json::Value), base: &str| {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("adapter");
+        std::fs::create_dir(&folder).unwrap();
+        let from = peft("adapterhub/seq_bn");
+        std::fs::copy(from.join("adapter.safetensors"), folder.join("adapter.safetensors")).unwrap();
+        let mut config = tensors::read_json(&from.join("adapter_config.json")).unwrap();
+        change(&mut config["config"]);
+        tensors::write_json(&folder.join("adapter_config.json"), &config).unwrap();
+        import(&folder, &peft(base), &scratch.path().join("run"))
+    };
+    assert!(import(&|_| (), "base_vit").0);
+    for (name, value) in [
+        ("ln_before", true.into()),
+        ("ln_after", true.into()),
+        ("phm_layer", true.into()),
+        ("inv_adapter", "nice".into()),
+        ("original_ln_after", false.into()),
+        ("residual_before_ln", false.into()),
+        ("scaling", "channel".into()),
+        ("non_linearity", "tanh".into()),
+        ("reduction_factor", serde_json::json!({"1": 2})),
+        ("architecture", "prefix_tuning".into()),
+        ("something_new", 3.into()),
+    ] {
+        let (fine, said) = import(&|c| c[name] = serde_json::Value::clone(&value), "base_vit");
+        assert!(!fine && said.contains(name), "{name}: {said}");
+    }
+    let (fine, said) = import(&|c| c["reduction_factor"] = 8.into(), "base_vit");
+    assert!(!fine && said.contains("[2, 32]") && said.contains("[4, 32]"), "{said}");
+    let (fine, said) = import(&|_| (), "base_bert");
+    assert!(!fine && said.contains("original_ln_before"), "{said}");
+}
+
+#[test]
+fn tokens_that_do_not_fit_are_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (inputs, out) = (scratch.path().join("in.safetensors"), scratch.path().join("out.safetensors"));
+    let ask = |ids: &[i64], shape: [usize; 2], mask: Option<&[i64]>| {
+        let bytes = |v: &[i64]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let raw: Vec<_> =
+            [("input_ids", Some(ids)), ("attention_mask", mask)].into_iter().filter_map(|(n, v)| Some((n, bytes(v?)))).collect();
+        let views = raw
+            .iter()
+            .map(|(n, b)| (*n, safetensors::tensor::TensorView::new(safetensors::Dtype::I64, shape.to_vec(), b).unwrap()));
+        std::fs::write(&inputs, safetensors::serialize(views, None).unwrap()).unwrap();
+        petl(&["predict", text(&peft("base_bert")), "--inputs", text(&inputs), "--out", text(&out)])
+    };
+    assert!(ask(&[1, 2, 3, 4], [2, 2], Some(&[1, 1, 1, 0])).0);
+    for ((fine, said), words) in [
+        (ask(&[1, 50], [1, 2], None), "go from 0 to 49"),
+        (ask(&[1; 41], [1, 41], None), "1 to 40 tokens"),
+        (ask(&[1, 2], [1, 2], Some(&[0, 0])), "leaves nothing of text 0"),
+        (ask(&[1, 2], [1, 2], Some(&[1, 2])), "must hold 0 and 1"),
+    ] {
+        assert!(!fine && said.contains(words), "{said}");
+    }
+    let pixels = petl(&["predict", text(&peft("base_vit")), "--inputs", text(&inputs), "--out", text(&out)]);
+    assert!(!pixels.0 && pixels.1.contains("pixel_values"), "{}", pixels.1);
+}
+
+/// A session with one method on the model in `folder`, of an unknown data set.
+fn session(folder: &Path, method: &str, place: Place, set: &[(&str, Value)]) -> Session {
+    let mut settings = Settings::default();
+    set.iter().for_each(|(name, value)| settings.set(name, value.clone()));
+    let methods = vec![Placed { name: method.into(), place, settings, learning_rate_factor: 1.0, resolved: vec![] }];
+    let data = unknown::choice(&["a", "b", "c"].map(str::to_owned));
+    Session { methods, data, backbone: backbones::of_folder(folder).unwrap(), ..file::find("digits-lora").unwrap() }
+}
+
+/// Its model with every trained value off its start.
+fn moved(session: &Session) -> Model {
+    let mut model = Model::make(session, &Device::flex()).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut values = model.bag.data();
+    for (key, data) in values.iter_mut().filter(|(key, _)| model.bag.params.contains_key(*key)) {
+        let moved = data.try_to_vec::<f32>().unwrap().into_iter().map(|v| v + rng.random_range(-0.1..0.1)).collect::<Vec<f32>>();
+        *data = TensorData::new(moved, data.shape().clone());
+        assert!(!key.is_empty());
+    }
+    model.bag.load(&values, &model.device).unwrap();
+    model
+}
+
+/// Writes and reads back; how far the logits are apart, and the folder's first names.
+fn there_and_back(card: &Card, session: &Session) -> Result<f64, String> {
+    (card.fits)(&Plan::of(session))?;
+    let (model, scratch) = (moved(session), tempfile::tempdir().unwrap());
+    (card.write)(session, &model, scratch.path()).map_err(|e| format!("{e:#}"))?;
+    exports::verify(card, session, &model, scratch.path()).map(|(difference, _)| difference).map_err(|e| format!("{e:#}"))
+}
+
+#[test]
+fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
+    let card = exports::find("peft").unwrap();
+    let networks =
+        [peft("base_vit"), peft("base_bert"), fixtures().join("backbones/dinov2"), fixtures().join("backbones/dinov2-gated")];
+    for kind in exports::peft::kinds::KINDS {
+        let method = petl_workbench::methods::find(kind.method).unwrap();
+        for folder in &networks {
+            let set: &[(&str, Value)] = match kind.method {
+                "boft" => &[("block_size", Value::Whole(2)), ("factors", Value::Whole(2))],
+                "oft" => &[("block_size", Value::Whole(4)), ("inverse", Value::Text("five terms".into()))],
+                "lokr" | "loha" | "lora" | "dora" | "adalora" => &[("rank", Value::Whole(3))],
+                "vera" => &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))],
+                _ => &[],
+            };
+            for roles in [method.roles, method.default_roles] {
+                let session = session(folder, kind.method, Place::roles(roles), set);
+                let difference = there_and_back(card, &session);
+                assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{} on {}: {difference:?}", kind.method, folder.display());
+            }
+        }
+    }
+    let refused = there_and_back(card, &session(&fixtures().join("backbones/roberta"), "lora", Place::roles(&[]), &[]));
+    assert!(refused.unwrap_err().contains("layers of its own"));
+    let refused =
+        there_and_back(card, &session(&fixtures().join("backbones/timm-vit"), "lora", Place::sites(&["blocks.0.attn.q"]), &[]));
+    assert!(refused.unwrap_err().contains("timm"));
+}
+
+#[test]
+fn bottlenecks_go_out_to_adapterhub_and_in_where_they_stand_as_there() {
+    let card = exports::find("adapterhub").unwrap();
+    let role = |word: &str| petl_workbench::plan::anatomy::Role::from_word(word).unwrap();
+    let form = |text: &str| ("form", Value::Text(text.into()));
+    let more = [("bottleneck", Value::Whole(5)), ("activation", Value::Text("gelu".into())), ("scale", Value::Real(0.7))];
+    let stream = "parallel to the stream";
+    let held: [(&str, &[&str], &str); 8] = [
+        ("base_vit", &["mlp"], "sequential"),
+        ("base_vit", &["attn", "mlp"], "sequential"),
+        ("base_vit", &["block"], "sequential"),
+        ("base_vit", &["mid", "block"], "sequential"),
+        ("base_vit", &["mlp"], stream),
+        ("base_bert", &["attn", "mlp"], "sequential"),
+        ("base_bert", &["mlp"], "parallel"),
+        ("base_bert", &["attn", "mlp"], "parallel"),
+    ];
+    for (base, roles, text) in held {
+        let roles: Vec<_> = roles.iter().map(|w| role(w)).collect();
+        for extra in [("gate", Value::Flag(true)), ("learn_scale", Value::Flag(true))] {
+            let set = [&more[..], &[form(text), extra]].concat();
+            let session = session(&peft(base), "bottleneck", Place { blocks: "2".into(), ..Place::roles(&roles) }, &set);
+            let difference = there_and_back(card, &session);
+            assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{base} {roles:?} {text}: {difference:?}");
+        }
+    }
+    for (base, roles, text) in
+        [("base_vit", "mlp", "parallel"), ("base_bert", "block", "sequential"), ("base_vit", "up", "sequential")]
+    {
+        let session = session(&peft(base), "bottleneck", Place::roles(&[role(roles)]), &[form(text)]);
+        let words = there_and_back(card, &session).unwrap_err();
+        assert!(words.contains(text) && words.contains("`petl`"), "{words}");
+    }
+    let lora =
+        session(&peft("base_bert"), "lora", Place::roles(&["q", "v", "up", "down"].map(role)), &[("gate", Value::Flag(true))]);
+    assert!(there_and_back(card, &lora).unwrap() < 1e-5);
+    let lora = session(&peft("base_bert"), "lora", Place::sites(&["blocks.0.attn.q", "blocks.1.attn.v"]), &[]);
+    assert!(there_and_back(card, &lora).unwrap_err().contains("whole blocks"));
+}
+
+#[test]
+fn adalora_with_rows_cut_by_peft_is_read() {
+    // Two of the rows of one layer cut, as PEFT writes it after its budget.
+    let scratch = tempfile::tempdir().unwrap();
+    let session = session(
+        &peft("base_vit"),
+        "adalora",
+        Place::sites(&["blocks.0.attn.q", "blocks.1.attn.v"]),
+        &[("rank", Value::Whole(2))],
+    );
+    let mut model = moved(&session);
+    let mut values = model.bag.data();
+    values.insert("0.adalora/blocks.0.attn.q/Lambda".into(), TensorData::new(vec![0.0f32, 0.7, 0.0], [1, 3]));
+    model.bag.load(&values, &model.device).unwrap();
+    let card = exports::find("peft").unwrap();
+    (card.write)(&session, &model, scratch.path()).unwrap();
+    let file = scratch.path().join("adapter_model.safetensors");
+    let mut theirs = tensors::read(&file, "").unwrap();
+    let mut pattern = serde_json::Map::new();
+    let floats = |t: &tensors::Named, k: &str| t[k].try_to_vec::<f32>().unwrap();
+    for module in ["vit.encoder.layer.0.attention.attention.query", "vit.layers.0.attention.q_proj"] {
+        let key = |part: &str| format!("base_model.model.{module}.{part}");
+        let (a, b) = (floats(&theirs, &key("lora_A")), floats(&theirs, &key("lora_B")));
+        theirs.insert(key("lora_A"), TensorData::new(a[32..64].to_vec(), [1, 32]));
+        theirs.insert(key("lora_B"), TensorData::new(b.iter().skip(1).step_by(3).copied().collect::<Vec<f32>>(), [32, 1]));
+        theirs.insert(key("lora_E"), TensorData::new(vec![0.7f32], [1, 1]));
+        pattern.insert(format!("{module}.lora_E"), serde_json::json!([false, true, false]));
+    }
+    weights::write(&file, &theirs, false, [].into()).unwrap();
+    let words = format!("{:#}", exports::verify(card, &session, &model, scratch.path()).unwrap_err());
+    assert!(words.contains("1 rows") && words.contains("rank_pattern"), "{words}");
+    let place = scratch.path().join("adapter_config.json");
+    let mut config = tensors::read_json(&place).unwrap();
+    config["rank_pattern"] = pattern.into();
+    tensors::write_json(&place, &config).unwrap();
+    assert!(exports::verify(card, &session, &model, scratch.path()).unwrap().0 < 1e-5);
+    assert_eq!(Choice::named("unknown").name, session.data.name);
+}
