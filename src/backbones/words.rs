@@ -1,6 +1,6 @@
 //! From texts to tokens: the `tokenizer.json` of a model folder, by the `tokenizers` crate. Called by the text encoders.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, ensure};
 use tokenizers::{PaddingParams, Tokenizer, TruncationParams};
@@ -11,10 +11,9 @@ use crate::datasets::{Samples, Tokens};
 /// Texts of one call of the tokenizer.
 const AT_ONCE: usize = 256;
 
-/// Where a folder's tokenizer is, or why there is none: a network opens without one, texts do not. It is read when there are
-/// texts, not on every edit.
+/// A folder's tokenizer, or why there is none: a network opens without one, texts do not.
 #[derive(Clone)]
-pub struct Words(Result<PathBuf, String>);
+pub struct Words(Result<Arc<Tokenizer>, String>);
 
 impl Words {
     pub fn of(folder: &Folder) -> Words {
@@ -25,7 +24,7 @@ impl Words {
                 folder.path.display()
             )));
         }
-        Words(Ok(place))
+        Words(Tokenizer::from_file(&place).map(Arc::new).map_err(|fault| format!("{} is no tokenizer: {fault}", place.display())))
     }
 
     /// Replaces texts by tokens, at most `longest` a text, with the signs that the model wants at both ends.
@@ -33,9 +32,8 @@ impl Words {
     /// # Errors
     /// When there is no tokenizer, or a text cannot be read.
     pub fn encode(&self, samples: &mut Samples, longest: usize) -> Result<()> {
-        let place = self.0.as_ref().map_err(|words| anyhow!("{words}"))?;
-        let mut tokenizer =
-            Tokenizer::from_file(place).map_err(|fault| anyhow!("{} is no tokenizer: {fault}", place.display()))?;
+        let tokenizer = self.0.as_ref().map_err(|words| anyhow!("{words}"))?;
+        let mut tokenizer = Tokenizer::clone(tokenizer);
         let fault = |fault| anyhow!("the tokenizer refuses: {fault}");
         tokenizer
             .with_truncation(Some(TruncationParams { max_length: longest, ..TruncationParams::default() }))
