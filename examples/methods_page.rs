@@ -113,7 +113,13 @@ fn row(preset: &'static str, trains_the_trunk: bool, folder: &Path, seeds: u64) 
 fn run(session: &Session, place: &Path) -> Result<Run> {
     if place.exists() {
         let run = Run::open(place)?;
-        if run.status == Status::Finished && run.session.as_ref() == Some(session) {
+        // A session that was saved also has what its patterns stand for.
+        let bare = |session: &Session| {
+            let mut session = session.clone();
+            session.methods.iter_mut().for_each(|placed| placed.resolved.clear());
+            session
+        };
+        if run.status == Status::Finished && run.session.as_ref().is_some_and(|kept| bare(kept) == bare(session)) {
             return Ok(run);
         }
         std::fs::remove_dir_all(place).with_context(|| format!("cannot remove {}", place.display()))?;
@@ -184,7 +190,11 @@ fn page(rows: &[Row], steps: &[Option<f64>], seeds: u64) -> Result<String> {
             page,
             "- Start: {}; {}\n",
             start(card),
-            if card.folds { "folds into the weights" } else { "stays beside the weights" }
+            match (card.folds, card.fields.iter().any(|field| field.name == "gate")) {
+                (true, false) => "folds into the weights",
+                (true, true) => "folds into the weights, unless gated",
+                (false, _) => "stays beside the weights",
+            }
         )?;
     }
     writeln!(page, "```sh\ncargo run --release --example methods_page -- RUNS --seeds {seeds}\n```")?;
