@@ -330,8 +330,11 @@ fn a_changed_file_is_found_when_read_back() {
         std::fs::create_dir(&folder).unwrap();
         (card.write)(&session, &model, &folder).unwrap();
         assert!(exports::verify(card, &session, &model, &folder).is_ok());
-        let name = if card.name == "petl" { "adapter.safetensors" } else { "model.safetensors" };
-        let path = if card.name == "peft" { folder.join("adapter_model.safetensors") } else { folder.join(name) };
+        let path = folder.join(match card.name {
+            "petl" | "adapterhub" => "adapter.safetensors",
+            "peft" => "adapter_model.safetensors",
+            _ => "model.safetensors",
+        });
         let bytes = std::fs::read(&path).unwrap();
         // The sign of one number in the middle of every matrix row: the file stays whole.
         let mut changed = bytes.clone();
