@@ -2,6 +2,7 @@
 //! side by side, and the base model in `base/`. `kinds` says what it can hold, `write` and `read` go there and back, `targets` and
 //! `pattern` say which layers are meant. Called through the catalogue; must not know how a run is stored.
 
+mod how;
 pub mod kinds;
 mod pattern;
 mod read;
