@@ -45,20 +45,42 @@ struct Row {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let folder = PathBuf::from(arguments.first().context("name a folder for the runs")?);
-    let seeds: u64 = match arguments.iter().position(|a| a == "--seeds") {
-        Some(n) => arguments.get(n + 1).context("--seeds takes a number")?.parse()?,
-        None => 5,
+    let number = |name: &str| -> Result<Option<u64>> {
+        let Some(n) = arguments.iter().position(|a| a == name) else { return Ok(None) };
+        Ok(Some(arguments.get(n + 1).with_context(|| format!("{name} takes a number"))?.parse()?))
     };
+    let seeds = number("--seeds")?.unwrap_or(5);
     let mut presets = vec![("digits-probe", false)];
     presets.extend(methods::CATALOG.iter().flat_map(|card| alone(card)).chain(STACKS).map(|preset| (preset, true)));
+    // The runs of one seed and no page, so that several programs may share the work.
+    if let Some(seed) = number("--only")? {
+        for (preset, trains) in presets {
+            for task in TASKS {
+                let run = seeded(preset, trains, task, seed, &folder)?;
+                eprintln!("{preset} on {task}, seed {seed}: {:.1} %", spread(&[run]).0);
+            }
+        }
+        return Ok(());
+    }
     // Seed by seed: what was finished when somebody had to stop is kept.
     let mut rows = Vec::new();
     for seeds in 1..=seeds {
         rows = presets.iter().map(|(preset, trains)| row(preset, *trains, &folder, seeds)).collect::<Result<_>>()?;
     }
-    let steps = rows.iter().map(|row| if row.trains_the_trunk { ratio(row.preset).map(Some) } else { Ok(None) });
+    let steps = rows.iter().map(|row| if row.trains_the_trunk { step(row.preset, &folder).map(Some) } else { Ok(None) });
     let page = page(&rows, &steps.collect::<Result<Vec<_>>>()?, seeds)?;
     file::write_whole(Path::new("docs/methods.md"), page.as_bytes())
+}
+
+/// The time of a step over that of plain LoRA, kept beside the runs once it was measured.
+fn step(preset: &str, folder: &Path) -> Result<f64> {
+    let place = folder.join(format!("{preset}.step"));
+    if let Ok(text) = std::fs::read_to_string(&place) {
+        return text.trim().parse().with_context(|| format!("{} is no number", place.display()));
+    }
+    let ratio = ratio(preset)?;
+    file::write_whole(&place, format!("{ratio:.2}\n").as_bytes())?;
+    Ok(ratio)
 }
 
 /// The time of a step over that of plain LoRA, medians of runs in turn.
@@ -94,19 +116,23 @@ fn row(preset: &'static str, trains_the_trunk: bool, folder: &Path, seeds: u64) 
     for task in TASKS {
         let mut of_task = Vec::new();
         for seed in 1..=seeds {
-            let mut set: Vec<String> = EVERY.iter().map(|s| (*s).to_owned()).collect();
-            if !trains_the_trunk {
-                set.extend(PROBE.map(str::to_owned));
-            }
-            set.extend([format!("data.name={task}"), format!("seed={seed}")]);
-            let session = file::set(&file::find(preset)?, &set)?;
-            let place = folder.join(format!("{preset}.{task}.{seed}"));
-            of_task.push(run(&session, &place).with_context(|| format!("{preset} on {task}, seed {seed}"))?);
+            of_task.push(seeded(preset, trains_the_trunk, task, seed, folder)?);
         }
         eprintln!("{preset} on {task}, {seeds} seeds: {:.1} %", spread(&of_task).0);
         runs.push(of_task);
     }
     Ok(Row { title, preset, trains_the_trunk, runs })
+}
+
+/// The run of one preset on one task with one seed.
+fn seeded(preset: &str, trains_the_trunk: bool, task: &str, seed: u64, folder: &Path) -> Result<Run> {
+    let mut set: Vec<String> = EVERY.iter().map(|s| (*s).to_owned()).collect();
+    if !trains_the_trunk {
+        set.extend(PROBE.map(str::to_owned));
+    }
+    set.extend([format!("data.name={task}"), format!("seed={seed}")]);
+    let session = file::set(&file::find(preset)?, &set)?;
+    run(&session, &folder.join(format!("{preset}.{task}.{seed}"))).with_context(|| format!("{preset} on {task}, seed {seed}"))
 }
 
 /// The finished run in `place`, or a new one.
