@@ -18,6 +18,8 @@ pub enum Status {
     Finished,
     /// Stopped by the person; its adapter is kept.
     Stopped,
+    /// Another program trained it.
+    Imported,
     Failed(String),
     /// The program ended while it trained.
     Cut,
@@ -32,6 +34,7 @@ impl Status {
             Status::Paused => "paused",
             Status::Finished => "finished",
             Status::Stopped => "stopped, kept",
+            Status::Imported => "imported",
             Status::Failed(_) => "failed",
             Status::Cut => "cut off",
             Status::Elsewhere => "training elsewhere",
@@ -115,7 +118,11 @@ impl Run {
             Event::Paused { .. } => self.status = Status::Paused,
             Event::Continued { .. } => self.status = Status::Training,
             Event::Finished(finished) => {
-                self.status = if finished.stopped { Status::Stopped } else { Status::Finished };
+                self.status = match finished {
+                    Finished { imported: Some(_), .. } => Status::Imported,
+                    Finished { stopped: true, .. } => Status::Stopped,
+                    _ => Status::Finished,
+                };
                 self.finished = Some(finished.clone());
             }
             // An export that failed says nothing of a run that has ended, however it ended.
@@ -124,9 +131,13 @@ impl Run {
         }
     }
 
-    /// The newest test accuracy.
+    /// The newest test accuracy; none of what was never tested here.
     pub fn accuracy(&self) -> Option<f64> {
-        self.finished.as_ref().map(|f| f.accuracy).or_else(|| self.evaluations.last().map(|e| e.accuracy))
+        self.finished
+            .as_ref()
+            .filter(|f| f.imported.is_none())
+            .map(|f| f.accuracy)
+            .or_else(|| self.evaluations.last().map(|e| e.accuracy))
     }
 
     /// The newest test accuracy by task, in the order of the data set's tasks; empty where it has one only.

@@ -252,7 +252,6 @@ fn a_run_on_an_image_folder_learns_its_classes_at_the_networks_size() {
     let plan = Plan::of(&session);
     assert!(plan.problems.iter().all(|p| p.severity != Severity::Blocks), "{:?}", plan.problems);
     assert_eq!((plan.classes.as_slice(), plan.head[0].cols), (&["a", "b", "c"].map(str::to_owned)[..], 3));
-    assert_eq!(backbones::wants(&session.backbone).unwrap(), Wanted::all(32));
     let data = model::data(&session).unwrap();
     assert_eq!((data.train.side, data.train.len(), data.test.len()), (32, 12, 3));
     assert_eq!(
@@ -305,6 +304,28 @@ fn a_table_is_split_by_class_and_seed_and_shares_no_text() {
     assert!(by_class(&few.train).values().all(|count| *count <= 12));
     let look = load(&choice, 1, Wanted { side: 0, at_most: 6 }).unwrap();
     assert_eq!((look.counts(), look.train.len(), look.test.len()), ([80, 20], 6, 6));
+}
+
+#[test]
+fn quotation_marks_of_a_tsv_swallow_no_rows() {
+    let scratch = tempfile::tempdir().unwrap();
+    let tsv = "text\tlabel\n\"He said hi\t1\nfoo\t0\n\"bar baz\t1\nend\t0\n";
+    let words = datasets::describe(&table(scratch.path(), "a.tsv", tsv, &[])).unwrap_err();
+    assert!(words.contains("line 2") && words.contains("`quotes`"), "{words}");
+    let mut choice = table(scratch.path(), "a.tsv", tsv, &[]);
+    choice.settings.set("quotes", Value::Flag(false));
+    let loaded = load(&choice, 1, Wanted::all(0)).unwrap();
+    let mut all = [texts(&loaded.train), texts(&loaded.test)].concat();
+    all.sort_unstable();
+    assert_eq!(all, ["\"He said hi", "\"bar baz", "end", "foo"]);
+}
+
+#[test]
+fn a_long_thin_image_is_cut_before_it_is_enlarged() {
+    let thin = image::RgbImage::from_fn(1, 60_000, |_, y| image::Rgb([(y % 251) as u8; 3]));
+    let square = datasets::image_folder::square(&thin, 224);
+    assert_eq!((square.width(), square.height()), (224, 224));
+    assert!(square.pixels().all(|p| p.0 == [(29_999 % 251) as u8; 3] || p.0 == [(30_000 % 251) as u8; 3]));
 }
 
 #[test]
@@ -504,7 +525,7 @@ fn texts_are_not_for_a_network_that_sees_nor_images_for_one_that_reads() {
     for (session, parts) in [(seeing, &["holds texts", "sees images"]), (reading, &["holds images", "reads texts"])] {
         let plan = Plan::of(&session);
         let problem = plan.blocked().unwrap();
-        assert_eq!(problem.place, "data.name");
+        assert_eq!(problem.place, "data");
         all_in(&problem.words, parts);
         let mended = edit::apply(&session, &plan.anatomy, &problem.remedy.as_ref().unwrap().edit()).unwrap();
         assert!(Plan::of(&mended).blocked().is_none(), "{:?}", Plan::of(&mended).blocked());

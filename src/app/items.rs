@@ -8,14 +8,7 @@ use crossbeam_channel::{Receiver, bounded};
 use eframe::egui;
 
 use crate::board::{Board, Run};
-use crate::{backbones, compare, datasets};
-
-/// The test items of one data set with one seed.
-#[derive(Clone, PartialEq)]
-struct Items {
-    fingerprint: String,
-    labels: Vec<u32>,
-}
+use crate::compare::{self, Items};
 
 #[derive(Default)]
 pub struct Against {
@@ -43,7 +36,7 @@ impl Against {
             };
             self.reading = None;
         }
-        let finished: Vec<&Run> = board.runs.iter().filter(|run| run.finished.is_some()).collect();
+        let finished: Vec<&Run> = board.runs.iter().filter(|run| run.accuracy().is_some() && run.finished.is_some()).collect();
         if finished.len() > 1
             && let Some(run) = finished.iter().rev().find(|run| key(run).is_some_and(|key| !self.read.contains_key(&key)))
         {
@@ -61,12 +54,7 @@ impl Against {
         let (sender, receiver) = bounded(1);
         let ctx = ctx.clone();
         let thread = std::thread::Builder::new().name("petl-items".into()).spawn(move || {
-            let items = datasets::find(&session.data.name).and_then(|card| {
-                let wanted = backbones::wants(&session.backbone).ok()?;
-                let loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted).ok()?;
-                Some(Items { fingerprint: compare::fingerprint(&loaded.test), labels: loaded.test.labels })
-            });
-            let _ = sender.send(items);
+            let _ = sender.send(Items::of(&session).ok());
             ctx.request_repaint();
         });
         match thread {
@@ -87,7 +75,7 @@ impl Against {
         let mut tests = Vec::new();
         let mut words = BTreeMap::new();
         for run in finished.iter().filter(|run| run.id != first.id) {
-            match items(run).filter(|theirs| theirs.fingerprint == own.fingerprint) {
+            match items(run).filter(|theirs| theirs.are_those_of(own)) {
                 None => words.insert(run.id.clone(), "other test items".to_owned()),
                 Some(_) => match compare::paired(&own.labels, &firsts, &predictions(run)) {
                     None => None,

@@ -142,16 +142,15 @@ impl Bert {
             length: set.whole("length"),
             pool: Pool::First,
         };
-        let first = if kind == Kind::Roberta { padding + 1 } else { 0 };
-        let longest = bert.positions.checked_sub(first).filter(|longest| *longest > 0 && padding < bert.vocabulary);
-        let Some(longest) = longest else {
+        let longest = bert.longest();
+        if longest == 0 || padding >= bert.vocabulary {
             return Err(format!(
                 "{}: {} positions and {} tokens leave no room for padding token {padding}",
                 folder.path.display(),
                 bert.positions,
                 bert.vocabulary
             ));
-        };
+        }
         if !bert.width.is_multiple_of(bert.heads) {
             return Err(format!("{}: {} channels do not divide into {} heads", folder.path.display(), bert.width, bert.heads));
         }
@@ -180,6 +179,14 @@ impl Bert {
         }
     }
 
+    /// The longest text that there are positions for.
+    fn longest(&self) -> usize {
+        match self.kind {
+            Kind::Roberta => self.positions.saturating_sub(self.padding + 1),
+            _ => self.positions,
+        }
+    }
+
     fn naming(&self) -> &'static Naming {
         match self.kind {
             Kind::Bert => &names::BERT,
@@ -191,40 +198,38 @@ impl Bert {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let vector = |name, cols| Part { name, rows: 1, cols };
-        let table = |name, rows| Part { name, rows, cols: d };
-        let norm = || vec![vector("weight", d), vector("bias", d)];
-        let dense = |d_in, d_out| vec![Part { name: "weight", rows: d_in, cols: d_out }, vector("bias", d_out)];
         let outside =
             |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
 
-        let mut tables = vec![table("word", self.vocabulary), table("pos", self.positions)];
+        let mut tables = vec![Part::new("word", self.vocabulary, d), Part::new("pos", self.positions, d)];
         if self.kinds > 0 {
-            tables.push(table("kind", self.kinds));
+            tables.push(Part::new("kind", self.kinds, d));
         }
-        let mut sites =
-            vec![outside("embed", Role::Embed, "embedding", tables), outside("embed.norm", Role::Norm, "first norm", norm())];
+        let mut sites = vec![
+            outside("embed", Role::Embed, "embedding", tables),
+            outside("embed.norm", Role::Norm, "first norm", Part::norm(d)),
+        ];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
                 sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".attn", Role::Attn, "attention", d, d, vec![]);
-            site(".attn.q", Role::Q, "q", d, d, dense(d, d));
-            site(".attn.k", Role::K, "k", d, d, dense(d, d));
-            site(".attn.v", Role::V, "v", d, d, dense(d, d));
-            site(".attn.o", Role::O, "o", d, d, dense(d, d));
-            site(".norm1", Role::Norm, "norm 1", d, d, norm());
+            site(".attn.q", Role::Q, "q", d, d, Part::dense(d, d));
+            site(".attn.k", Role::K, "k", d, d, Part::dense(d, d));
+            site(".attn.v", Role::V, "v", d, d, Part::dense(d, d));
+            site(".attn.o", Role::O, "o", d, d, Part::dense(d, d));
+            site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
             site(".mid", Role::Mid, "between", d, d, vec![]);
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
-            site(".mlp.up", Role::Up, "up", d, h, dense(d, h));
+            site(".mlp.up", Role::Up, "up", d, h, Part::dense(d, h));
             site(".mlp.act", Role::Act, "gelu", h, h, vec![]);
-            site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
-            site(".norm2", Role::Norm, "norm 2", d, d, norm());
+            site(".mlp.down", Role::Down, "down", h, d, Part::dense(h, d));
+            site(".norm2", Role::Norm, "norm 2", d, d, Part::norm(d));
         }
         sites.push(outside("readout", Role::Head, "readout", vec![]));
         if self.pool == Pool::Pooler {
-            sites.push(outside("pooler", Role::Pool, "pooler", dense(d, d)));
+            sites.push(outside("pooler", Role::Pool, "pooler", Part::dense(d, d)));
         }
         Anatomy {
             sites,
@@ -233,8 +238,10 @@ impl Bert {
             heads: self.heads,
             hidden: h,
             tokens: self.length,
-            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32 },
+            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.longest() },
             dialects: [self.naming(), self.naming()],
+            has_classifier: self.config().is_some(),
+            stretched: false,
         }
     }
 }

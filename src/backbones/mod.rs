@@ -15,7 +15,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value as Json;
 
-use crate::datasets::{Samples, Wanted};
+use crate::datasets::Samples;
 use crate::engine::bag::Weights;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::Anatomy;
@@ -153,14 +153,6 @@ pub fn open(choice: &Choice) -> Result<Opened, String> {
         format!("unknown backbone `{}`; one of: {}", choice.name, names.join(", "))
     })?;
     (card.open)(&choice.settings.filled(card.fields))
-}
-
-/// What the network that a session chooses wants of its data set.
-///
-/// # Errors
-/// As `open`.
-pub fn wants(choice: &Choice) -> Result<Wanted, String> {
-    Ok(Wanted::all(open(choice)?.network.anatomy().side()))
 }
 
 /// Makes the paths that `choice` names absolute: what a run keeps must mean the same from every folder.

@@ -3,7 +3,7 @@
 
 use crate::plan::anatomy::{Anatomy, Role, Site};
 
-/// One program's names for one kind of vision transformer. Base models keep the names of transformers 4 in every version (they
+/// One program's names for one kind of network. Base models keep the names of transformers 4 in every version (they
 /// are translated when loaded); adapters are not translated, so an adapter for both must carry both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Naming {
@@ -21,8 +21,6 @@ pub struct Naming {
     pub fused: bool,
     /// Ours outside the blocks, theirs, and how stored. The first is always there.
     pub outside: &'static [(&'static str, &'static str, Stored)],
-    /// The linear layer of a classifier.
-    pub head: &'static str,
 }
 
 const OLD: &[(Role, &str)] = &[
@@ -60,7 +58,6 @@ pub const VIT_4: Naming = Naming {
         ("norm.weight", "layernorm.weight", Stored::Vector),
         ("norm.bias", "layernorm.bias", Stored::Vector),
     ],
-    head: "classifier",
 };
 
 /// `ViTForImageClassification` of transformers 5.
@@ -135,7 +132,6 @@ pub const TIMM: Naming = Naming {
         ("norm.weight", "norm.weight", Stored::Vector),
         ("norm.bias", "norm.bias", Stored::Vector),
     ],
-    head: "head",
 };
 
 /// `BertForSequenceClassification`, the same in transformers 4 and 5. Its norms stand behind what they norm.
@@ -205,23 +201,19 @@ impl Naming {
         Some(format!("{}{}", self.prefix, theirs.strip_suffix(".weight")?))
     }
 
-    /// The shortest entry of `target_modules` that means this norm, 0 or 1, in every block and nothing else; none where there is
-    /// none: BERT's `output.LayerNorm` would also mean `attention.output.LayerNorm`.
-    pub fn short_norm(&self, which: usize) -> Option<&'static str> {
-        let [first, second] = self.norms;
-        let (own, other) = if which == 0 { (first, second) } else { (second, first) };
-        (!other.strip_suffix(own).is_some_and(|rest| rest.ends_with('.'))).then_some(own)
+    /// The shortest end of a module's name below its block that no other module of a block ends with: as an entry of
+    /// `target_modules` it means this module in every block and nothing else. None where there is none: BERT's `output.dense` also
+    /// ends `attention.output.dense`.
+    pub fn shortest(&self, below: &'static str) -> Option<&'static str> {
+        let is_end = |end: &str, name: &str| name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
+        let others = || self.below.iter().map(|(_, name)| *name).chain(self.norms).filter(|name| *name != below);
+        let starts = below.rmatch_indices('.').map(|(at, _)| &below[at + 1..]).chain([below]);
+        starts.into_iter().find(|end| !others().any(|name| is_end(end, name)))
     }
 
-    /// The shortest entry of `target_modules` that means this role in every block and nothing else. None where there is
-    /// none: `output.dense` would also mean `attention.output.dense`.
-    pub fn short(&self, role: Role) -> Option<&'static str> {
-        match self.below_block(role)? {
-            "output.dense" => None,
-            name if matches!(role, Role::Q | Role::K | Role::V) || name.ends_with("o_proj") => name.rsplit('.').next(),
-            name if name.ends_with("out_lin") || name.ends_with("out_proj") => name.rsplit('.').next(),
-            name => Some(name),
-        }
+    /// The same of the modules at which sites of this role stand; `which` of the two, where it is a norm.
+    pub fn short(&self, role: Role, which: usize) -> Option<&'static str> {
+        self.shortest(if role == Role::Norm { self.norms[which] } else { self.below_block(role)? })
     }
 
     /// The site of this anatomy that a module's whole name means.

@@ -8,20 +8,12 @@ use serde_json::{Value as Json, json};
 
 use super::{Answer, asked, out, run_folder};
 use crate::board::Run;
-use crate::compare::{self, Paired};
-use crate::engine::model;
+use crate::compare::{self, Items, Paired};
 use crate::figures;
 use crate::plan::Plan;
 
 const CAVEAT: &str = "The test (McNemar, exact, two-sided) is about these trained networks on these test items, not about their methods; \
                       train several seeds to learn about those.";
-
-/// The test items of a run.
-#[derive(Clone)]
-struct Items {
-    fingerprint: String,
-    labels: Vec<u32>,
-}
 
 /// Prints the runs as a table or as JSON, and draws the figure that was asked for.
 pub fn compare(names: &[String], json: bool, figure: Option<&Path>, kind: &str, ppt_c: f64) -> Answer {
@@ -119,8 +111,8 @@ fn items(runs: &[&Run]) -> Vec<Result<Items, &'static str>> {
     let mut of = |run: &Run| {
         let session = run.session.as_ref().ok_or("one of the two has lost its session")?;
         let key = format!("{:?} {}", session.data, session.seed);
-        let items = read.entry(key).or_insert_with(|| match model::data(session) {
-            Ok(data) => Some(Items { fingerprint: compare::fingerprint(&data.test), labels: data.test.labels }),
+        let items = read.entry(key).or_insert_with(|| match Items::of(session) {
+            Ok(items) => Some(items),
             Err(error) => {
                 out::note(&format!("petl: note: the data of {} cannot be read: {error:#}", run.id));
                 None
@@ -153,7 +145,7 @@ fn verdicts(runs: &[&Run], items: &[Result<Items, &'static str>]) -> Vec<Verdict
     let against_first = |n: usize| -> Result<Paired, &'static str> {
         let (Some(first), Some(this)) = (predictions(0), predictions(n)) else { return Err("one of the two has not finished") };
         let (a, b) = (items[0].as_ref().map_err(|why| *why)?, items[n].as_ref().map_err(|why| *why)?);
-        if a.fingerprint != b.fingerprint {
+        if !a.are_those_of(b) {
             return Err("other test items");
         }
         compare::paired(&a.labels, first, this).ok_or("its predictions do not fit the data set")

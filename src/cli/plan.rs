@@ -103,7 +103,7 @@ fn print(session: &Session, plan: &Plan) -> Answer {
         out::bytes(plan.cost.export)
     ))?;
     for problem in &plan.problems {
-        let kind = if problem.severity == Severity::Blocks { "blocks training" } else { "note" };
+        let kind = if problem.severity != Severity::Note { "blocks training" } else { "note" };
         out::say(&format!("{kind}: {}: {}", problem.place, problem.words))?;
     }
     Ok(())
@@ -135,7 +135,7 @@ fn as_json(session: &Session, plan: &Plan) -> Json {
     };
     let problem = |p: &crate::plan::Problem| {
         json!({
-            "blocks": p.severity == Severity::Blocks,
+            "blocks": p.severity != Severity::Note,
             "place": p.place,
             "words": p.words,
             "remedy": p.remedy.as_ref().map(|r| r.label()),

@@ -145,9 +145,9 @@ impl Given {
                 lacks(&file, path, PIXELS, &format!("[batch, 3, {side}, {side}]"))?;
                 Given::pixels(&file, path, side, pixels)
             }
-            Entry::Text { vocabulary, .. } => {
+            Entry::Text { vocabulary, longest, .. } => {
                 lacks(&file, path, TOKENS, "[batch, tokens], whole numbers of 64 bits")?;
-                Given::tokens(&file, path, vocabulary, longest(anatomy))
+                Given::tokens(&file, path, vocabulary, longest)
             }
         }
     }
@@ -231,13 +231,4 @@ fn lacks(file: &Tensors, path: &Path, name: &str, shape: &str) -> Result<()> {
     let found = file.names().collect::<Vec<_>>().join(", ");
     let found = if found.is_empty() { "none" } else { &found };
     bail!("{} has no tensor `{name}`; it holds {found}. Name it so, with shape {shape}", path.display());
-}
-
-/// The longest text that the table of positions has room for. RoBERTa's begins behind its padding.
-fn longest(anatomy: &Anatomy) -> usize {
-    let rows = anatomy.site("embed").and_then(|site| site.part("pos")).map_or(anatomy.tokens, |part| part.rows);
-    match anatomy.entry {
-        Entry::Text { padding, .. } if anatomy.dialects[0].prefix == "roberta." => rows.saturating_sub(padding as usize + 1),
-        _ => rows,
-    }
 }

@@ -107,5 +107,8 @@ pub fn compose(runs: &[String], into: &Path, factors: &[f64], head: Option<&str>
         done.difference,
         done.samples
     ))?;
-    out::say(&format!("Test accuracy on {data}: {:.1} %", accuracy * 100.0))
+    match accuracy {
+        Some(accuracy) => out::say(&format!("Test accuracy on {data}: {:.1} %", accuracy * 100.0)),
+        None => out::say("Test accuracy is not known: what an imported adapter was trained on is not"),
+    }
 }

@@ -21,15 +21,9 @@ pub const CARD: Card = Card {
     fields: &[
         Field::text("folder", "", "The folder that holds data_batch_1.bin and so on, or train.bin and test.bin."),
         Field::choice("labels", &["fine", "coarse"], "For CIFAR-100: its 100 classes, or the 20 groups that they form."),
-        Field::whole(
-            "per_class",
-            0,
-            1_000_000,
-            0,
-            "At most how many images of each class to train on, chosen by the seed; 0 for all.",
-        ),
-        Field::whole("train", 0, 10_000_000, 0, "At most how many images to train on, chosen by the seed; 0 for all."),
-        Field::whole("test", 0, 10_000_000, 0, "At most how many images to test on, chosen by the seed; 0 for all."),
+        splits::PER_CLASS,
+        splits::TRAIN,
+        splits::TEST,
     ],
     describe,
     load,

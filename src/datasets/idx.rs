@@ -17,15 +17,9 @@ pub const CARD: Card = Card {
     licence: "That of your images",
     fields: &[
         Field::text("folder", "", "The folder that holds train-images-idx3-ubyte and the three files beside it, unpacked."),
-        Field::whole(
-            "per_class",
-            0,
-            1_000_000,
-            0,
-            "At most how many images of each class to train on, chosen by the seed; 0 for all.",
-        ),
-        Field::whole("train", 0, 10_000_000, 0, "At most how many images to train on, chosen by the seed; 0 for all."),
-        Field::whole("test", 0, 10_000_000, 0, "At most how many images to test on, chosen by the seed; 0 for all."),
+        splits::PER_CLASS,
+        splits::TRAIN,
+        splits::TEST,
     ],
     describe,
     load,

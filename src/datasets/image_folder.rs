@@ -1,4 +1,4 @@
-//! Images in folders: one subfolder a class, or `train` and `test` folders of such. Decoded in parallel, the shortest side
+//! Images in folders: one subfolder a class, or `train` and `test` folders of such. Decoded in parallel, the middle square
 //! brought to the network's and the middle cut out.
 //! Called through the catalogue (`datasets::CATALOG`); splits by `splits`. Must not know methods, models or tensors.
 
@@ -23,8 +23,8 @@ pub const CARD: Card = Card {
     name: "image-folder",
     title: "Image folder",
     help: "Your own images (png, jpeg, webp): a folder with one subfolder for each class, or with the folders train and test (or val) \
-           that have the same such subfolders. Each image's shortest side is brought to what the backbone wants, and the middle \
-           square is cut out.",
+           that have the same such subfolders. The middle square of each image is cut out and brought to the side that the \
+           backbone wants.",
     source: "The folder that you choose",
     licence: "That of your images",
     fields: &[
@@ -40,13 +40,7 @@ pub const CARD: Card = Card {
             0.2,
             "Which part of every class is kept to test on, where the folder has no test images of its own. The seed chooses which.",
         ),
-        Field::whole(
-            "per_class",
-            0,
-            1_000_000,
-            0,
-            "At most how many images of each class to train on, chosen by the seed; 0 for all.",
-        ),
+        splits::PER_CLASS,
         Field::choice(
             "damaged",
             &["stop", "leave out"],
@@ -223,14 +217,11 @@ fn open(path: &Path) -> Result<RgbImage, image::ImageError> {
     Ok(image.into_rgb8())
 }
 
-/// The middle square of an image whose shortest side is brought to `side`: bicubic, with the average of what a pixel covers
-/// where it gets smaller.
+/// The middle square of an image, brought to `side`: bicubic, with the average of what a pixel covers where it gets smaller. Cut first:
+/// a long thin image would be enormous before it is cut.
 pub fn square(image: &RgbImage, side: usize) -> RgbImage {
     let (width, height, side) = (image.width(), image.height(), side as u32);
-    let scaled =
-        |length: u32| (f64::from(length) * f64::from(side) / f64::from(width.min(height))).round().max(f64::from(side)) as u32;
-    let (w, h) = (scaled(width), scaled(height));
-    let sized =
-        if (w, h) == (width, height) { image.clone() } else { imageops::resize(image, w, h, imageops::FilterType::CatmullRom) };
-    imageops::crop_imm(&sized, (w - side) / 2, (h - side) / 2, side, side).to_image()
+    let most = width.min(height);
+    let middle = imageops::crop_imm(image, (width - most) / 2, (height - most) / 2, most, most).to_image();
+    if most == side { middle } else { imageops::resize(&middle, side, side, imageops::FilterType::CatmullRom) }
 }

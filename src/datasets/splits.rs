@@ -7,6 +7,20 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::session::settings::Field;
+
+pub const PER_CLASS: Field = Field::whole(
+    "per_class",
+    0,
+    1_000_000,
+    0,
+    "At most how many samples of each class to train on, chosen by the seed; 0 for all.",
+);
+pub const TRAIN: Field =
+    Field::whole("train", 0, 10_000_000, 0, "At most how many samples to train on, chosen by the seed; 0 for all.");
+pub const TEST: Field =
+    Field::whole("test", 0, 10_000_000, 0, "At most how many samples to test on, chosen by the seed; 0 for all.");
+
 /// The numbers of `labels` by class, each class in an order of its own that hangs on the seed and on nothing of another class.
 fn shuffled(labels: &[u32], seed: u64) -> BTreeMap<u32, Vec<usize>> {
     let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();

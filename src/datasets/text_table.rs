@@ -26,6 +26,12 @@ pub const CARD: Card = Card {
     fields: &[
         Field::text("file", "", "The table: a file that ends in .csv, .tsv or .jsonl (one object a line)."),
         Field::flag("header", true, "The first line names the columns. If not, columns go by their numbers, from 1."),
+        Field::flag(
+            "quotes",
+            true,
+            "Quotation marks hold a cell together, separators and line ends in it included. Off where they are signs like others, as in \
+             many TSV files.",
+        ),
         Field::text("text", "text", "The column of the text."),
         Field::text("second", "", "The column of the second text of a pair; empty where there is one text only."),
         Field::text("label", "label", "The column of the label; its different values are the classes."),
@@ -48,14 +54,8 @@ pub const CARD: Card = Card {
             0.2,
             "Which part of every class is kept to test on, where no column says so. The seed chooses which.",
         ),
-        Field::whole(
-            "per_class",
-            0,
-            1_000_000,
-            0,
-            "At most how many texts of each class to train on, chosen by the seed; 0 for all.",
-        ),
-        Field::whole("train", 0, 10_000_000, 0, "At most how many texts to train on, chosen by the seed; 0 for all."),
+        splits::PER_CLASS,
+        splits::TRAIN,
         Field::whole("test_items", 0, 10_000_000, 0, "At most how many texts to test on, chosen by the seed; 0 for all."),
     ],
     describe,
@@ -212,7 +212,8 @@ fn row(line: u64, [text, second, label, split]: [Option<String>; 4]) -> Row {
 fn separated(set: &Settings, text: &str, by: u8) -> Result<Vec<Row>, String> {
     let place = set.text("file");
     let header = set.flag("header");
-    let mut reader = csv::ReaderBuilder::new().delimiter(by).has_headers(header).from_reader(text.as_bytes());
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(by).quoting(set.flag("quotes")).has_headers(header).from_reader(text.as_bytes());
     let fault = |fault: csv::Error| {
         let line = fault.position().map_or_else(String::new, |at| format!(", line {}", at.line()));
         match fault.kind() {
@@ -240,6 +241,12 @@ fn separated(set: &Settings, text: &str, by: u8) -> Result<Vec<Row>, String> {
     for record in reader.records() {
         let record = record.map_err(fault)?;
         let line = record.position().map_or(0, csv::Position::line);
+        // A lone quotation mark at the beginning of a cell takes in everything up to the next one.
+        if by == b'\t' && record.iter().any(|cell| cell.contains('\t')) {
+            return Err(format!(
+                "{place}, line {line}: a cell between quotation marks goes over several cells. Switch `quotes` off where these marks are signs like others, or save the table as CSV"
+            ));
+        }
         rows.push(row(line, columns.map(|column| Some(record.get(column?).unwrap_or_default().to_owned()))));
     }
     Ok(rows)

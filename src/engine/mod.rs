@@ -106,7 +106,7 @@ pub struct Device {
     pub software: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Started {
     pub run: String,
     pub title: String,

@@ -11,7 +11,7 @@ use super::batch::{self, Rows};
 use super::shards;
 use super::tuner::Tuner;
 use crate::backbones::{self, Backbone, Input};
-use crate::datasets::{self, Loaded, Samples};
+use crate::datasets::{self, Loaded, Samples, Wanted};
 use crate::plan::{Plan, cost};
 use crate::session::Session;
 use crate::tasks::classify;
@@ -32,7 +32,7 @@ impl Model {
     /// When the plan is blocked or the backbone's weights cannot be read.
     pub fn make(session: &Session, device: &Device) -> Result<Model> {
         let plan = Plan::of(session);
-        if let Some(problem) = plan.blocked() {
+        if let Some(problem) = plan.broken() {
             bail!("{}: {}", problem.place, problem.words);
         }
         let opened = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?;
@@ -107,9 +107,9 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
 /// The session's data, as its backbone takes it.
 pub fn data(session: &Session) -> Result<Loaded> {
     let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
-    let wanted = backbones::wants(&session.backbone).map_err(anyhow::Error::msg)?;
-    let mut loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted)?;
     let opened = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?;
+    let wanted = Wanted::all(opened.network.anatomy().side());
+    let mut loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted)?;
     for samples in [&mut loaded.train, &mut loaded.test] {
         (opened.prepare)(samples)?;
     }

@@ -12,8 +12,8 @@ use super::{Adapter, adapterhub, own, peft, staged};
 use crate::backbones;
 use crate::backbones::folder::{Folder, Tensors};
 use crate::datasets::unknown;
-use crate::engine::Finished;
 use crate::engine::model::Model;
+use crate::engine::{Event, Finished, Started};
 use crate::plan::anatomy::Anatomy;
 use crate::session::{Choice, Recipe, Session, VERSION, file};
 
@@ -63,9 +63,25 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     staged(into, |stage| {
         own::write(&session, &model, stage)?;
         file::save(&session, &stage.join("session.petl.toml"))?;
-        let summary = Finished { run: name, imported: Some(format!("{what}, from {}", folder.display())), ..Finished::default() };
-        let summary = serde_json::to_vec_pretty(&summary).context("cannot write the summary as JSON")?;
+        let imported = Some(format!("{what}, from {}", folder.display()));
+        let finished = Finished { run: name.clone(), imported, ..Finished::default() };
+        let summary = serde_json::to_vec_pretty(&finished).context("cannot write the summary as JSON")?;
         file::write_whole(&stage.join("summary.json"), &summary)?;
+        // As of any run, so that the board has it.
+        let started = Started {
+            run: name.clone(),
+            title: session.title.clone(),
+            stack: model.plan.words(),
+            trainable: model.plan.trainable(),
+            head: model.plan.head_count(),
+            ..Started::default()
+        };
+        let mut log = Vec::new();
+        for event in [Event::Started(started), Event::Finished(finished)] {
+            serde_json::to_writer(&mut log, &event).context("cannot write the run's log as JSON")?;
+            log.push(b'\n');
+        }
+        file::write_whole(&stage.join("events.jsonl"), &log)?;
         own::read(&own::session(stage)?, stage, &model.device)?; // it opens again
         Ok((0.0, 0))
     })?;

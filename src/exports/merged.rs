@@ -14,7 +14,7 @@ use crate::backbones::weights;
 use crate::engine::model::Model;
 use crate::engine::tuner::Tuner;
 use crate::plan::Plan;
-use crate::plan::anatomy::Entry;
+use crate::plan::anatomy::{Door, Entry, Site};
 use crate::session::Session;
 
 pub const CARD: Card = Card {
@@ -34,14 +34,23 @@ const HEAD: &str = "head.safetensors";
 
 /// Whether every method of the stack can be folded.
 pub fn fits(plan: &Plan) -> Result<(), String> {
-    let Some((card, why)) = plan.members.iter().find_map(|member| Some((member.card, member.stays_beside()?))) else {
-        return Ok(());
-    };
-    let otherwise = if card.folds { ", or train it without that setting" } else { "" };
-    Err(format!(
-        "{} {why}, so it cannot be folded into them. Export the stack as `petl`, which holds every stack{otherwise}",
-        card.title
-    ))
+    const INSTEAD: &str = "Export the stack as `petl`, which holds every stack";
+    if let Some((card, why)) = plan.members.iter().find_map(|member| Some((member.card, member.stays_beside()?))) {
+        let otherwise = if card.folds { ", or train it without that setting" } else { "" };
+        return Err(format!("{} {why}, so it cannot be folded into them. {INSTEAD}{otherwise}", card.title));
+    }
+    for member in plan.members.iter().filter(|member| member.card.method.shifts()) {
+        let reads = |site: &Site| plan.anatomy.read_by(site).is_some_and(|whole| member.stands(&whole.path, Door::Before));
+        let lacks = |site: &&Site| !site.parts.is_empty() && site.part("bias").is_none();
+        let shifted = |site: &&Site| member.stands_anywhere(&site.path) || reads(site);
+        if let Some(site) = plan.anatomy.sites.iter().filter(lacks).find(shifted) {
+            return Err(format!(
+                "{} adds something whatever enters, and `{}` has no bias to hold it. {INSTEAD}",
+                member.card.title, site.path
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The backbone's matrices by our names with the stack folded in, in host memory.
@@ -86,7 +95,7 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
             config["patch"] = json!(patch);
             config["pixels"] = json!(format!("RGB, (byte / 255 - {:?}) / {:?}", pixels.mean, pixels.deviation));
         }
-        Entry::Text { vocabulary, padding } => {
+        Entry::Text { vocabulary, padding, .. } => {
             config["vocabulary"] = json!(vocabulary);
             config["padding"] = json!(padding);
         }

@@ -18,7 +18,7 @@ use burn::tensor::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::datasets::{Samples, Task, Tokens, unknown};
+use crate::datasets::{Samples, Task, Tokens};
 use crate::engine::Finished;
 use crate::engine::model::{self, Model};
 use crate::plan::Plan;
@@ -144,7 +144,7 @@ struct Reference {
 impl Reference {
     /// Spread over the whole test set, no sample twice: every domain has its part in it. Noise where the data set is unknown.
     fn of(session: &Session, model: &Model) -> Result<Reference> {
-        let test = match session.data.name == unknown::CARD.name {
+        let test = match model.plan.has_no_samples() {
             true => noise(&model.plan.anatomy),
             false => model::data(session)?.test,
         };
@@ -224,7 +224,7 @@ fn noise(anatomy: &Anatomy) -> Samples {
             samples.side = side;
             samples.pixels = (0..count * side * side * 3).map(|_| rng.random()).collect();
         }
-        Entry::Text { vocabulary, padding } => {
+        Entry::Text { vocabulary, padding, .. } => {
             let mut token = || (0..4).map(|_| rng.random_range(0..vocabulary.max(2) as u32)).find(|t| *t != padding).unwrap_or(0);
             let length = |n: usize| 1 + n % anatomy.tokens.min(24);
             let text = |n| (0..length(n)).map(|_| token()).collect::<Vec<u32>>();

@@ -1,5 +1,5 @@
-//! A whole model as the Python library transformers loads it (`ViTForImageClassification`): the stack folded into the
-//! weights, head included. Called through the catalogue; `peft` writes the frozen base model through it too.
+//! A whole model as the Python library transformers loads it (`ViTForImageClassification`, `DeiTForImageClassification`,
+//! `BertForSequenceClassification`): the stack folded into the weights, head included. Called through the catalogue; `peft` writes the frozen base model through it too.
 //! Must not know how a run is stored.
 
 use std::path::Path;
@@ -9,24 +9,36 @@ use burn::tensor::{Device, TensorData};
 use serde_json::json;
 
 use super::Card;
+use super::head::Head;
 use super::merged;
 use super::tensors::{self, Named};
+use crate::backbones;
 use crate::backbones::folder::Tensors;
 use crate::backbones::names::{self, Stored};
 use crate::engine::bag::Weights;
 use crate::engine::model::Model;
 use crate::plan::anatomy::{Anatomy, Entry};
 use crate::session::Session;
+use crate::session::settings::Value;
 
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViTForImageClassification), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT and BERT with a classifier), the method folded into the weights. Where every method folds.",
     fits: |plan| {
-        names(&plan.anatomy).map_err(|words| format!("{words}. Export it as `merged`"))?;
+        let leaves = names(&plan.anatomy).and_then(|_| Head::of(&plan.anatomy));
+        leaves.map_err(|words| format!("{words}. Export it as `merged`"))?;
+        if !plan.anatomy.has_classifier {
+            return Err(
+                "this backbone's own classifier in transformers is not written from here. Export it as `merged`".to_owned()
+            );
+        }
         merged::fits(plan)
     },
-    write: |_, model, folder| write_base(model, &merged::folded(model)?, Some(&model.bag.data()), folder),
+    write: |session, model, folder| {
+        write_base(model, &merged::folded(model)?, Some(&model.bag.data()), folder)?;
+        tokenizer(session, folder)
+    },
     read,
     tolerance: 1e-4,
 };
@@ -65,9 +77,8 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
         out.insert(theirs, data);
     }
     if let Some(bag) = bag {
-        let of = |key: &str| bag.get(key).with_context(|| format!("the run's adapter lacks `{key}`"));
-        out.insert("classifier.weight".to_owned(), tensors::turned("head/weight", of("head/weight")?)?);
-        out.insert("classifier.bias".to_owned(), tensors::shaped("head/bias", of("head/bias")?, &[plan.classes.len()])?);
+        let [weight, bias] = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?;
+        out.extend([("classifier.weight".to_owned(), weight), ("classifier.bias".to_owned(), bias)]);
     }
     tensors::write(&folder.join("model.safetensors"), &out)?;
     let by_number: serde_json::Map<_, _> =
@@ -90,6 +101,18 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
     tensors::write_json(&folder.join("preprocessor_config.json"), &pixels)
 }
 
+/// Puts the tokenizer beside a network that reads: no text can be read without it.
+fn tokenizer(session: &Session, folder: &Path) -> Result<()> {
+    let Some(Value::Text(from)) = session.backbone.settings.0.get(backbones::FOLDER) else { return Ok(()) };
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"] {
+        let from = Path::new(from).join(name);
+        if from.is_file() {
+            std::fs::copy(&from, folder.join(name)).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a transformers folder: the backbone under our names, and the head's matrices where it has them.
 pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(Weights, Named)> {
     let file = Tensors::open(folder)?;
@@ -98,9 +121,9 @@ pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(W
     let mut head = Named::new();
     if file.has("classifier.weight") && file.has("classifier.bias") {
         let of = |name| file.floats(name).map(|(values, shape)| TensorData::new(values, shape));
-        let (weight, bias) = (of("classifier.weight")?, of("classifier.bias")?);
-        head.insert("head/weight".to_owned(), tensors::turned("classifier.weight", &weight)?);
-        head.insert("head/bias".to_owned(), tensors::shaped("classifier.bias", &bias, &[1, bias.shape().num_elements()])?);
+        let own = Head::of(anatomy).map_err(|e| anyhow!(e))?;
+        let [weight, bias] = own.ours(&of("classifier.weight")?, &of("classifier.bias")?, anatomy.width)?;
+        head.extend([("head/weight".to_owned(), weight), ("head/bias".to_owned(), bias)]);
     }
     Ok((weights, head))
 }

@@ -392,6 +392,11 @@ pub trait Method: Sync {
         self.weight(at, part, w)
     }
 
+    /// Whether its change has a part that does not hang on what enters: folded, it needs a bias.
+    fn shifts(&self) -> bool {
+        false
+    }
+
     /// What `before` adds whatever enters, `[1, d_in]`: folded through the weight into the bias.
     fn shift(&self, _at: &At) -> Option<Tensor<2>> {
         None

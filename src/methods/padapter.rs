@@ -144,7 +144,7 @@ fn message(at: &At, h: Tensor<3>) -> Tensor<3> {
     let [q, k, v] = [Role::Q, Role::K, Role::V].map(|role| at.left(role));
     let scores = split(q.clone()).matmul(split(k).swap_dims(2, 3)) / ((d / at.heads) as f64).sqrt();
     let scores = match at.keys_seen(scores.dims()[2], scores.dims()[3]) {
-        Some(seen) => scores + (seen.unsqueeze_dims::<4>(&[1, 2]) - 1.0) * 1e30,
+        Some(seen) => kernels::reference::hide(scores, seen),
         None => scores,
     };
     let a = activation::softmax(scores, 3); // [batch, heads, queries, values]

@@ -107,6 +107,10 @@ impl Method for RepAdapter {
         }
     }
 
+    fn shifts(&self) -> bool {
+        true
+    }
+
     /// s (b_d W_u + b_u)
     fn shift(&self, at: &At) -> Option<Tensor<2>> {
         Some((at.param("down_bias").matmul(up(at)) + at.param("up_bias")) * at.set.real("scale")) // [1, d]

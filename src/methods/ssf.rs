@@ -78,6 +78,10 @@ impl Method for Ssf {
     }
 
     /// The embedding folds too: class token and positions join behind this door, so they stay as they are.
+    fn shifts(&self) -> bool {
+        true
+    }
+
     fn fold(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
         match part {
             "weight" => w * at.param("gamma"), // columns; a norm's weight is one row

@@ -111,12 +111,15 @@ impl Composition {
     ///
     /// # Errors
     /// When the data cannot be read.
-    pub fn accuracy(&self) -> Result<f64> {
+    pub fn accuracy(&self) -> Result<Option<f64>> {
+        if self.model.plan.has_no_samples() {
+            return Ok(None);
+        }
         let test = model::data(&self.session)?.test;
         let all: Vec<usize> = (0..test.len()).collect();
         let logits = self.model.answers(&self.model.bag, &test, &all)?;
         let rivals = classify::rivals(&logits, &self.model.plan.tasks, &test.tasks);
-        Ok(classify::right(&rivals, &test.labels) as f64 / test.len() as f64)
+        Ok(Some(classify::right(&rivals, &test.labels) as f64 / test.len() as f64))
     }
 }
 

@@ -105,6 +105,20 @@ pub struct Part {
 }
 
 impl Part {
+    pub const fn new(name: &'static str, rows: usize, cols: usize) -> Part {
+        Part { name, rows, cols }
+    }
+
+    /// Gain and shift of a norm over `d` channels.
+    pub fn norm(d: usize) -> Vec<Part> {
+        vec![Part::new("weight", 1, d), Part::new("bias", 1, d)]
+    }
+
+    /// Weight and bias of a linear layer.
+    pub fn dense(d_in: usize, d_out: usize) -> Vec<Part> {
+        vec![Part::new("weight", d_in, d_out), Part::new("bias", 1, d_out)]
+    }
+
     pub fn count(&self) -> usize {
         self.rows * self.cols
     }
@@ -151,6 +165,10 @@ pub struct Anatomy {
     pub entry: Entry,
     /// What other programs call its places: transformers 4 and 5, or one program twice.
     pub dialects: [&'static Naming; 2],
+    /// transformers has a classifier that reads of this network what the head here reads, so that the whole can leave for it.
+    pub has_classifier: bool,
+    /// Its positions were stretched: the folder that it was read from is no base of what is trained on it.
+    pub stretched: bool,
 }
 
 /// What enters the network.
@@ -158,8 +176,8 @@ pub struct Anatomy {
 pub enum Entry {
     /// Square images of `side` pixels, in patches of `patch` pixels.
     Image { side: usize, patch: usize, pixels: Pixels },
-    /// Texts of tokens out of `vocabulary`; `padding` fills a batch up.
-    Text { vocabulary: usize, padding: u32 },
+    /// Texts of tokens out of `vocabulary`; `padding` fills a batch up. The network has positions for texts up to `longest`.
+    Text { vocabulary: usize, padding: u32, longest: usize },
 }
 
 /// What is made of a byte of each channel: `(byte / 255 - mean) / deviation`.

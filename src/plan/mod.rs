@@ -8,7 +8,7 @@ pub mod problems;
 use std::collections::BTreeMap;
 
 use crate::backbones;
-use crate::datasets::{self, Described, Task};
+use crate::datasets::{self, Described, Holds, Task};
 use crate::engine::bag;
 use crate::methods::{self, ParamSpec, Placement};
 use crate::session::Session;
@@ -61,6 +61,8 @@ impl Member {
 /// What a session implies.
 pub struct Plan {
     pub anatomy: Anatomy,
+    /// The session's backbone cannot be opened; the anatomy is that of another one.
+    pub lost: bool,
     pub members: Vec<Member>,
     pub head: Vec<ParamSpec>,
     /// Class names, in label order.
@@ -69,6 +71,7 @@ pub struct Plan {
     pub domains: Vec<String>,
     /// The data set's tasks; empty where there is no such data set.
     pub tasks: Vec<Task>,
+    pub holds: Holds,
     pub problems: Vec<Problem>,
     pub cost: Cost,
 }
@@ -78,10 +81,15 @@ impl Plan {
     pub fn of(session: &Session) -> Plan {
         match backbones::open(&session.backbone) {
             Ok(opened) => Plan::of_anatomy(session, opened.network.anatomy()),
-            Err(_) => {
-                // Drawn while the problem says what is wrong; what stands on the lost network is no fault of its own.
+            Err(words) => {
+                // Another network is drawn while the problem says what is wrong; what stands on the lost one is no fault of its own,
+                // and what data fit it nobody knows.
                 let mut plan = Plan::of_anatomy(session, backbones::vit::TINY.declare());
-                plan.problems.retain(|problem| !problem.place.starts_with("methods"));
+                plan.lost = true;
+                plan.problems.retain(|problem| !problem.place.starts_with("methods") && problem.place != "data");
+                if !plan.problems.iter().any(|problem| problem.place.starts_with("backbone")) {
+                    plan.problems.insert(0, problems::of_backbone(words));
+                }
                 plan
             }
         }
@@ -90,9 +98,11 @@ impl Plan {
     /// The whole plan, problems included, as if the session's backbone had this anatomy.
     pub fn of_anatomy(session: &Session, anatomy: Anatomy) -> Plan {
         let mut problems = problems::of_session(session);
-        let Described { classes, domains, .. } = datasets::describe(&session.data).unwrap_or_default();
-        let mut plan = Plan::on(session, anatomy, classes.len(), &mut problems);
-        (plan.classes, plan.domains) = (classes, domains);
+        let described = datasets::describe(&session.data);
+        problems.extend(problems::of_data(session, &described, &anatomy));
+        let Described { classes, domains, tasks, holds } = described.unwrap_or_default();
+        let mut plan = Plan::with(session, anatomy, classes.len(), tasks, &mut problems);
+        (plan.classes, plan.domains, plan.holds) = (classes, domains, holds);
         problems::of_stack(session, &plan, &mut problems);
         plan.problems = problems;
         plan
@@ -101,6 +111,10 @@ impl Plan {
     /// Plans the stack of `session` on any anatomy, for counts at published sizes.
     pub fn on(session: &Session, anatomy: Anatomy, classes: usize, problems: &mut Vec<Problem>) -> Plan {
         let tasks = datasets::describe(&session.data).unwrap_or_default().tasks;
+        Plan::with(session, anatomy, classes, tasks, problems)
+    }
+
+    fn with(session: &Session, anatomy: Anatomy, classes: usize, tasks: Vec<Task>, problems: &mut Vec<Problem>) -> Plan {
         let mut members = Vec::new();
         for (index, placed) in session.methods.iter().enumerate() {
             let Some(card) = methods::find(&placed.name) else { continue };
@@ -130,7 +144,8 @@ impl Plan {
         }
         let head = tasks::classify::head(anatomy.width, classes);
         let cost = cost::of(&anatomy, &members, &head, &session.recipe);
-        Plan { anatomy, members, head, classes: vec![], domains: vec![], tasks, problems: Vec::new(), cost }
+        let (classes, domains, holds, problems) = (vec![], vec![], Holds::default(), vec![]);
+        Plan { anatomy, lost: false, members, head, classes, domains, tasks, holds, problems, cost }
     }
 
     /// Trainable parameters of the stack, without the head.
@@ -168,7 +183,17 @@ impl Plan {
 
     /// What keeps this session from training.
     pub fn blocked(&self) -> Option<&Problem> {
+        self.broken().or_else(|| self.problems.iter().find(|p| p.severity == Severity::Untrainable))
+    }
+
+    /// What keeps it from anything at all.
+    pub fn broken(&self) -> Option<&Problem> {
         self.problems.iter().find(|p| p.severity == Severity::Blocks)
+    }
+
+    /// Nobody knows what it was trained on: there is nothing to train on, to test on or to look at.
+    pub fn has_no_samples(&self) -> bool {
+        self.holds == Holds::Unknown
     }
 
     pub fn stands_at(&self, site: &str) -> bool {

@@ -1,19 +1,21 @@
 //! What is wrong with a session before it trains: data, shown next to a remedy button and printed by the command line.
 
-use crate::datasets::Holds;
+use crate::datasets::{Described, Holds};
 use crate::methods::{self, Card, Family, Init, ParamSpec};
 use crate::session::command::Edit;
 use crate::session::settings::{Field, Settings};
 use crate::session::{Session, recipe};
 use crate::{backbones, datasets, tasks};
 
-use super::anatomy::{Door, Entry};
+use super::anatomy::{Anatomy, Door, Entry};
 use super::{Member, Plan};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Worth knowing.
     Note,
+    /// It predicts and exports, but cannot train.
+    Untrainable,
     /// Training is refused until it is mended.
     Blocks,
 }
@@ -121,18 +123,8 @@ fn faults(place: &str, path: &str, settings: &Settings, fields: &[Field], proble
 /// Unknown names, settings out of range, impossible recipes.
 pub fn of_session(session: &Session) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut entry = None;
     match backbones::find(&session.backbone.name) {
-        Some(card) => {
-            faults("backbone", "backbone", &session.backbone.settings, card.fields, &mut problems);
-            match backbones::open(&session.backbone) {
-                Ok(opened) => entry = Some((card, opened.network.anatomy().entry)),
-                Err(words) if problems.is_empty() => {
-                    problems.push(Problem::blocks("backbone.settings", words).remedy(EMBEDDED_BACKBONE));
-                }
-                Err(_) => {}
-            }
-        }
+        Some(card) => faults("backbone", "backbone", &session.backbone.settings, card.fields, &mut problems),
         None => problems.push(
             Problem::blocks(
                 "backbone.name",
@@ -142,13 +134,7 @@ pub fn of_session(session: &Session) -> Vec<Problem> {
         ),
     }
     match datasets::find(&session.data.name) {
-        Some(card) => {
-            let before = problems.len();
-            faults("data", "data", &session.data.settings, card.fields, &mut problems);
-            if problems.len() == before {
-                problems.extend(of_data(session, card, entry));
-            }
-        }
+        Some(card) => faults("data", "data", &session.data.settings, card.fields, &mut problems),
         None => problems.push(
             Problem::blocks(
                 "data.name",
@@ -191,25 +177,37 @@ pub fn of_session(session: &Session) -> Vec<Problem> {
     problems
 }
 
-/// A data set that is not there, or not for this backbone.
-fn of_data(session: &Session, card: &datasets::Card, entry: Option<(&backbones::Card, Entry)>) -> Option<Problem> {
-    let holds = match datasets::describe(&session.data) {
+/// A backbone that cannot be opened.
+pub fn of_backbone(words: String) -> Problem {
+    Problem::blocks("backbone.settings", words).remedy(EMBEDDED_BACKBONE)
+}
+
+/// A data set that is not there, not for this backbone, or not known. Wrong settings have their own problems.
+pub fn of_data(session: &Session, described: &Result<Described, String>, anatomy: &Anatomy) -> Option<Problem> {
+    let card = datasets::find(&session.data.name).filter(|card| session.data.settings.faults(card.fields).is_empty())?;
+    let holds = match described {
         Ok(described) => described.holds,
         Err(words) => return Some(Problem::blocks("data.settings", words).remedy(EMBEDDED_DATA)),
     };
-    let (data, (backbone, entry)) = (card.title, entry.map(|(card, entry)| (card.title, entry))?);
-    match (holds, entry) {
+    let data = card.title;
+    let backbone = backbones::find(&session.backbone.name).map_or("the backbone", |card| card.title);
+    match (holds, anatomy.entry) {
         (Holds::Texts, Entry::Image { .. }) => {
             let words =
                 format!("{data} holds texts, but {backbone} sees images. Open the folder of a text encoder, or choose images");
-            Some(Problem::blocks("data.name", words).remedy(EMBEDDED_DATA))
+            Some(Problem::blocks("data", words).remedy(EMBEDDED_DATA))
         }
         (Holds::Images, Entry::Text { .. }) => {
             let words =
                 format!("{data} holds images, but {backbone} reads texts. Choose a data set of texts, or a backbone that sees");
-            Some(Problem::blocks("data.name", words).remedy(EMBEDDED_BACKBONE))
+            Some(Problem::blocks("data", words).remedy(EMBEDDED_BACKBONE))
         }
-        _ => None,
+        (Holds::Unknown, _) => {
+            let words = "the adapter was imported, and what it was trained on is not known: it predicts and exports, but there is nothing to train or test on. Another data set trains a new adapter";
+            let severity = Severity::Untrainable;
+            Some(Problem { severity, ..Problem::blocks("data", words) }.remedy(EMBEDDED_DATA))
+        }
+        (Holds::Images, Entry::Image { .. }) | (Holds::Texts, Entry::Text { .. }) => None,
     }
 }
 

@@ -95,14 +95,12 @@ pub fn line_of(text: &str, path: &str) -> Option<usize> {
 pub fn text(session: &Session) -> Result<String> {
     let mut session = session.clone();
     let plan = Plan::of(&session);
-    let backbone_opens = backbones::open(&session.backbone).is_ok();
     for (index, placed) in session.methods.iter_mut().enumerate() {
         // On a network that cannot be opened nothing resolves: what was known stays.
         let member = plan.members.iter().find(|m| m.index == index);
-        placed.resolved = match backbone_opens {
-            true => member.map(|m| m.sites.clone()).unwrap_or_default(),
-            false => std::mem::take(&mut placed.resolved),
-        };
+        if !plan.lost {
+            placed.resolved = member.map(|m| m.sites.clone()).unwrap_or_default();
+        }
     }
     toml::to_string_pretty(&session).context("cannot write the session as TOML")
 }

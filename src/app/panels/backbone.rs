@@ -32,10 +32,17 @@ pub fn backbone(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut
         Entry::Image { side, .. } => format!("{side} x {side} pixels"),
         Entry::Text { .. } => format!("{} tokens", anatomy.tokens),
     };
-    weak(
-        ui,
-        format!("{} blocks · width {} · {} weights · {enters}", anatomy.blocks, anatomy.width, words::short(anatomy.count())),
-    );
+    let lost = || workbench.plan.problems.iter().find(|p| workbench.plan.lost && p.place.starts_with("backbone"));
+    match lost() {
+        // The drawing is then another network's.
+        Some(problem) => {
+            ui.label(RichText::new(&problem.words).font(theme::regular(theme::SMALL)).color(Theme::of(ui).error));
+        }
+        None => {
+            let (blocks, width, weights) = (anatomy.blocks, anatomy.width, words::short(anatomy.count()));
+            weak(ui, format!("{blocks} blocks · width {width} · {weights} weights · {enters}"));
+        }
+    }
     if let Some(card) = backbones::find(&session.backbone.name) {
         let (own, others): (Vec<_>, Vec<_>) =
             card.fields.iter().partition(|field| field.name == WEIGHTS || field.name == backbones::FOLDER);

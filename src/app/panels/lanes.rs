@@ -19,7 +19,7 @@ pub fn legend(ui: &Ui, workbench: &Workbench, view: &View, lay: &Lay, heat: Opti
     let Some(member) = plan.members.iter().find(|m| Some(m.index) == view.selected).or(plan.members.first()) else { return };
     let color = theme.family(member.card.family);
     let (x, mut y) = (lay.right() + 18.0, lay.top() + 10.0);
-    if lay.rect.right() - x < 130.0 {
+    if lay.rect.right() - x < 132.0 {
         return;
     }
     let mut line = |draw: &dyn Fn(Rect), words: &str| {
@@ -35,7 +35,7 @@ pub fn legend(ui: &Ui, workbench: &Workbench, view: &View, lay: &Lay, heat: Opti
     line(&fill(0.82), "trained here");
     let elsewhere = plan.members.iter().any(|m| m.sites.iter().any(|site| own(m, site) == 0));
     if elsewhere {
-        line(&fill(0.25), "acts here, trained elsewhere");
+        line(&fill(0.25), "trained elsewhere");
     }
     if view.card(workbench).is_some() {
         let shut = |rect: Rect| {
@@ -54,7 +54,7 @@ pub fn legend(ui: &Ui, workbench: &Workbench, view: &View, lay: &Lay, heat: Opti
                 );
             }
         };
-        line(&ramp, "brighter: larger gradient");
+        line(&ramp, "larger gradient");
     }
 }
 

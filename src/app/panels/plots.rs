@@ -35,13 +35,13 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
     let board = &workbench.board;
     let mut curves = std::mem::take(&mut view.curves);
     curves.follow(&board.shown().collect::<Vec<_>>());
-    let shown = shown(ui, workbench, view, &curves);
     let rows = if ui.available_width() < NARROW { 2 } else { 1 };
     let gap = 16.0;
     let table = 58.0 + ROW * board.runs.len().clamp(2, 5) as f32;
     let height = ((ui.available_height() - table) / rows as f32).clamp(LEAST, 260.0);
     let columns = 4 / rows;
     let width = ((ui.available_width() - (columns - 1) as f32 * gap) / columns as f32).floor();
+    let shown = shown(ui, workbench, view, &curves, width);
     let empty = if board.runs.is_empty() {
         "Train to see the curve of the test set."
     } else {
@@ -67,7 +67,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
 
 type Panel = (&'static str, &'static str, &'static str, fn(&mut Ui, &[Shown], egui::Vec2));
 
-fn shown<'a>(ui: &Ui, workbench: &'a Workbench, view: &View, curves: &'a Curves) -> Vec<Shown<'a>> {
+fn shown<'a>(ui: &Ui, workbench: &'a Workbench, view: &View, curves: &'a Curves, width: f32) -> Vec<Shown<'a>> {
     let theme = Theme::of(ui);
     let name = |run: &Run| run.session.as_ref().map_or_else(|| run.id.clone(), stack_words);
     let names: Vec<String> = workbench.board.shown().map(name).collect();
@@ -75,7 +75,9 @@ fn shown<'a>(ui: &Ui, workbench: &'a Workbench, view: &View, curves: &'a Curves)
         .filter_map(|(run, name)| {
             // Runs of one stack are told apart by their number.
             let alike = names.iter().filter(|other| *other == name).count() > 1;
-            let name = words::cut(name, if alike { 16 } else { 21 });
+            // As many letters as a plot has room for beside its axis and the value.
+            let letters = (((width - 100.0) / 6.3) as usize).clamp(8, 21);
+            let name = words::cut(name, if alike { letters - 5 } else { letters });
             let name = if alike { format!("{name} {}", words::number(&run.id)) } else { name };
             let selected = view.run.as_ref() == Some(&run.id);
             Some(Shown { run, mark: Mark::of(theme, view, run), series: curves.of(run)?, name, selected })

@@ -120,7 +120,7 @@ fn one(ui: &mut Ui, problem: &Problem, asked: &mut Vec<Command>) {
     let theme = Theme::of(ui);
     let (fill, color) = match problem.severity {
         Severity::Blocks => (theme.error_ground, theme.error),
-        Severity::Note => (theme.warn_ground, theme.warn),
+        Severity::Untrainable | Severity::Note => (theme.warn_ground, theme.warn),
     };
     let frame = Frame::new()
         .fill(fill)

@@ -121,7 +121,7 @@ fn columns(theme: &Theme, view: &View, runs: &[&Run]) -> Vec<Shown> {
             true,
             &|run| view.against.words(run).to_owned(),
         ),
-        column("peak", "The most memory that the run held at once.", 58.0, true, false, &|run| match run.peak_bytes() {
+        column("peak", "The most memory that the run held at once.", 66.0, true, false, &|run| match run.peak_bytes() {
             0 => dash(),
             n => words::bytes(n),
         }),
@@ -181,7 +181,7 @@ fn table(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Co
         // With the line's piece, the gaps and the bar to scroll by.
         let needed = |shown: &[Shown]| 44.0 + shown.iter().map(|column| column.width + 8.0).sum::<f32>();
         // Where room is short, the columns go first that the selected run's session shows too.
-        for name in ["head", "rate", "weights", "data"] {
+        for name in ["head", "rate", "weights", "data", "places", "seed"] {
             if needed(&shown) > ui.available_width() {
                 shown.retain(|column| column.name != name);
             }
@@ -305,7 +305,7 @@ fn export(ui: &mut Ui, run: &Run, view: &mut View) {
     let ready = match (&run.status, view.dialogs.is_open()) {
         (_, true) => Err("A file dialog is open."),
         _ if view.exporting.is_some() => Err("Another export is being written."),
-        (Status::Finished | Status::Stopped, _) => Ok(()),
+        (Status::Finished | Status::Stopped | Status::Imported, _) => Ok(()),
         (Status::Training | Status::Paused, _) => Err("It is still training. Stop and keep it, or wait."),
         (Status::Elsewhere, _) => Err("Another program trains it. Wait until it is done."),
         (Status::Failed(_) | Status::Cut, _) => Err("The run did not end in order; it kept no adapter."),

@@ -18,6 +18,7 @@ use super::weights;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::bag::Weights;
 use crate::engine::kernels;
+use crate::engine::model::host;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::{Anatomy, Entry, Part, Pixels, Role, Site};
 use crate::session::settings::{Field, Settings};
@@ -50,6 +51,8 @@ pub struct Vit {
     pub scaled: bool,
     /// The MLP is SwiGLU: `up` makes two halves, SiLU of the first times the second.
     pub gated: bool,
+    /// Positions are stretched from those of another side.
+    pub stretched: bool,
 }
 
 /// Whose network it is.
@@ -123,6 +126,7 @@ pub const B_16: Vit = Vit {
     quick: false,
     scaled: false,
     gated: false,
+    stretched: false,
 };
 
 fn tiny(set: &Settings) -> Result<Opened, String> {
@@ -130,7 +134,7 @@ fn tiny(set: &Settings) -> Result<Opened, String> {
     let weights = move |seed, device: &Device| match source.as_str() {
         "random" => Ok(weights::random(&TINY.declare(), seed, device)),
         "pretrained" => weights::from_bytes(EMBEDDED, &TINY.declare(), "the embedded vit-tiny-32", device),
-        path => weights::from_file(std::path::Path::new(path), &TINY.declare(), device),
+        path => weights::from_file(Path::new(path), &TINY.declare(), device),
     };
     Ok(Opened { network: Arc::new(TINY), weights: Box::new(weights), prepare: Box::new(|samples| samples.resize(TINY.image)) })
 }
@@ -142,7 +146,7 @@ fn folder(set: &Settings) -> Result<Opened, String> {
     if !side.is_multiple_of(own.patch) {
         return Err(format!("images of {side} pixels are not whole patches of {}; take a multiple of it", own.patch));
     }
-    let vit = Vit { image: side, ..own };
+    let vit = Vit { image: side, stretched: side != own.image, ..own };
     let path = folder.path;
     Ok(Opened {
         network: Arc::new(vit),
@@ -185,10 +189,10 @@ impl Vit {
             heads.contains(&bare.split('.').next().unwrap_or_default()) || bare == "embeddings.mask_token"
         };
         let mut weights = tensors.weights(&all, &anatomy, &may_stay, device)?;
-        if side != self.image {
+        if self.stretched {
             let before = weights.get("embed.pos").context("the network has positions")?.clone();
             let (from, to) = (side / self.patch, self.image / self.patch);
-            let values = positions::stretched(&crate::engine::model::host(before)?, self.width, self.first(), from, to);
+            let values = positions::stretched(&host(before)?, self.width, self.first(), from, to);
             let rows = self.first() + to * to;
             weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [rows, self.width]), device));
         }
@@ -214,18 +218,15 @@ impl Vit {
         let grid = self.image / self.patch;
         let tokens = grid * grid + self.first();
         let patch = 3 * self.patch * self.patch;
-        let vector = |name, cols| Part { name, rows: 1, cols };
-        let norm = || vec![vector("weight", d), vector("bias", d)];
-        let dense = |d_in, d_out| vec![Part { name: "weight", rows: d_in, cols: d_out }, vector("bias", d_out)];
-        let qkv = || dense(d, d).into_iter().filter(|part| self.qkv_bias || part.name != "bias").collect();
+        let qkv = || Part::dense(d, d).into_iter().filter(|part| self.qkv_bias || part.name != "bias").collect();
         let up = if self.gated { 2 * h } else { h };
 
-        let mut embed: Vec<Part> = dense(patch, d).into_iter().filter(|p| self.patch_bias || p.name != "bias").collect();
-        embed.push(vector("cls", d));
+        let mut embed: Vec<Part> = Part::dense(patch, d).into_iter().filter(|p| self.patch_bias || p.name != "bias").collect();
+        embed.push(Part::new("cls", 1, d));
         if self.distilled {
-            embed.push(vector("dist", d));
+            embed.push(Part::new("dist", 1, d));
         }
-        embed.push(Part { name: "pos", rows: tokens, cols: d });
+        embed.push(Part::new("pos", tokens, d));
         let mut sites = vec![Site {
             path: "embed".into(),
             role: Role::Embed,
@@ -238,33 +239,33 @@ impl Vit {
         let last =
             |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
         if self.norm_first {
-            sites.push(last("embed.norm", Role::Norm, "first norm", norm()));
+            sites.push(last("embed.norm", Role::Norm, "first norm", Part::norm(d)));
         }
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
                 sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
             };
             site("", Role::Block, "block", d, d, vec![]);
-            site(".norm1", Role::Norm, "norm 1", d, d, norm());
+            site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
             site(".attn", Role::Attn, "attention", d, d, vec![]);
             site(".attn.q", Role::Q, "q", d, d, qkv());
             site(".attn.k", Role::K, "k", d, d, qkv());
             site(".attn.v", Role::V, "v", d, d, qkv());
-            site(".attn.o", Role::O, "o", d, d, dense(d, d));
+            site(".attn.o", Role::O, "o", d, d, Part::dense(d, d));
             if self.scaled {
-                site(".scale1", Role::Scale, "scale 1", d, d, vec![vector("weight", d)]);
+                site(".scale1", Role::Scale, "scale 1", d, d, vec![Part::new("weight", 1, d)]);
             }
             site(".mid", Role::Mid, "between", d, d, vec![]);
-            site(".norm2", Role::Norm, "norm 2", d, d, norm());
+            site(".norm2", Role::Norm, "norm 2", d, d, Part::norm(d));
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
-            site(".mlp.up", Role::Up, "up", d, up, dense(d, up));
+            site(".mlp.up", Role::Up, "up", d, up, Part::dense(d, up));
             site(".mlp.act", Role::Act, self.bend_name(), up, h, vec![]);
-            site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
+            site(".mlp.down", Role::Down, "down", h, d, Part::dense(h, d));
             if self.scaled {
-                site(".scale2", Role::Scale, "scale 2", d, d, vec![vector("weight", d)]);
+                site(".scale2", Role::Scale, "scale 2", d, d, vec![Part::new("weight", 1, d)]);
             }
         }
-        sites.push(last("norm", Role::Norm, "last norm", norm()));
+        sites.push(last("norm", Role::Norm, "last norm", Part::norm(d)));
         sites.push(last("readout", Role::Head, "readout", vec![]));
         Anatomy {
             sites,
@@ -275,6 +276,8 @@ impl Vit {
             tokens,
             entry: Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels },
             dialects: self.naming(),
+            has_classifier: self.config().is_some(),
+            stretched: self.stretched,
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use pulp::Simd;
 
+use super::reference::LOW;
+
 /// Numbers that one vector register may hold; sums run in so many lanes.
 pub(super) const LANES: usize = 16;
 
@@ -143,7 +145,7 @@ pub(super) fn softmax(scores: &mut [f32], long: usize, keys: usize) {
 pub(super) fn hide(scores: &mut [f32], seen: &[f32], long: usize) {
     for row in scores.chunks_exact_mut(long) {
         for (s, seen) in row.iter_mut().zip(seen) {
-            *s += (seen - 1.0) * 1e30;
+            *s += (seen - 1.0) * LOW;
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use burn::tensor::{Tensor, activation, module};
 
+/// What is taken off a score that nobody may see.
+pub const LOW: f32 = 1e30;
+
 /// See `kernels::attention`.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, seen: Option<Tensor<2>>) -> Tensor<3> {
     let split = |x: Tensor<3>| {
@@ -12,11 +15,16 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, seen: O
     let [batch, heads, queries, depth] = q.dims();
     let scores = (q * (depth as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [batch, heads, queries, keys]
     let scores = match seen {
-        Some(seen) => scores + (seen.unsqueeze_dims::<4>(&[1, 2]) - 1.0) * 1e30,
+        Some(seen) => hide(scores, seen),
         None => scores,
     };
     let y = activation::softmax(scores, 3).matmul(v); // [batch, heads, queries, width/heads]
     y.swap_dims(1, 2).reshape([batch, queries, heads * depth]) // [batch, queries, width]
+}
+
+/// Scores `[batch, heads, queries, keys]` so low that softmax gives nothing to keys at which `seen` `[batch, keys]` is 0.
+pub fn hide(scores: Tensor<4>, seen: Tensor<2>) -> Tensor<4> {
+    scores + (seen.unsqueeze_dims::<4>(&[1, 2]) - 1.0) * LOW
 }
 
 /// See `kernels::layer_norm`.

@@ -69,9 +69,9 @@ const BERT: &[Form] = &[
 fn forms(anatomy: &Anatomy) -> Result<(&'static [Form], [&'static str; 2]), String> {
     match anatomy.dialects[0].prefix {
         "vit." => Ok((VIT, ["attention_adapters.adapters", "output.output_adapters.adapters"])),
-        "bert." | "roberta." => Ok((BERT, ["attention.output.adapters", "output.adapters"])),
+        "bert." => Ok((BERT, ["attention.output.adapters", "output.adapters"])),
         other => Err(format!(
-            "an AdapterHub folder from here holds adapters on ViT, BERT and RoBERTa, not on `{}`",
+            "an AdapterHub folder from here holds adapters on ViT and BERT, not on `{}`",
             other.trim_end_matches('.')
         )),
     }
@@ -123,6 +123,7 @@ struct Layout<'a> {
 impl<'a> Layout<'a> {
     fn of(plan: &'a Plan) -> Result<Layout<'a>, String> {
         transformers::names(&plan.anatomy)?;
+        peft::has_base(&plan.anatomy)?;
         let (forms, _) = forms(&plan.anatomy)?;
         Head::of(&plan.anatomy)?;
         let [first, rest @ ..] = plan.members.as_slice() else { return Err("a linear probe has no adapter".to_owned()) };
@@ -266,7 +267,7 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     tensors::write(&folder.join(TENSORS), &out)?;
     let kind = plan.anatomy.dialects[0].prefix.trim_end_matches('.');
     let class = if kind == "vit" { "ViTForImageClassification" } else { "BertForSequenceClassification" };
-    let base = json!(peft::own_base(session).unwrap_or(peft::BASE));
+    let base = json!(peft::own_base(session, &model.plan.anatomy).unwrap_or(peft::BASE));
     let mut config = json!({
         "hidden_size": plan.anatomy.width, "model_class": class, "model_name": base, "model_type": kind, "name": NAME, "version": VERSION,
     });

@@ -314,7 +314,7 @@ pub const KINDS: &[Kind] = &[
         },
         settings: |config, _, _| {
             let (rows, alpha) = (config.whole("init_r", 12), config.0["lora_alpha"].as_f64().unwrap_or(8.0));
-            let rank = (1..=rows).find(|rank| first_rank(*rank as usize) >= rows as usize).unwrap_or(1);
+            let rank = rank_for(usize::try_from(rows).unwrap_or(0)) as i64;
             let alpha = if alpha > 0.0 { alpha } else { rows as f64 };
             Ok(settings([("rank", Value::Whole(rank)), ("scale", Value::Real(alpha / (rows as f64 + 1e-5)))]))
         },
@@ -403,6 +403,11 @@ pub fn rank_of(set: &Settings) -> usize {
     set.whole("rank") * if lora::is_pissa(set) { 2 } else { 1 }
 }
 
+/// The smallest rank of AdaLoRA here that begins with that many rows.
+fn rank_for(rows: usize) -> usize {
+    2 * (rows.max(1) - 1) / 3 + 1
+}
+
 /// r₀ of AdaLoRA here.
 fn first_rank(rank: usize) -> usize {
     (3 * rank).div_ceil(2)
@@ -436,8 +441,8 @@ fn rank_and_alpha(config: &Config, module: &str, [rank, alpha]: [&str; 2]) -> Re
 
 /// AdaLoRA's matrices with the rows that PEFT cut, as zeros, and what is only of use while training.
 fn grown(config: &Config, module: &str, site: &Site, found: &mut Found) -> Result<(), String> {
-    let first = config.whole("init_r", 12) as usize;
-    let wanted = (1..=first).map(first_rank).find(|rows| *rows >= first).unwrap_or(first);
+    let first = usize::try_from(config.whole("init_r", 12)).unwrap_or(0);
+    let wanted = first_rank(rank_for(first));
     let pattern = &config.0["rank_pattern"][format!("{module}.lora_E")];
     let kept = pattern.as_array().map_or(first, |mask| mask.iter().filter(|on| on.as_bool() == Some(true)).count());
     let Some(rows) = found.get("Lambda").map(|lambda| lambda.shape().num_elements()) else { return Ok(()) };

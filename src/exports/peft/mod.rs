@@ -1,10 +1,9 @@
 //! A folder as PEFT writes it: `adapter_config.json` and `adapter_model.safetensors`, with the module names of transformers 4 and 5
-//! side by side, and the base model in `base/`. `kinds` says what it can hold, `write` and `read` go there and back, `targets` and
-//! `pattern` say which layers are meant. Called through the catalogue; must not know how a run is stored.
+//! side by side, and the base model in `base/`. `kinds` says what it can hold, `write` and `read` go there and back, `targets`
+//! says which layers are meant. Called through the catalogue; must not know how a run is stored.
 
 mod how;
 pub mod kinds;
-mod pattern;
 mod read;
 mod targets;
 mod write;
@@ -21,6 +20,7 @@ use super::transformers;
 use crate::backbones;
 use crate::engine::model::Model;
 use crate::plan::Plan;
+use crate::plan::anatomy::Anatomy;
 use crate::session::Session;
 use crate::session::settings::Value;
 
@@ -30,7 +30,7 @@ pub use write::{config, parts};
 pub const CARD: Card = Card {
     name: "peft",
     title: "PEFT folder",
-    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder.",
+    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder.",
     fits: write::fits,
     write,
     read,
@@ -47,25 +47,34 @@ const HEAD: &str = "classifier";
 /// Where the base model stands in the folder.
 pub const BASE: &str = "base";
 
-/// The folder of the base model, where the user has one already: it is named, not copied.
-pub fn own_base(session: &Session) -> Option<&str> {
+/// The folder of the base model, where the user has one already: it is named, not copied. Not where the adapter was trained on other
+/// positions than stand there.
+pub fn own_base<'a>(session: &'a Session, anatomy: &Anatomy) -> Option<&'a str> {
     match session.backbone.settings.0.get(backbones::FOLDER)? {
-        Value::Text(path) => Some(path),
+        Value::Text(path) if !anatomy.stretched => Some(path),
         _ => None,
+    }
+}
+
+/// Whether the base model can be named or written.
+pub fn has_base(anatomy: &Anatomy) -> Result<(), String> {
+    match anatomy.stretched && !anatomy.has_classifier {
+        true => Err("the adapter was trained on stretched positions, and this backbone is not written from here. Train it at the folder's own side".to_owned()),
+        false => Ok(()),
     }
 }
 
 fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     tensors::write(&folder.join(TENSORS), &parts(&model.plan, &model.bag.data())?)?;
     let mut config = config(&model.plan);
-    config["base_model_name_or_path"] = json!(own_base(session).unwrap_or(BASE));
+    config["base_model_name_or_path"] = json!(own_base(session, &model.plan.anatomy).unwrap_or(BASE));
     tensors::write_json(&folder.join(CONFIG), &config)?;
     write_base(session, model, folder)
 }
 
 /// Puts the base model beside an adapter, where the user has no folder of it.
 pub fn write_base(session: &Session, model: &Model, folder: &Path) -> Result<()> {
-    if own_base(session).is_none() {
+    if own_base(session, &model.plan.anatomy).is_none() {
         let frozen = model.weights.iter().map(|(name, w)| (name.clone(), w.to_data())).collect();
         transformers::write_base(model, &frozen, None, &folder.join(BASE))?;
     }
@@ -77,7 +86,7 @@ pub fn rebuilt(session: &Session, adapter: super::Adapter, folder: &Path, device
     let mut session = session.clone();
     session.methods = adapter.methods;
     let mut model = Model::make(&session, device)?;
-    if own_base(&session).is_none() {
+    if own_base(&session, &model.plan.anatomy).is_none() {
         transformers::check(&model, &folder.join(BASE))?;
         model.weights = transformers::read_base(&folder.join(BASE), &model.plan.anatomy, device)?.0;
     }
@@ -88,7 +97,10 @@ pub fn rebuilt(session: &Session, adapter: super::Adapter, folder: &Path, device
 fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let model = rebuilt(session, adapter(folder, &Plan::of(session).anatomy)?, folder, device)?;
     let place = folder.join(CONFIG);
-    let wanted = [("/base_model_name_or_path", json!(own_base(session).unwrap_or(BASE))), ("/inference_mode", json!(true))];
+    let wanted = [
+        ("/base_model_name_or_path", json!(own_base(session, &model.plan.anatomy).unwrap_or(BASE))),
+        ("/inference_mode", json!(true)),
+    ];
     tensors::agree(&place, &tensors::read_json(&place)?, &wanted)?;
     Ok(model)
 }

@@ -58,6 +58,9 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             split(bare, &modules).with_context(|| format!("{} names no layer of this backbone", fault()))?;
         let wrong = |words| anyhow!("{}: {words}", at());
         let settings = (kind.settings)(&config, module, site).map_err(wrong)?;
+        if let Some((_, words)) = settings.faults(card.fields).first() {
+            bail!("{} is not what {} says: `{module}`: {words}", file.display(), at());
+        }
         let part = (kind.parts)(&settings.filled(card.fields), site).into_iter().find(|part| part.theirs == rest);
         let part = part.with_context(|| format!("{} is no part of {}", fault(), card.title))?;
         if !config.names(module).map_err(wrong)? {
@@ -178,10 +181,6 @@ fn split<'a>(key: &'a str, modules: &BTreeMap<String, &'a Site>) -> Option<(&'a 
 /// Compares what was found for one place with what its settings make of it.
 fn whole(kind: &Kind, anatomy: &Anatomy, site: &Site, settings: &Settings, module: &str, mine: &Found) -> Result<()> {
     let card = methods::find(kind.method).with_context(|| format!("there is no method `{}`", kind.method))?;
-    let faults = settings.faults(card.fields);
-    if let Some((_, words)) = faults.first() {
-        bail!("`{module}`: {words}");
-    }
     let set = settings.filled(card.fields);
     let parts = (kind.parts)(&set, site);
     let theirs = |ours: &str| parts.iter().find(|p| p.ours == ours).map_or_else(|| ours.to_owned(), |p| p.theirs.to_owned());

@@ -1,9 +1,9 @@
 //! Which modules a PEFT configuration means, by PEFT's own rules, and the shortest list that means given sites and no others.
 //! Called by `read` and `write`.
 
+use fancy_regex::Regex;
 use serde_json::Value as Json;
 
-use super::pattern::Pattern;
 use crate::backbones::names;
 use crate::plan::anatomy::{Anatomy, Role, Site};
 
@@ -17,8 +17,7 @@ pub fn shortest(anatomy: &Anatomy, sites: &[&Site]) -> Vec<String> {
             let everywhere = chosen.len() == anatomy.sites.iter().filter(|s| of(s)).count();
             let short = match place {
                 (_, _, false) => None,
-                (Role::Norm, which, _) => dialect.short_norm(which),
-                (role, ..) => dialect.short(role),
+                (role, which, true) => dialect.short(role, which),
             };
             match short {
                 Some(short) if everywhere && !chosen.is_empty() => entries.push(short.to_owned()),
@@ -89,7 +88,7 @@ impl Config {
     /// As `names`.
     pub fn means(&self, field: &str, module: &str) -> Result<bool, String> {
         match &self.0[field] {
-            Json::String(text) => Ok(Pattern::of(text).map_err(|words| format!("{field}: {words}"))?.is(module)),
+            Json::String(text) => is_whole(text, module).map_err(|words| format!("{field}: {words}")),
             list => Ok(words(list).unwrap_or_default().iter().any(|entry| is_end(entry, module))),
         }
     }
@@ -100,7 +99,7 @@ impl Config {
     /// As `names`.
     pub fn by_module(&self, field: &str, pattern: &str, module: &str) -> Result<Json, String> {
         for (key, value) in self.0[pattern].as_object().into_iter().flatten() {
-            if Pattern::of(&format!(r"(.*\.)?({key})")).map_err(|words| format!("{pattern}: {words}"))?.is(module) {
+            if is_whole(&format!(r"(.*\.)?({key})"), module).map_err(|words| format!("{pattern}: {words}"))? {
                 return Ok(value.clone());
             }
         }
@@ -115,6 +114,12 @@ impl Config {
     pub fn whole(&self, name: &str, default: i64) -> i64 {
         self.0[name].as_i64().unwrap_or(default)
     }
+}
+
+/// Whether an expression of Python's matches a whole name.
+fn is_whole(expression: &str, name: &str) -> Result<bool, String> {
+    let fault = |fault: fancy_regex::Error| format!("`{expression}` is no expression that can be followed here ({fault})");
+    Regex::new(&format!(r"\A(?:{expression})\z")).and_then(|compiled| compiled.is_match(name)).map_err(fault)
 }
 
 /// The names in a list.

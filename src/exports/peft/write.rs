@@ -20,6 +20,7 @@ use crate::plan::{Member, Plan};
 pub fn fits(plan: &Plan) -> Result<(), String> {
     const INSTEAD: &str = "Export it as `petl`, which holds every stack";
     transformers::names(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
+    super::has_base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     let [first, ..] = plan.members.as_slice() else {
         return Err(
             "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
