@@ -1,5 +1,5 @@
 //! Images in folders: one subfolder a class, or `train` and `test` folders of such. Decoded in parallel, the middle square
-//! brought to the network's and the middle cut out.
+//! brought to the side that the network wants.
 //! Called through the catalogue (`datasets::CATALOG`); splits by `splits`. Must not know methods, models or tensors.
 
 use std::path::{Path, PathBuf};

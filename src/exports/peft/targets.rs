@@ -119,7 +119,7 @@ impl Config {
 /// Whether an expression of Python's matches a whole name.
 fn is_whole(expression: &str, name: &str) -> Result<bool, String> {
     let fault = |fault: fancy_regex::Error| format!("`{expression}` is no expression that can be followed here ({fault})");
-    Regex::new(&format!(r"\A(?:{expression})\z")).and_then(|compiled| compiled.is_match(name)).map_err(fault)
+    Regex::new(&format!(r"\A(?:{expression})\z")).map_err(fault)?.is_match(name).map_err(fault)
 }
 
 /// The names in a list.
