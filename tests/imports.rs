@@ -447,7 +447,7 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
         let method = petl_workbench::methods::find(kind.method).unwrap();
         for folder in &networks {
             let set: &[(&str, Value)] = match kind.method {
-                "boft" => &[("block_size", Value::Whole(2)), ("factors", Value::Whole(2))],
+                "boft" => &[("block_size", Value::Whole(2)), ("factors", Value::Whole(1))],
                 "oft" => &[("block_size", Value::Whole(4)), ("inverse", Value::Text("five terms".into()))],
                 "lokr" | "loha" | "lora" | "dora" | "adalora" => &[("rank", Value::Whole(3))],
                 "vera" => &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))],

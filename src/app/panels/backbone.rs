@@ -115,11 +115,19 @@ fn weights(ui: &mut Ui, view: &mut View, field: &Field, now: &str, asked: &mut V
 pub fn data(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
     let session = &workbench.session;
     head(ui, "Data");
-    let entries = datasets::CATALOG.iter().map(|card| (card.name, card.title, card.help));
+    // What an imported adapter was trained on is in no catalogue, but it has a name.
+    let own = datasets::find(&session.data.name).filter(|_| workbench.plan.has_no_samples());
+    let entries = datasets::CATALOG.iter().copied().chain(own).map(|card| (card.name, card.title, card.help));
     if let Some(name) = pick(ui, "Data set", &session.data.name, entries) {
         asked.push(Command::Edit(Edit::Data(name)));
     }
     let Some(card) = datasets::find(&session.data.name) else { return };
+    if workbench.plan.has_no_samples() {
+        let classes = &workbench.plan.classes;
+        weak(ui, format!("{} classes", classes.len())).on_hover_text(classes.join(", "));
+        weak(ui, card.help);
+        return;
+    }
     let (paths, others): (Vec<&Field>, Vec<&Field>) =
         card.fields.iter().partition(|field| backbones::PATHS.contains(&field.name));
     for field in paths {
@@ -148,7 +156,9 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     for note in &view.thumbnails.notes {
         weak(ui, note);
     }
-    weak(ui, workbench.plan.anatomy.takes()).on_hover_text("What the network gets of a sample.");
+    if !workbench.plan.lost {
+        weak(ui, workbench.plan.anatomy.takes()).on_hover_text("What the network gets of a sample.");
+    }
     ui.add_space(2.0);
     let others: Vec<Field> = others.into_iter().copied().collect();
     ui.push_id("data", |ui| fields(ui, &others, &session.data.settings, "data.settings", asked));

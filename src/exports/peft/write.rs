@@ -12,7 +12,7 @@ use crate::engine::bag;
 use crate::exports::head::Head;
 use crate::exports::tensors::{self, Named};
 use crate::exports::transformers;
-use crate::methods::{ia3, lora};
+use crate::methods::{boft, ia3, lora};
 use crate::plan::anatomy::Site;
 use crate::plan::{Member, Plan};
 
@@ -58,6 +58,12 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
         if !site.is_some_and(|s| plan.anatomy.dialects.iter().all(|d| d.module_of(s).is_some())) {
             return Err(format!("transformers has no module for `{path}`. {INSTEAD}{or_merged}"));
         }
+    }
+    if let Some(member) = plan.members.iter().find(|m| m.card.name == boft::CARD.name && m.settings.whole("factors") > 1) {
+        return Err(format!(
+            "PEFT opens {} with more than one factor only where its CUDA extension is built. {INSTEAD}{or_merged}, or train it with one factor",
+            member.card.title
+        ));
     }
     uniform(plan).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))?;
     Head::of(&plan.anatomy).map(|_| ()).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))
