@@ -10,7 +10,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::tuner::with_trained;
+use super::tuner::mask_of_keys;
 use crate::engine::random;
 use crate::methods::{Init, ParamSpec, Scope};
 use crate::plan::anatomy::{Anatomy, Role, Site};
@@ -301,7 +301,7 @@ impl At<'_> {
 
     /// The same of the keys of an attention, `[batch, keys]`, trained prefixes and prompts among them.
     pub fn keys_seen(&self, queries: usize, keys: usize) -> Option<Tensor<2>> {
-        self.seen.as_ref().map(|seen| with_trained(seen, queries, keys))
+        self.seen.as_ref().map(|seen| mask_of_keys(seen, queries, keys))
     }
 
     /// The quality of every image of the batch, `[batch, 1]`, plain: `engine::quality`.

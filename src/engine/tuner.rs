@@ -157,7 +157,7 @@ impl<'a> Tuner<'a> {
     /// Multi-head attention: q `[batch, queries, width]`, k and v `[batch, keys, width]`, to `[batch, queries, width]`. Nobody
     /// attends to padding; everybody to prompts, which stand behind the tokens, and to prefixes, which make keys longer in front.
     pub fn attention(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
-        let seen = self.seen.as_ref().map(|seen| with_trained(seen, q.dims()[1], k.dims()[1]));
+        let seen = self.seen.as_ref().map(|seen| mask_of_keys(seen, q.dims()[1], k.dims()[1]));
         kernels::attention(q, k, v, heads, seen)
     }
 
@@ -256,7 +256,7 @@ impl<'a> Tuner<'a> {
 
 /// What of `keys` may be seen, `[batch, keys]`: of the tokens what `seen` says, all of a prefix before them (which no query has)
 /// and all prompts behind them.
-pub(super) fn with_trained(seen: &Tensor<2>, queries: usize, keys: usize) -> Tensor<2> {
+pub(super) fn mask_of_keys(seen: &Tensor<2>, queries: usize, keys: usize) -> Tensor<2> {
     let [batch, tokens] = seen.dims();
     let all = |n: usize| Tensor::<2>::ones([batch, n], &seen.device());
     let mut parts = vec![seen.clone()];

@@ -44,13 +44,13 @@ pub struct Vit {
     /// The patches' layer has a bias.
     pub patch_bias: bool,
     /// A norm between embedding and blocks.
-    pub norm_first: bool,
+    pub embed_norm: bool,
     /// The MLP bends by x σ(1.702 x) in GELU's place.
-    pub quick: bool,
+    pub quick_gelu: bool,
     /// LayerScale: a factor a channel on what each branch adds.
-    pub scaled: bool,
+    pub layer_scale: bool,
     /// The MLP is SwiGLU: `up` makes two halves, SiLU of the first times the second.
-    pub gated: bool,
+    pub swiglu: bool,
     /// Positions are stretched from those of another side.
     pub stretched: bool,
 }
@@ -122,10 +122,10 @@ pub const B_16: Vit = Vit {
     qkv_bias: true,
     distilled: false,
     patch_bias: true,
-    norm_first: false,
-    quick: false,
-    scaled: false,
-    gated: false,
+    embed_norm: false,
+    quick_gelu: false,
+    layer_scale: false,
+    swiglu: false,
     stretched: false,
 };
 
@@ -161,7 +161,7 @@ impl Vit {
         match self.kind {
             Kind::Vit => [&names::VIT_4, &names::VIT_5],
             Kind::Deit => [&names::DEIT_4, &names::DEIT_5],
-            Kind::Dinov2 if self.gated => [&names::DINOV2_GATED, &names::DINOV2_GATED],
+            Kind::Dinov2 if self.swiglu => [&names::DINOV2_GATED, &names::DINOV2_GATED],
             Kind::Dinov2 => [&names::DINOV2_4, &names::DINOV2_5],
             Kind::Clip => [&names::CLIP_4, &names::CLIP_5],
             Kind::Timm => [&names::TIMM, &names::TIMM],
@@ -200,7 +200,7 @@ impl Vit {
     }
 
     fn bend_name(&self) -> &'static str {
-        match (self.gated, self.quick) {
+        match (self.swiglu, self.quick_gelu) {
             (true, _) => "swiglu",
             (_, true) => "quick gelu",
             _ => "gelu",
@@ -219,7 +219,7 @@ impl Vit {
         let tokens = grid * grid + self.first();
         let patch = 3 * self.patch * self.patch;
         let qkv = || Part::dense(d, d).into_iter().filter(|part| self.qkv_bias || part.name != "bias").collect();
-        let up = if self.gated { 2 * h } else { h };
+        let up = if self.swiglu { 2 * h } else { h };
 
         let mut embed: Vec<Part> = Part::dense(patch, d).into_iter().filter(|p| self.patch_bias || p.name != "bias").collect();
         embed.push(Part::new("cls", 1, d));
@@ -238,7 +238,7 @@ impl Vit {
         }];
         let last =
             |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
-        if self.norm_first {
+        if self.embed_norm {
             sites.push(last("embed.norm", Role::Norm, "first norm", Part::norm(d)));
         }
         for n in 0..self.blocks {
@@ -252,7 +252,7 @@ impl Vit {
             site(".attn.k", Role::K, "k", d, d, qkv());
             site(".attn.v", Role::V, "v", d, d, qkv());
             site(".attn.o", Role::O, "o", d, d, Part::dense(d, d));
-            if self.scaled {
+            if self.layer_scale {
                 site(".scale1", Role::Scale, "scale 1", d, d, vec![Part::new("weight", 1, d)]);
             }
             site(".mid", Role::Mid, "between", d, d, vec![]);
@@ -261,7 +261,7 @@ impl Vit {
             site(".mlp.up", Role::Up, "up", d, up, Part::dense(d, up));
             site(".mlp.act", Role::Act, self.bend_name(), up, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, Part::dense(h, d));
-            if self.scaled {
+            if self.layer_scale {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![Part::new("weight", 1, d)]);
             }
         }
@@ -305,7 +305,7 @@ impl Backbone for Vit {
         let pos = t.weight("embed", "pos").unsqueeze::<3>(); // [1, tokens, width]
         first.push(t.linear("embed", patches)); // [batch, patches, width]
         let mut x = Tensor::cat(first, 1) + pos; // [batch, tokens, width]
-        if self.norm_first {
+        if self.embed_norm {
             x = t.norm("embed.norm", x, self.epsilon);
         }
         t.tap(&x);
@@ -360,19 +360,19 @@ impl Backbone for Vit {
 
 impl Vit {
     fn scale(&self, t: &mut Tuner, site: &str, y: Tensor<3>) -> Tensor<3> {
-        match self.scaled {
+        match self.layer_scale {
             true => t.around(site, y, |t, y| y * t.weight(site, "weight").unsqueeze::<3>()),
             false => y,
         }
     }
 
     fn bend(&self, u: Tensor<3>) -> Tensor<3> {
-        match self.gated {
+        match self.swiglu {
             true => {
                 let [a, b] = [0, 1].map(|half| u.clone().narrow(2, half * self.hidden, self.hidden));
                 activation::silu(a) * b // [batch, tokens, hidden]
             }
-            false if self.quick => u.clone() * activation::sigmoid(u * 1.702),
+            false if self.quick_gelu => u.clone() * activation::sigmoid(u * 1.702),
             false => kernels::gelu(u),
         }
     }

@@ -47,8 +47,8 @@ impl Vit {
                     hidden: if gated { (wide * 2 / 3).div_ceil(8) * 8 } else { wide },
                     epsilon: folder.real_or("layer_norm_eps", 1e-6)?,
                     qkv_bias: folder.flag_or("qkv_bias", true)?,
-                    scaled: true,
-                    gated,
+                    layer_scale: true,
+                    swiglu: gated,
                     ..B_16
                 }
             }
@@ -67,8 +67,8 @@ impl Vit {
                     hidden: folder.whole_or("intermediate_size", Some(3072))?,
                     epsilon: folder.real_or("layer_norm_eps", 1e-5)?,
                     patch_bias: false,
-                    norm_first: true,
-                    quick: act == "quick_gelu",
+                    embed_norm: true,
+                    quick_gelu: act == "quick_gelu",
                     ..B_16
                 }
             }
@@ -136,8 +136,8 @@ impl Vit {
             epsilon: 1e-6,
             qkv_bias: tensors.has("blocks.0.attn.qkv.bias"),
             distilled,
-            scaled: tensors.has("blocks.0.ls1.gamma"),
-            gated: up == 2 * down,
+            layer_scale: tensors.has("blocks.0.ls1.gamma"),
+            swiglu: up == 2 * down,
             ..B_16
         })
     }
