@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use burn::tensor::{Device, TensorData};
-use petl_workbench::backbones::folder::Tensors;
+use petl_workbench::backbones::tensors::Tensors;
 use petl_workbench::backbones::{self, weights};
 use petl_workbench::datasets::unknown;
 use petl_workbench::engine::model::Model;
@@ -49,6 +49,24 @@ fn predicted(run: &Path, inputs: &Path, name: &str) -> Vec<f32> {
     let (fine, said) = petl(&["predict", text(run), "--inputs", text(inputs), "--out", text(&out)]);
     assert!(fine, "{said}");
     Tensors::open(&out).unwrap().floats(name).unwrap().0
+}
+
+/// What PEFT wrote for a decoder, its classifier without a bias among it.
+#[test]
+fn every_adapter_for_a_decoder_gives_pefts_logits() {
+    let folder = fixtures().join("peft-decoder");
+    let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
+    for name in ["lora", "dora", "ia3"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("run");
+        let (fine, said) = import(&folder.join(name), &folder.join("base"), &run);
+        assert!(fine && said.contains("3 classes"), "{name}: {said}");
+        let theirs = expected.floats(&format!("logits.{name}")).unwrap().0;
+        let difference = apart(&predicted(&run, &folder.join("expected.safetensors"), "logits"), &theirs);
+        assert!(difference < 1e-4, "{name}: {difference}");
+        let away = apart(&expected.floats("logits.base").unwrap().0, &theirs);
+        assert!(away > 1e-3, "{name}: the base model alone would pass ({away})");
+    }
 }
 
 fn rows(value: &serde_json::Value) -> Vec<f32> {

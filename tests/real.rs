@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use libtest_mimic::{Arguments, Failed, Trial};
-use petl_workbench::backbones::folder::Tensors;
+use petl_workbench::backbones::tensors::Tensors;
 use petl_workbench::backbones::{self, Input, Opened};
 use petl_workbench::datasets::{Samples, Text};
 use petl_workbench::engine::bag::Bag;

@@ -3,8 +3,14 @@
 
 pub mod bert;
 pub mod folder;
+pub mod gguf;
+pub mod gpt2;
+pub mod llama;
 pub mod names;
 pub mod positions;
+pub mod rotary;
+pub mod stored;
+pub mod tensors;
 pub mod vit;
 pub mod weights;
 pub mod words;
@@ -23,7 +29,7 @@ use crate::session::Choice;
 use crate::session::settings::{Field, Settings, Value};
 use folder::Folder;
 
-pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER];
+pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -105,6 +111,12 @@ impl Text {
         self.ids.len() / self.length.max(1)
     }
 
+    /// Where each text ends: its last token's row among all positions of the batch.
+    pub fn ends(&self) -> Vec<i64> {
+        let last = |seen: &[bool]| seen.iter().rposition(|seen| *seen).unwrap_or_default();
+        self.seen.chunks(self.length.max(1)).enumerate().map(|(n, seen)| (n * self.length + last(seen)) as i64).collect()
+    }
+
     /// 1 for tokens, 0 for padding, `[batch, length]`; none where no text is filled up.
     pub fn mask(&self) -> Option<Tensor<2>> {
         let values: Vec<f32> = self.seen.iter().map(|seen| f32::from(*seen)).collect();
@@ -177,7 +189,7 @@ pub fn of_folder(path: &Path) -> Result<Choice, String> {
         return Err(format!("{} has a name that a session file cannot hold. Give the folder a name in Unicode", path.display()));
     };
     let folder = Folder::open(text)?;
-    folder.tensors().map_err(|fault| format!("{fault:#}"))?;
+    folder.has_tensors()?;
     let kind = folder.kind();
     let knows = |card: &&&Card| card.model_types.iter().any(|known| kind == *known || (*known == "timm" && folder.is_timm()));
     let Some(card) = CATALOG.iter().find(knows) else {

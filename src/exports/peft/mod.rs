@@ -42,8 +42,6 @@ const TENSORS: &str = "adapter_model.safetensors";
 /// Before what all layers share, and before a module's name.
 const TOP: &str = "base_model.";
 const PREFIX: &str = "base_model.model.";
-/// transformers' name of the head.
-const HEAD: &str = "classifier";
 /// Where the base model stands in the folder.
 pub const BASE: &str = "base";
 
@@ -75,7 +73,7 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
 /// Puts the base model beside an adapter, where the user has no folder of it.
 pub fn write_base(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     if own_base(session, &model.plan.anatomy).is_none() {
-        let frozen = model.weights.iter().map(|(name, w)| (name.clone(), w.to_data())).collect();
+        let frozen = model.weights.data();
         transformers::write_base(model, &frozen, None, &folder.join(BASE))?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::kinds::{COMMON, Found, KINDS, Kind};
 use super::targets::{self, Config};
-use super::{CONFIG, HEAD, PREFIX, TENSORS, TOP};
+use super::{CONFIG, PREFIX, TENSORS, TOP};
 use crate::engine::bag;
 use crate::exports::Adapter;
 use crate::exports::head::Head;
@@ -42,7 +42,8 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
 
     let mut found: BTreeMap<&str, Found> = BTreeMap::new(); // by site, by our name
     let mut rules: BTreeMap<&str, (Settings, String)> = BTreeMap::new();
-    let (mut shared, mut head) = (Found::new(), BTreeMap::new());
+    let (mut shared, mut head) = (Found::new(), Named::new());
+    let layer = anatomy.classifier();
     for (key, data) in &read {
         let fault = || format!("`{key}` in {}", file.display());
         if let Some(part) = kind.shared.iter().find(|p| key.strip_prefix(TOP) == Some(p.theirs)) {
@@ -50,8 +51,8 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             continue;
         }
         let bare = key.strip_prefix(PREFIX).with_context(|| format!("{} does not begin with {PREFIX}", fault()))?;
-        if let Some(part) = bare.strip_prefix(HEAD).filter(|rest| rest.starts_with('.')) {
-            head.insert(part.trim_start_matches('.').to_owned(), data.clone());
+        if bare.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.')) {
+            head.insert(bare.to_owned(), data.clone());
             continue;
         }
         let (module, rest, site) =
@@ -117,10 +118,11 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     }
     if !head.is_empty() {
         let classifies = matches!(config.0["task_type"].as_str(), Some("SEQ_CLS" | "TOKEN_CLS"));
-        if !classifies && !config.means("modules_to_save", HEAD).map_err(|e| anyhow!(e))? {
+        if !classifies && !config.means("modules_to_save", layer).map_err(|e| anyhow!(e))? {
             bail!("{}: modules_to_save does not name the classifier, so PEFT would leave the trained one out", place.display());
         }
-        params.extend(classifier(&head, anatomy).with_context(|| format!("the classifier in {}", file.display()))?);
+        let own = Head::of(anatomy).map_err(|e| anyhow!(e))?.among(&head, anatomy.width);
+        params.extend(own.with_context(|| format!("the classifier in {}", file.display()))?);
     }
     Ok(Adapter { methods, params, classes: None })
 }
@@ -207,17 +209,6 @@ fn whole(kind: &Kind, anatomy: &Anatomy, site: &Site, settings: &Settings, modul
         Some(name) => bail!("`{}` of `{module}` is surplus with these settings", theirs(name)),
         None => Ok(()),
     }
-}
-
-/// Our head from the tensors below `classifier`.
-fn classifier(found: &BTreeMap<String, TensorData>, anatomy: &Anatomy) -> Result<Named> {
-    let head = Head::of(anatomy).map_err(|e| anyhow!(e))?;
-    if let Some(name) = found.keys().find(|name| !matches!(name.as_str(), "weight" | "bias")) {
-        bail!("`{HEAD}.{name}` is no part of a linear classifier");
-    }
-    let (Some(weight), Some(bias)) = (found.get("weight"), found.get("bias")) else { bail!("it lacks its weight or its bias") };
-    let [weight, bias] = head.ours(weight, bias, anatomy.width)?;
-    Ok(Named::from([("head/weight".to_owned(), weight), ("head/bias".to_owned(), bias)]))
 }
 
 /// Whether the folder's configuration is PEFT's.
