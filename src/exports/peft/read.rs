@@ -9,6 +9,7 @@ use burn::tensor::TensorData;
 use serde_json::Value as Json;
 
 use super::kinds::{COMMON, Found, KINDS, Kind};
+use super::prompts;
 use super::targets::{self, Config};
 use super::{CONFIG, PREFIX, TENSORS, TOP};
 use crate::engine::bag;
@@ -27,6 +28,9 @@ use crate::session::{Place, Placed};
 pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     let place = folder.join(CONFIG);
     let config = Config(tensors::read_json(&place)?);
+    if config.0["peft_type"] == prompts::TYPE {
+        return prompts::adapter(folder, &config.0, anatomy).with_context(|| place.display().to_string());
+    }
     let at = || place.display().to_string();
     let kind = kind(&config).map_err(|words| anyhow!("{}: {words}", at()))?;
     let file = folder.join(TENSORS);
@@ -132,8 +136,8 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
     let said = config.0["peft_type"].as_str().unwrap_or_default();
     let kind = KINDS.iter().find(|kind| kind.peft_type == said && (kind.is)(config));
     let kind = kind.ok_or_else(|| match said {
-        "PROMPT_TUNING" | "P_TUNING" | "MULTITASK_PROMPT_TUNING" => format!(
-            "peft_type `{said}` puts prompts before the text's own embeddings, so that they take its first positions and the first of them stands where the classifier reads; prompts here join behind the embeddings and leave every token at its place"
+        "P_TUNING" | "MULTITASK_PROMPT_TUNING" => format!(
+            "peft_type `{said}` makes its prompts by a network of its own for each task; prompts here are trained themselves (PROMPT_TUNING)"
         ),
         "PREFIX_TUNING" => {
             "peft_type `PREFIX_TUNING` also moves every token's position by the length of the prefix, as if the text began later; prefixes here leave tokens at their places".to_owned()

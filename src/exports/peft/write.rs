@@ -7,7 +7,7 @@ use burn::tensor::TensorData;
 use serde_json::{Value as Json, json};
 
 use super::kinds::{KINDS, Kind, RSLORA};
-use super::{BASE, PREFIX, TOP, targets};
+use super::{BASE, PREFIX, TOP, prompts, targets};
 use crate::engine::bag;
 use crate::exports::head::Head;
 use crate::exports::tensors::{self, Named};
@@ -27,6 +27,12 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
                 .to_owned(),
         );
     };
+    if let Some(member) = prompts::among(plan) {
+        return prompts::fits(plan, member).map_err(|words| format!("{words}. {INSTEAD}"));
+    }
+    if plan.anatomy.dialects[0].unturned {
+        return Err(format!("GPT-2 has q, k and v in one layer, for which a folder is not written from here. {INSTEAD}"));
+    }
     let folds = plan.members.iter().all(|m| m.stays_beside().is_none());
     let or_merged = if folds { " or `merged`" } else { "" };
     for member in &plan.members {
