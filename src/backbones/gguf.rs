@@ -290,7 +290,9 @@ impl Gguf {
             return Ok(None);
         }
         let &[rows, cols] = place.shape.as_slice() else { bail!("`{name}` in {} is no matrix", self.path.display()) };
-        let (mut words, mut scales, mut shifts) = (Vec::new(), Vec::new(), Vec::new());
+        let count = rows * cols / BLOCK;
+        let mut words = Vec::with_capacity(count * bits);
+        let (mut scales, mut shifts) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let long = bytes.len() / rows;
         for row in 0..rows {
             for block in blocks(place.kind, &bytes[order(row) * long..][..long]) {
