@@ -20,12 +20,10 @@ pub const CARD: Card = Card {
     formula: "y = x W + s (1 - α) (x A₁) B₁ + s α (x A₂) B₂,  α = clamp(1/2 + k (q - τ), 0, 1)",
     drawing: "x ─┬─█ W █──────────────────────────⊕─ y\n   ├─▒ A₁ ▒─▒ B₁ ▒─ × s (1 - α) ────┤\n   └─▒ A₂ ▒─▒ B₂ ▒─ × s α ──────────┘\n     α from each image's quality q",
     count: "2 · r · (d + d · places) a block: q, k, v share A, as in a fused layer",
-    published: &[Published {
-        what: "rank 8 on q, k, v",
-        roles: QKV,
-        settings: &[("rank", "8")],
-        trainable: 12 * 2 * 8 * (768 + 3 * 768), // methods/03: Σ_blocks 2 · r · (d + 3 d)
-    }],
+    published: &[
+        // methods/03: Σ_blocks 2 · r · (d + 3 d)
+        Published::new("rank 8 on q, k, v", QKV, 12 * 2 * 8 * (768 + 3 * 768)).with(&[("rank", "8")]),
+    ],
     paper: "Narayan et al., PETALface: Parameter Efficient Transfer Learning for Low-Resolution Face Recognition",
     year: 2025,
     learning_rate: 5e-4,
@@ -45,13 +43,8 @@ pub const CARD: Card = Card {
         Field::real("threshold", -100.0, 100.0, 0.5, "τ: the quality at which both modules speak equally."),
     ],
     variants: &[
-        Variant { title: "Twin LoRA", help: "α held within 0 and 1.", roles: QKV, settings: &[] },
-        Variant {
-            title: "Twin LoRA, raw rule",
-            help: "α as the released code has it.",
-            roles: QKV,
-            settings: &[("rule", "raw")],
-        },
+        Variant::new("Twin LoRA", "α held within 0 and 1.", QKV),
+        Variant::new("Twin LoRA, raw rule", "α as the released code has it.", QKV).with(&[("rule", "raw")]),
     ],
     roles: QKV,
     default_roles: QKV,
