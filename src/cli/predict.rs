@@ -2,6 +2,7 @@
 //! before anything runs. Must not know any method or format by name.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -25,6 +26,7 @@ const PIXELS: &str = "pixel_values";
 const TOKENS: &str = "input_ids";
 const MASK: &str = "attention_mask";
 const KINDS: &str = "token_type_ids";
+const QUALITY: &str = "quality";
 
 /// Writes the logits of the run `what` for `inputs` to `to`; the features, where it is a model's folder.
 pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answer {
@@ -46,11 +48,13 @@ pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     let (_, model) = exports::load_run(&folder)?;
     let task = asked(task_of(&model.plan, task))?;
     let given = asked(Given::read(inputs, &model.plan.anatomy))?;
+    given.say_what_is_read(&model.plan);
     let bag = model.bag.frozen();
     let mut logits = Vec::new();
-    for some in given.parts(&model.device) {
-        let tasks = task.map_or(vec![], |task| vec![task; some.1]);
-        logits.extend(host(model.logits_of(Rows { samples: &[], tasks: &tasks }, &bag, some.0, None))?);
+    for (input, of) in given.parts(&model.device) {
+        let tasks = task.map_or(vec![], |task| vec![task; of.len()]);
+        let quality = given.quality.as_ref().map_or(&[][..], |scores| &scores[of]);
+        logits.extend(host(model.logits_of(Rows { samples: &[], tasks: &tasks, quality }, &bag, input, None))?);
     }
     let (batch, classes) = (given.batch, model.plan.classes.len());
     let names = serde_json::to_string(&model.plan.classes).context("cannot write the class names as JSON")?;
@@ -72,6 +76,7 @@ fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     let weights = (opened.weights)(session.seed, &device)?;
     let plan = Plan::on(&session, anatomy, 0, &mut vec![]);
     let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device };
+    given.say_what_is_read(&model.plan);
     let (mut all, mut shape) = (Vec::new(), [0; 3]);
     for (input, _) in given.parts(&model.device) {
         let features = model.features(&model.bag, input, None); // [batch, positions, width]
@@ -126,6 +131,8 @@ fn task_of(plan: &Plan, name: Option<&str>) -> Result<Option<u16>> {
 struct Given {
     batch: usize,
     values: Values,
+    /// The score of every picture, where the file has them.
+    quality: Option<Vec<f32>>,
 }
 
 enum Values {
@@ -140,15 +147,30 @@ impl Given {
             bail!("cannot read the inputs {place}. Check the path");
         }
         let file = Tensors::open(path)?;
-        match anatomy.entry {
+        let given = match anatomy.entry {
             Entry::Image { side, pixels, .. } => {
                 lacks(&file, path, PIXELS, &format!("[batch, 3, {side}, {side}]"))?;
-                Given::pixels(&file, path, side, pixels)
+                Given::pixels(&file, path, side, pixels)?
             }
             Entry::Text { vocabulary, longest, .. } => {
                 lacks(&file, path, TOKENS, "[batch, tokens], whole numbers of 64 bits")?;
-                Given::tokens(&file, path, vocabulary, longest)
+                Given::tokens(&file, path, vocabulary, longest)?
             }
+        };
+        let quality = if file.has(QUALITY) { Some(scores(&file, path, given.batch)?) } else { None };
+        Ok(Given { quality, ..given })
+    }
+
+    /// Notes where scores are not read, and where what was trained with scores has to do without.
+    fn say_what_is_read(&self, plan: &Plan) {
+        match (plan.reads_quality(), &self.quality) {
+            (None, Some(_)) => out::note(&format!("petl: note: nothing here reads `{QUALITY}`")),
+            (Some(member), None) if plan.quality.is_some() => out::note(&format!(
+                "petl: note: {} was trained with the data's own quality scores, but the inputs have no tensor `{QUALITY}`: it takes the \
+                 sharpness of each picture instead",
+                member.card.title
+            )),
+            _ => {}
         }
     }
 
@@ -168,7 +190,7 @@ impl Given {
                 "petl: note: pixels go from {low:.2} to {high:.2}; the backbone expects byte / 127.5 - 1, from -1 to 1"
             ));
         }
-        Ok(Given { batch: shape[0], values: Values::Pixels { side, values } })
+        Ok(Given { batch: shape[0], values: Values::Pixels { side, values }, quality: None })
     }
 
     fn tokens(file: &Tensors, path: &Path, vocabulary: usize, longest: usize) -> Result<Given> {
@@ -199,11 +221,11 @@ impl Given {
         }
         let kinds = beside(KINDS, 0)?.into_iter().map(|v| u8::from(v == 1)).collect();
         let ids = ids.iter().map(|id| *id as u32).collect();
-        Ok(Given { batch, values: Values::Tokens { length, ids, kinds, seen } })
+        Ok(Given { batch, values: Values::Tokens { length, ids, kinds, seen }, quality: None })
     }
 
-    /// What goes through the network at once, with how many it is.
-    fn parts<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = (Input, usize)> + 'a {
+    /// What goes through the network at once, and which of the inputs it is.
+    fn parts<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = (Input, Range<usize>)> + 'a {
         (0..self.batch).step_by(AT_ONCE).map(move |from| {
             let count = AT_ONCE.min(self.batch - from);
             let input = match &self.values {
@@ -218,9 +240,22 @@ impl Given {
                     Input::Text(Text { length: *length, ids, kinds, seen, device: device.clone() })
                 }
             };
-            (input, count)
+            (input, from..from + count)
         })
     }
+}
+
+/// One quality score for each of `batch` pictures.
+fn scores(file: &Tensors, path: &Path, batch: usize) -> Result<Vec<f32>> {
+    let place = path.display();
+    let (scores, shape) = file.floats(QUALITY)?;
+    if shape != [batch] {
+        bail!("`{QUALITY}` in {place} has shape {shape:?}; it must be [{batch}], one score for each picture");
+    }
+    if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
+        bail!("`{QUALITY}` in {place} holds {} for picture {at}. Mend the file", scores[at]);
+    }
+    Ok(scores)
 }
 
 /// Fails when the file has no tensor of this name.

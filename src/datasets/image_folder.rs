@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage, imageops};
 use rayon::prelude::*;
 
+use super::quality::{self, Scores};
 use super::{Card, Described, Holds, Loaded, Samples, Wanted, once, path_of, splits};
 use crate::session::settings::{Field, Settings};
 
@@ -24,7 +25,7 @@ pub const CARD: Card = Card {
     title: "Image folder",
     help: "Your own images (png, jpeg, webp): a folder with one subfolder for each class, or with the folders train and test (or val) \
            that have the same such subfolders. The middle square of each image is cut out and brought to the side that the \
-           backbone wants.",
+           backbone wants. A file quality.csv in the folder (lines of path,quality) gives every image a quality score.",
     source: "The folder that you choose",
     licence: "That of your images",
     fields: &[
@@ -51,26 +52,36 @@ pub const CARD: Card = Card {
     load,
 };
 
-/// Image files with their labels, in order.
-type Files = Vec<(PathBuf, u32)>;
+/// An image file.
+#[derive(Clone)]
+struct File {
+    path: PathBuf,
+    label: u32,
+    /// Of all files, or of none.
+    quality: Option<f32>,
+}
 
 struct Found {
     classes: Vec<String>,
-    train: Files,
+    train: Vec<File>,
     /// Where there are folders of it.
-    test: Option<Files>,
+    test: Option<Vec<File>>,
 }
 
 fn describe(set: &Settings) -> Result<Described, String> {
     let root = root(set)?;
     let (train, test) = parts(&root)?;
-    let watched = [Some(root.clone()), Some(train), test].into_iter().flatten().collect::<Vec<_>>();
-    once(&watched, set, || Described::found(&root.display().to_string(), find(set)?.classes, Holds::Images))
+    let watched = [Some(root.clone()), Some(train), test, quality::place(&root)].into_iter().flatten().collect::<Vec<_>>();
+    once(&watched, set, || {
+        let found = find(set)?;
+        let quality = Scores::of(found.train.iter().chain(found.test.iter().flatten()).filter_map(|file| file.quality));
+        Ok(Described { quality, ..Described::found(&root.display().to_string(), found.classes, Holds::Images)? })
+    })
 }
 
 fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     let found = find(set).map_err(anyhow::Error::msg)?;
-    let labels = |files: &[(PathBuf, u32)]| files.iter().map(|(_, label)| *label).collect::<Vec<_>>();
+    let labels = |files: &[File]| files.iter().map(|file| file.label).collect::<Vec<_>>();
     let pick = |numbers: &[usize]| numbers.iter().map(|n| found.train[*n].clone()).collect::<Vec<_>>();
     let (mut train, test) = match &found.test {
         Some(test) => (found.train.clone(), test.clone()),
@@ -124,9 +135,10 @@ fn parts(root: &Path) -> Result<(PathBuf, Option<PathBuf>), String> {
 }
 
 fn find(set: &Settings) -> Result<Found, String> {
-    let (train, test) = parts(&root(set)?)?;
-    let (classes, files) = classes(&train)?;
-    let test = match test {
+    let root = root(set)?;
+    let (train, test) = parts(&root)?;
+    let (classes, mut files) = classes(&train)?;
+    let mut test = match test {
         None => None,
         Some(test) => {
             let (others, files) = self::classes(&test)?;
@@ -148,11 +160,15 @@ fn find(set: &Settings) -> Result<Found, String> {
             Some(files)
         }
     };
+    let all: Vec<&mut File> = files.iter_mut().chain(test.iter_mut().flatten()).collect();
+    if let Some(scores) = quality::read(&root, &all.iter().map(|file| file.path.as_path()).collect::<Vec<_>>())? {
+        all.into_iter().zip(scores).for_each(|(file, score)| file.quality = Some(score));
+    }
     Ok(Found { classes, train: files, test })
 }
 
 /// The classes of a folder, sorted, and their files with labels.
-fn classes(folder: &Path) -> Result<(Vec<String>, Files), String> {
+fn classes(folder: &Path) -> Result<(Vec<String>, Vec<File>), String> {
     let (inside, loose) = list(folder)?;
     if inside.is_empty() {
         let has = if loose.is_empty() { "is empty" } else { "has images but no subfolders" };
@@ -165,7 +181,7 @@ fn classes(folder: &Path) -> Result<(Vec<String>, Files), String> {
             return Err(format!("{} has no image in it ({}). Fill it or delete it", class.display(), ENDINGS.join(", ")));
         }
         names.push(name_of(class));
-        files.extend(images.into_iter().map(|path| (path, label as u32)));
+        files.extend(images.into_iter().map(|path| File { path, label: label as u32, quality: None }));
     }
     Ok((names, files))
 }
@@ -195,14 +211,17 @@ fn name_of(path: &Path) -> String {
 }
 
 /// The images at `side` pixels, and which of them cannot be read, and why.
-fn read(files: &[(PathBuf, u32)], side: usize) -> (Samples, Vec<String>) {
-    let images: Vec<_> = files.par_iter().map(|(path, _)| open(path).map(|image| square(&image, side))).collect();
+fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
+    let images: Vec<_> = files.par_iter().map(|file| open(&file.path).map(|image| square(&image, side))).collect();
     let (mut samples, mut damaged) = (Samples { side, ..Samples::default() }, vec![]);
     samples.pixels.reserve(files.len() * side * side * 3);
-    for ((path, label), image) in files.iter().zip(images) {
+    for (file, image) in files.iter().zip(images) {
         match image {
-            Ok(image) => samples.push(&image, *label, 0),
-            Err(fault) => damaged.push(format!("{} ({fault})", path.display())),
+            Ok(image) => {
+                samples.push(&image, file.label, 0);
+                samples.quality.extend(file.quality);
+            }
+            Err(fault) => damaged.push(format!("{} ({fault})", file.path.display())),
         }
     }
     (samples, damaged)
