@@ -702,3 +702,73 @@ fn another_data_set_by_an_override_takes_over_only_what_it_knows() {
     // A column that is called by a number is text.
     assert_eq!(set(&["data.name=text-table", "data.settings.text=1"]).data.settings.text("text"), "1");
 }
+
+fn parquet(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parquet").join(name).display().to_string()
+}
+
+#[test]
+fn images_in_parquet_are_split_by_their_files_and_named_as_the_hub_names_them() {
+    let root = parquet("images");
+    let of = |more: &[(&str, &str)]| choice("image-parquet", &[&[("folder", root.as_str())], more].concat());
+    let described = datasets::describe(&of(&[])).unwrap();
+    assert_eq!(described.classes, ["cat", "dog", "cow"]);
+    all_in(
+        &load(&of(&[]), 0, Wanted::all(8)).unwrap_err(),
+        &["1 of 10 images cannot be read", "train-00000-of-00001.parquet, row 5", "`leave out`"],
+    );
+    let loaded = load(&of(&[("damaged", "leave out")]), 0, Wanted::all(8)).unwrap();
+    assert_eq!((&loaded.train.labels[..], &loaded.test.labels[..]), (&[0, 1, 2, 0, 1, 0][..], &[0, 1, 2][..]));
+    assert_eq!(loaded.train.image(3)[..3], [120, 165, 21]); // the fourth picture's colour
+    assert!(loaded.notes[0].contains("left out"), "{:?}", loaded.notes);
+    let one = load(&of(&[("damaged", "leave out"), ("per_class", "1"), ("test_items", "2")]), 0, Wanted::all(8)).unwrap();
+    assert_eq!((one.train.len(), one.test.len()), (3, 2));
+    let lacks = datasets::describe(&of(&[("label", "kind")])).unwrap_err();
+    all_in(&lacks, &["there is no column `kind`", "image, label"]);
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = choice("image-parquet", &[("folder", folder.path().to_str().unwrap())]);
+    all_in(&datasets::describe(&nothing).unwrap_err(), &["holds no parquet file", "Choose"]);
+    let spoilt = folder.path().join("train.parquet");
+    std::fs::write(&spoilt, b"PAR1 and no more").unwrap();
+    all_in(&datasets::describe(&nothing).unwrap_err(), &["train.parquet is no whole parquet file"]);
+}
+
+#[test]
+fn a_table_in_parquet_gives_what_one_in_csv_gives() {
+    let file = parquet("texts.parquet");
+    let of = |more: &[(&str, &str)]| choice("text-table", &[&[("file", file.as_str())], more].concat());
+    assert_eq!(datasets::describe(&of(&[])).unwrap().classes, ["cat", "cow", "dog"]);
+    let loaded = load(&of(&[]), 3, Wanted::all(0)).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let lines: String = (0..9).map(|n| format!("text {n},{}\n", ["cat", "dog", "cow"][n % 3])).collect();
+    let csv = table(scratch.path(), "same.csv", &format!("text,label\n{lines}"), &[]);
+    let same = load(&csv, 3, Wanted::all(0)).unwrap();
+    assert_eq!((texts(&loaded.train), &loaded.train.labels), (texts(&same.train), &same.train.labels));
+    let scores = datasets::describe(&of(&[("label", "score"), ("threshold", "1")])).unwrap();
+    assert_eq!(scores.classes, ["below", "above"]);
+}
+
+/// The released VTAB-1k: a path and a number in each line.
+#[test]
+fn lists_of_images_are_trained_and_tested_on_as_they_stand() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path();
+    for n in 0..6 {
+        picture(&root.join(format!("images/a picture {n}.png")), n);
+    }
+    let list = |numbers: &[usize]| numbers.iter().map(|n| format!("images/a picture {n}.png {}\n", n % 3)).collect::<String>();
+    std::fs::write(root.join("train800.txt"), list(&[4, 1, 2])).unwrap();
+    std::fs::write(root.join("val200.txt"), list(&[0, 5])).unwrap();
+    let of = |more: &[(&str, &str)]| choice("image-list", &[&[("folder", root.to_str().unwrap())], more].concat());
+    assert_eq!(datasets::describe(&of(&[])).unwrap().classes, ["0", "1", "2"]);
+    let loaded = load(&of(&[]), 0, Wanted::all(16)).unwrap();
+    assert_eq!((numbers(&loaded.train), &loaded.train.labels[..]), (vec![4, 1, 2], &[1, 1, 2][..]));
+    assert_eq!(numbers(&loaded.test), [0, 5]);
+    std::fs::write(root.join("classes.txt"), "red\ngreen\nblue\n").unwrap();
+    std::fs::write(root.join("test.txt"), list(&[3]) + "images/lost.png\n").unwrap();
+    all_in(&load(&of(&[("test_list", "test.txt")]), 0, Wanted::all(16)).unwrap_err(), &["test.txt, line 2", "Mend the line"]);
+    std::fs::write(root.join("test.txt"), list(&[3]) + "images/lost.png 1\n").unwrap();
+    let renamed = of(&[("test_list", "test.txt")]);
+    assert_eq!(datasets::describe(&renamed).unwrap().classes, ["red", "green", "blue"]);
+    all_in(&load(&renamed, 0, Wanted::all(16)).unwrap_err(), &["1 of 5 images cannot be read", "lost.png"]);
+}

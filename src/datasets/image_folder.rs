@@ -16,9 +16,15 @@ const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// What a folder of test images may be called, the first that there is.
 const TESTS: [&str; 4] = ["test", "val", "validation", "valid"];
 /// Side of the samples that are shown while the network wants no images.
-const SHOWN: usize = 96;
+pub const SHOWN: usize = 96;
 /// Names in a message; more of them are counted.
 const NAMED: usize = 8;
+
+pub const DAMAGED: Field = Field::choice(
+    "damaged",
+    &["stop", "leave out"],
+    "What to do when images cannot be read: stop and name them, or leave them out and say how many.",
+);
 
 pub const CARD: Card = Card {
     name: "image-folder",
@@ -42,11 +48,7 @@ pub const CARD: Card = Card {
             "Which part of every class is kept to test on, where the folder has no test images of its own. The seed chooses which.",
         ),
         splits::PER_CLASS,
-        Field::choice(
-            "damaged",
-            &["stop", "leave out"],
-            "What to do when image files cannot be read: stop and name them, or leave them out and say how many.",
-        ),
+        DAMAGED,
     ],
     describe,
     load,
@@ -54,11 +56,11 @@ pub const CARD: Card = Card {
 
 /// An image file.
 #[derive(Clone)]
-struct File {
-    path: PathBuf,
-    label: u32,
+pub struct File {
+    pub path: PathBuf,
+    pub label: u32,
     /// Of all files, or of none.
-    quality: Option<f32>,
+    pub quality: Option<f32>,
 }
 
 struct Found {
@@ -99,10 +101,15 @@ fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     let (train, mut damaged) = read(&wanted.some(&train), side);
     let (test, others) = read(&wanted.some(&test), side);
     damaged.extend(others);
-    let mut loaded = Loaded { of: Some(of), ..Loaded::new(train, test) };
+    told(set, Loaded { of: Some(of), ..Loaded::new(train, test) }, &damaged, wanted)
+}
+
+/// What was read, with a word on the images that could not be; or no more than that word, where the settings say so.
+pub fn told(set: &Settings, mut loaded: Loaded, damaged: &[String], wanted: &Wanted) -> Result<Loaded> {
     if damaged.is_empty() {
         return Ok(loaded);
     }
+    let of = loaded.counts();
     let names = damaged.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
     let more = if damaged.len() > NAMED { format!("; and {} more", damaged.len() - NAMED) } else { String::new() };
     let words = format!(
@@ -211,7 +218,7 @@ fn name_of(path: &Path) -> String {
 }
 
 /// The images at `side` pixels, and which of them cannot be read, and why.
-fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
+pub fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
     let images: Vec<_> = files.par_iter().map(|file| open(&file.path).map(|image| square(&image, side))).collect();
     let (mut samples, mut damaged) = (Samples { side, ..Samples::default() }, vec![]);
     samples.pixels.reserve(files.len() * side * side * 3);
@@ -229,7 +236,16 @@ fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
 
 /// An image upright, as the camera noted it, whatever its ending says of its format.
 fn open(path: &Path) -> Result<RgbImage, image::ImageError> {
-    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+    upright(ImageReader::open(path)?)
+}
+
+/// The same of a file's bytes.
+pub fn decoded(bytes: &[u8]) -> Result<RgbImage, image::ImageError> {
+    upright(ImageReader::new(std::io::Cursor::new(bytes)))
+}
+
+fn upright<R: std::io::BufRead + std::io::Seek>(reader: ImageReader<R>) -> Result<RgbImage, image::ImageError> {
+    let mut decoder = reader.with_guessed_format()?.into_decoder()?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);

@@ -2,10 +2,13 @@
 //! (`mod` and `CATALOG`). Plain bytes and labels; knows no tensors and no window.
 
 pub mod cifar;
+pub mod columns;
 pub mod digits;
 pub mod emoji;
 pub mod idx;
 pub mod image_folder;
+pub mod image_list;
+pub mod image_parquet;
 pub mod paint;
 pub mod quality;
 pub mod shapes;
@@ -58,6 +61,8 @@ pub const CATALOG: &[&Card] = &[
     &shapes::CARD,
     &three_tasks::CARD,
     &image_folder::CARD,
+    &image_list::CARD,
+    &image_parquet::CARD,
     &text_table::CARD,
     &idx::CARD,
     &cifar::CARD,
