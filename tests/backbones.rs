@@ -114,7 +114,7 @@ fn networks_that_read_give_what_transformers_gives_padding_and_all() {
     }
 }
 
-const DECODERS: [&str; 6] = ["llama", "llama-3", "mistral", "qwen2", "gpt2", "gpt2-exact"];
+const DECODERS: [&str; 8] = ["llama", "llama-3", "mistral", "qwen2", "gpt2", "gpt2-exact", "clip-text", "clip-text-exact"];
 
 /// A GGUF file's numbers stay packed, and give what they give unpacked.
 #[test]

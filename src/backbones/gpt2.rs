@@ -1,12 +1,12 @@
-//! GPT-2 (Radford et al. 2019) and its likes of any size: a text decoder with learned positions and the norm before each branch. The
-//! whole forward pass is below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
+//! GPT-2 (Radford et al. 2019) and its likes of any size, and the text tower of CLIP (Radford et al. 2021), which is one of them: a text
+//! decoder with learned positions and the norm before each branch. The whole forward pass is below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
 
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, activation};
 
 use super::folder::Folder;
-use super::names;
+use super::names::{self, Naming};
 use super::tensors::Tensors;
 use super::words::Words;
 use super::{Backbone, Card, Input, Opened};
@@ -18,6 +18,7 @@ use crate::session::settings::Settings;
 /// The sizes of one decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Gpt2 {
+    pub kind: Kind,
     pub vocabulary: usize,
     pub width: usize,
     pub blocks: usize,
@@ -26,14 +27,39 @@ pub struct Gpt2 {
     /// Rows of the table of positions: the longest text.
     pub positions: usize,
     pub epsilon: f64,
-    /// GELU by tanh (`gelu_new`) instead of the exact one.
-    pub by_tanh: bool,
+    pub bend: Bend,
     /// The token that fills a batch up. Nobody attends to it.
     pub padding: usize,
     pub length: usize,
     /// The head reads the mean of all tokens instead of the last.
     pub mean: bool,
 }
+
+/// Whose network it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Gpt2,
+    /// The text tower.
+    Clip,
+}
+
+/// The bend of its MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bend {
+    Gelu,
+    /// GELU by tanh (`gelu_new`).
+    Tanh,
+    /// GELU by a logistic function.
+    Quick,
+}
+
+pub const CLIP: Card = Card {
+    name: "clip-text",
+    title: "CLIP's text tower from a folder",
+    help: "The text tower of CLIP of any size, alone or in a folder of both towers: config.json, the weights and tokenizer.json. What it ends in is the token that closes the text.",
+    model_types: &["clip_text_model"],
+    ..FOLDER
+};
 
 pub const FOLDER: Card = Card {
     name: "gpt2",
@@ -52,13 +78,16 @@ fn open(set: &Settings) -> Result<Opened, String> {
     let (path, words) = (folder.path.clone(), Words::of(&folder));
     let weights = move |_, device: &_| {
         let tensors = Tensors::open(&path)?;
-        let naming = if tensors.has(&names::GPT2.mark()) { names::GPT2 } else { names::GPT2.bare() };
+        let naming = gpt2.naming();
+        let naming = if tensors.has(&naming.mark()) { *naming } else { naming.bare() };
         let anatomy = gpt2.declare();
         let all = naming.tensors(&anatomy).map_err(anyhow::Error::msg)?;
-        // Heads for other ends, and the masks that early checkpoints hold.
+        // Heads for other ends, the other tower, and the tables that early checkpoints hold.
         let may_stay = |name: &str| {
-            ["lm_head.", "score."].iter().any(|head| name.starts_with(head))
-                || [".attn.bias", ".attn.masked_bias"].iter().any(|mask| name.ends_with(mask))
+            ["lm_head.", "score.", "vision_model.", "visual_projection.", "text_projection.", "logit_scale"]
+                .iter()
+                .any(|other| name.starts_with(other))
+                || [".attn.bias", ".attn.masked_bias", "position_ids"].iter().any(|table| name.ends_with(table))
         };
         tensors.weights(&all, &anatomy, &may_stay, device)
     };
@@ -76,6 +105,9 @@ impl Gpt2 {
     /// In words, when a size is missing or a part is none that this file knows.
     pub fn of(folder: &Folder, set: &Settings) -> Result<Gpt2, String> {
         let fault = |words: String| format!("{}: {words}", folder.path.join("config.json").display());
+        if folder.kind().starts_with("clip") {
+            return Gpt2::of_clip(folder, set);
+        }
         let bend = folder.word("activation_function", "gelu_new", &["gelu_new", "gelu_pytorch_tanh", "gelu"])?;
         for (name, usual) in
             [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)]
@@ -91,6 +123,7 @@ impl Gpt2 {
         }
         let positions = folder.whole_or("n_positions", Some(1024))?;
         Ok(Gpt2 {
+            kind: Kind::Gpt2,
             vocabulary: folder.whole_or("vocab_size", Some(50257))?,
             width,
             blocks: folder.whole_or("n_layer", Some(12))?,
@@ -98,11 +131,44 @@ impl Gpt2 {
             hidden: folder.whole_or("n_inner", Some(4 * width))?,
             positions,
             epsilon: folder.real_or("layer_norm_epsilon", 1e-5)?,
-            by_tanh: bend != "gelu",
+            bend: if bend == "gelu" { Bend::Gelu } else { Bend::Tanh },
             padding: folder.filler(),
             length: set.whole("length").min(positions),
             mean: set.text("pool") == "mean",
         })
+    }
+
+    /// The text tower, of a folder of its own or of both.
+    fn of_clip(folder: &Folder, set: &Settings) -> Result<Gpt2, String> {
+        let part = Folder { config: folder.config["text_config"].clone(), ..folder.clone() };
+        let folder = if part.config.is_object() { &part } else { folder };
+        let bend = folder.word("hidden_act", "quick_gelu", &["quick_gelu", "gelu"])?;
+        let (width, heads) = (folder.whole_or("hidden_size", Some(512))?, folder.whole_or("num_attention_heads", Some(8))?);
+        if !width.is_multiple_of(heads) {
+            return Err(format!("{}: {width} channels do not divide into {heads} heads", folder.path.display()));
+        }
+        let positions = folder.whole_or("max_position_embeddings", Some(77))?;
+        Ok(Gpt2 {
+            kind: Kind::Clip,
+            vocabulary: folder.whole_or("vocab_size", Some(49408))?,
+            width,
+            blocks: folder.whole_or("num_hidden_layers", Some(12))?,
+            heads,
+            hidden: folder.whole_or("intermediate_size", Some(2048))?,
+            positions,
+            epsilon: folder.real_or("layer_norm_eps", 1e-5)?,
+            bend: if bend == "gelu" { Bend::Gelu } else { Bend::Quick },
+            padding: folder.filler(),
+            length: set.whole("length").min(positions),
+            mean: set.text("pool") == "mean",
+        })
+    }
+
+    fn naming(&self) -> &'static Naming {
+        match self.kind {
+            Kind::Gpt2 => &names::GPT2,
+            Kind::Clip => &names::CLIP_TEXT,
+        }
     }
 
     /// The anatomy of these sizes.
@@ -127,7 +193,12 @@ impl Gpt2 {
             site(".norm2", Role::Norm, "norm 2", d, d, Part::norm(d));
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
             site(".mlp.up", Role::Up, "up", d, h, Part::dense(d, h));
-            site(".mlp.act", Role::Act, if self.by_tanh { "tanh gelu" } else { "gelu" }, h, h, vec![]);
+            let bend = match self.bend {
+                Bend::Gelu => "gelu",
+                Bend::Tanh => "tanh gelu",
+                Bend::Quick => "quick gelu",
+            };
+            site(".mlp.act", Role::Act, bend, h, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, Part::dense(h, d));
         }
         sites.push(outside("norm", Role::Norm, "last norm", Part::norm(d)));
@@ -140,7 +211,7 @@ impl Gpt2 {
             hidden: h,
             tokens: self.length,
             entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.positions },
-            dialects: [&names::GPT2, &names::GPT2],
+            dialects: [self.naming(); 2],
             causal: true,
             rotary: false,
             has_classifier: false,
@@ -191,9 +262,10 @@ impl Backbone for Gpt2 {
 
 impl Gpt2 {
     fn bend(&self, u: Tensor<3>) -> Tensor<3> {
-        match self.by_tanh {
-            true => activation::gelu_approximate(u),
-            false => kernels::gelu(u),
+        match self.bend {
+            Bend::Gelu => kernels::gelu(u),
+            Bend::Tanh => activation::gelu_approximate(u),
+            Bend::Quick => u.clone() * activation::sigmoid(u * 1.702),
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::session::Choice;
 use crate::session::settings::{Field, Settings, Value};
 use folder::Folder;
 
-pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER];
+pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER, &gpt2::CLIP];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)

@@ -140,6 +140,19 @@ pub const GOOGLE: Naming = Naming {
     ..VIT_4
 };
 
+/// `CLIPTextModel`.
+pub const CLIP_TEXT: Naming = Naming {
+    program: "transformers",
+    prefix: "text_model.",
+    outside: &[
+        ("embed.word", "embeddings.token_embedding.weight", Stored::Table),
+        ("embed.pos", "embeddings.position_embedding.weight", Stored::Table),
+        ("norm.weight", "final_layer_norm.weight", Stored::Vector),
+        ("norm.bias", "final_layer_norm.bias", Stored::Vector),
+    ],
+    ..CLIP_4
+};
+
 /// `VisionTransformer` of timm.
 pub const TIMM: Naming = Naming {
     program: "timm",

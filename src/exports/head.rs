@@ -36,6 +36,7 @@ impl Head {
             "model." => {
                 Err("transformers' classifier of a decoder reads the last token, but the head here reads the mean".to_owned())
             }
+            "text_model." => Err("transformers has no classifier on CLIP's text tower".to_owned()),
             "transformer." => {
                 Err("GPT-2's layers are stored otherwise than those of other networks, which is not written from here".to_owned())
             }
