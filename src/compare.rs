@@ -131,6 +131,9 @@ pub fn fingerprint(test: &Samples) -> String {
     for text in &test.texts {
         hash.update(format!("{text:?}"));
     }
+    for value in test.sounds.iter().flatten() {
+        hash.update(value.to_le_bytes());
+    }
     for label in &test.labels {
         hash.update(label.to_le_bytes());
     }

@@ -107,6 +107,21 @@ impl Folder {
         serde_json::from_str(&std::fs::read_to_string(self.path.join(name)).ok()?).ok()
     }
 
+    /// What `preprocessor_config.json` says of sounds; nothing where there is none.
+    ///
+    /// # Errors
+    /// In words, when the network hears another rate than 16 kHz, which is the only one that sounds are brought to.
+    pub fn ear(&self) -> Result<Json, String> {
+        let noted = self.beside("preprocessor_config.json").unwrap_or_default();
+        match noted["sampling_rate"].as_f64().unwrap_or(16_000.0) {
+            16_000.0 => Ok(noted),
+            rate => Err(format!(
+                "{}: `sampling_rate` is {rate}; this program knows networks that hear 16000 numbers a second",
+                self.path.join("preprocessor_config.json").display()
+            )),
+        }
+    }
+
     fn place(&self) -> String {
         self.path.join(CONFIG).display().to_string()
     }
@@ -276,6 +291,7 @@ impl Stored {
             Stored::Vector => rows == 1 && shape == [cols],
             Stored::Positions => shape.last() == Some(&cols) && shape.iter().product::<usize>() == rows * cols,
             Stored::Patches => shape.len() == 4 && shape[0] == cols && shape[1..].iter().product::<usize>() == rows,
+            Stored::Taps => shape == [cols, rows / 3, 3],
             Stored::Third(_) if rows == 1 && shape.len() == 1 => shape == [3 * cols],
             Stored::Third(_) => shape == [3 * cols, rows],
             Stored::Table => shape == [rows, cols],
@@ -286,7 +302,7 @@ impl Stored {
     fn ours(self, values: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         match self {
             Stored::Vector | Stored::Positions | Stored::Table => values,
-            Stored::Turned | Stored::Patches => turned(&values, rows, cols),
+            Stored::Turned | Stored::Patches | Stored::Taps => turned(&values, rows, cols),
             Stored::Third(n) if values.len() == 3 * cols => values[n * cols..(n + 1) * cols].to_vec(),
             Stored::Third(n) => turned(&values[n * rows * cols..(n + 1) * rows * cols], rows, cols),
         }

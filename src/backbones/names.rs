@@ -19,7 +19,7 @@ pub struct Naming {
     pub scales: [&'static str; 2],
     /// q, k and v are thirds of one matrix, `q`.
     pub fused: bool,
-    /// Ours outside the blocks, theirs, and how stored. The first is always there.
+    /// Ours outside the blocks, theirs, and how stored. The first is always there. Nothing stands before a name with `/` at its start.
     pub outside: &'static [(&'static str, &'static str, Stored)],
 }
 
@@ -174,6 +174,50 @@ pub const DISTILBERT: Naming = Naming {
     ..BERT
 };
 
+/// The encoder of `WhisperForAudioClassification`, the same in transformers 4 and 5.
+pub const WHISPER: Naming = Naming {
+    program: "transformers",
+    prefix: "encoder.",
+    blocks: "layers.",
+    below: &[
+        (Role::Q, "self_attn.q_proj"),
+        (Role::K, "self_attn.k_proj"),
+        (Role::V, "self_attn.v_proj"),
+        (Role::O, "self_attn.out_proj"),
+        (Role::Up, "fc1"),
+        (Role::Down, "fc2"),
+    ],
+    norms: ["self_attn_layer_norm", "final_layer_norm"],
+    outside: &[
+        ("embed.conv1.weight", "conv1.weight", Stored::Taps),
+        ("embed.conv1.bias", "conv1.bias", Stored::Vector),
+        ("embed.conv2.weight", "conv2.weight", Stored::Taps),
+        ("embed.conv2.bias", "conv2.bias", Stored::Vector),
+        ("embed.pos", "embed_positions.weight", Stored::Table),
+        ("norm.weight", "layer_norm.weight", Stored::Vector),
+        ("norm.bias", "layer_norm.bias", Stored::Vector),
+    ],
+    ..VIT_4
+};
+
+/// `ASTForAudioClassification`: a vision transformer's names.
+pub const AST_4: Naming = Naming {
+    prefix: "audio_spectrogram_transformer.",
+    outside: &[
+        VIT_4.outside[0],
+        VIT_4.outside[1],
+        VIT_4.outside[2],
+        VIT_4.outside[3],
+        VIT_4.outside[4],
+        VIT_4.outside[5],
+        VIT_4.outside[6],
+        ("pooler.weight", "/classifier.layernorm.weight", Stored::Vector),
+        ("pooler.bias", "/classifier.layernorm.bias", Stored::Vector),
+    ],
+    ..VIT_4
+};
+pub const AST_5: Naming = Naming { program: VIT_5.program, blocks: VIT_5.blocks, below: VIT_5.below, ..AST_4 };
+
 impl Naming {
     /// The same without what stands before every name: how the file names a network without a head.
     pub fn bare(&self) -> Naming {
@@ -182,7 +226,12 @@ impl Naming {
 
     /// A tensor that every file in these names has.
     pub fn mark(&self) -> String {
-        format!("{}{}", self.prefix, self.outside.first().map_or("", |(_, theirs, _)| theirs))
+        self.whole(self.outside.first().map_or("", |(_, theirs, _)| theirs))
+    }
+
+    /// A name with what stands before it.
+    fn whole(&self, theirs: &str) -> String {
+        theirs.strip_prefix('/').map_or_else(|| format!("{}{theirs}", self.prefix), str::to_owned)
     }
 
     /// The module of a role, below its block.
@@ -198,7 +247,7 @@ impl Naming {
     /// The module of a site that has weights: a linear layer, a norm, the patches' convolution.
     pub fn module_of(&self, site: &Site) -> Option<String> {
         let (theirs, _) = self.tensor(site, "weight")?;
-        Some(format!("{}{}", self.prefix, theirs.strip_suffix(".weight")?))
+        Some(self.whole(theirs.strip_suffix(".weight")?))
     }
 
     /// The shortest end of a module's name below its block that no other module of a block ends with: as an entry of
@@ -232,7 +281,7 @@ impl Naming {
                 let ours = format!("{}.{}", site.path, part.name);
                 let fault = || format!("`{ours}` has no place in a network as {} builds it", self.program);
                 let (theirs, stored) = self.tensor(site, part.name).ok_or_else(fault)?;
-                all.push(Named { theirs: format!("{}{theirs}", self.prefix), ours, stored });
+                all.push(Named { theirs: self.whole(&theirs), ours, stored });
             }
         }
         Ok(all)
@@ -286,8 +335,10 @@ pub enum Stored {
     Vector,
     /// `[1, positions, d]`, in our order.
     Positions,
-    /// `[d, 3, patch, patch]`: turned over, then cut into channels, rows and columns.
+    /// `[d, channels, patch, patch]`: turned over, then cut into channels, rows and columns.
     Patches,
+    /// `[d, channels, 3]`: turned over, then cut into channels and what stands before, at and behind a place.
+    Taps,
     /// This third of the rows of `[3 out, in]` turned over, or of `[3 out]`.
     Third(usize),
     /// `[rows, cols]` as ours: a table of embeddings.

@@ -68,9 +68,11 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
             Stored::Vector => tensors::shaped(&ours, data, &[cols])?,
             Stored::Positions => tensors::shaped(&ours, data, &[1, rows, cols])?,
             Stored::Patches => {
-                let patch = (rows / 3).isqrt();
-                tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, 3, patch, patch])?
+                let channels = if matches!(plan.anatomy.entry, Entry::Image { .. }) { 3 } else { 1 };
+                let patch = (rows / channels).isqrt();
+                tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, channels, patch, patch])?
             }
+            Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
             Stored::Table => data.clone(),
             Stored::Third(_) => bail!("`{theirs}` holds three matrices in one, which is not written"),
         };

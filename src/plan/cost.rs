@@ -56,7 +56,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     let first = anatomy.sites.iter().position(|site| in_trunk(&site.path)).unwrap_or(anatomy.sites.len());
     let (mut forward, mut through, mut kept) = (0, 0, 0);
     for (n, site) in anatomy.sites.iter().enumerate() {
-        let macs = macs(anatomy, site.role, site.count());
+        let macs = macs(anatomy, site);
         forward += macs;
         // Scores and mixing come after q, k and v, which stand behind their branch in the list.
         let inner = |s: &super::anatomy::Site| s.block == site.block && matches!(s.role, Role::Q | Role::K | Role::V);
@@ -103,9 +103,15 @@ pub fn evaluated_at_once(anatomy: &Anatomy) -> usize {
 }
 
 /// Multiply-adds of a frozen site for one sample.
-fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
-    let n = anatomy.tokens;
-    match role {
+fn macs(anatomy: &Anatomy, site: &Site) -> usize {
+    let (n, parameters) = (anatomy.tokens, site.count());
+    match site.role {
+        Role::Embed if matches!(anatomy.entry, Entry::Sound { .. }) => {
+            // The first of two convolutions sees twice as many places as the second, which takes every other one.
+            let deep = |s: &&Site| s.role == Role::Embed && s.part("weight").is_some();
+            let first = anatomy.sites.iter().filter(deep).count() > 1 && anatomy.sites.first() == Some(site);
+            site.part("weight").map_or(0, |weight| weight.count() * n * if first { 2 } else { 1 })
+        }
         Role::Embed if matches!(anatomy.entry, Entry::Text { .. }) => 0, // rows of tables are looked up
         Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
         Role::Attn => 2 * n * n * anatomy.width, // scores and mixing
