@@ -202,7 +202,7 @@ fn sounds_of_every_format_rate_and_number_of_channels_are_brought_to_one() {
     assert_eq!((flac.len(), ogg.len()), (6400, 6400));
     let power = |sound: &[f32]| sound.iter().map(|v| v * v).sum::<f32>();
     let noise: Vec<f32> = flac.iter().zip(&ogg).map(|(a, b)| a - b).collect();
-    assert!(power(&flac) > 100.0 && power(&noise) < power(&flac) / 50.0, "{} of {}", power(&noise), power(&flac));
+    assert!(power(&flac) > 30.0 && power(&noise) < power(&flac) / 50.0, "{} of {}", power(&noise), power(&flac));
     // Only what is heard is kept.
     let heard = load(scratch.path(), &[], Wanted { heard: 4000, ..Wanted::all(0) }).expect("samples");
     for (short, long) in heard.train.sounds.iter().zip(&loaded.train.sounds) {
@@ -407,7 +407,7 @@ fn what_is_wrong_with_such_a_folder_is_said_by_name() {
         ("ast", "\"max_length\": 25", "\"max_length\": 31", "embeddings.position_embeddings [1, 42, 32]"),
         ("ast", "\"frequency_stride\": 3", "\"frequency_stride\": 0", "`frequency_stride` is 0, but must be"),
         ("ast", "\"patch_size\": 4", "\"patch_size\": 40", "in patches of 40"),
-        ("ast-classifier", "\"hidden_size\": 48", "\"hidden_size\": 45", "classifier.layernorm.weight [48]"),
+        ("ast-classifier", "\"hidden_size\": 48", "\"hidden_size\": 45", "in another shape 45 of its tensors"),
     ] {
         let said = spoil(name, "config.json", from, to);
         assert!(said.contains(words) && said.is_empty() == words.is_empty(), "{name}, {to}: {said}");

@@ -121,10 +121,17 @@ fn at_16_khz(sound: Vec<f32>, rate: u32, known: &mut Resamplers) -> Result<Vec<f
     let resampler = match known.entry(rate) {
         std::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
         std::collections::btree_map::Entry::Vacant(place) => {
-            let window = WindowFunction::Hann;
-            place.insert(Fft::new_custom(rate as usize, Front::RATE, AT_ONCE, 1, 1, window, FixedSync::Input)?)
+            // An even number of blocks, or the middle of the filter falls between two numbers and all is half a step late.
+            let block = rate as usize / gcd(rate as usize, Front::RATE);
+            let at_once = AT_ONCE.div_ceil(2 * block) * 2 * block;
+            place.insert(Fft::new_custom(rate as usize, Front::RATE, at_once, 1, 1, WindowFunction::Hann, FixedSync::Input)?)
         }
     };
     let sound = resampler.process_all(&sound, frames, None)?;
-    Ok(sound.take_data().into_iter().map(|v| v as f32).collect())
+    let length = (frames * Front::RATE).div_ceil(rate as usize);
+    Ok(sound.take_data().into_iter().take(length).map(|v| v as f32).collect())
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
