@@ -6,8 +6,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use petl_workbench::backbones::folder::Tensors;
+use petl_workbench::backbones::tensors::Tensors;
 use petl_workbench::backbones::{self, Input, Opened, Text};
+use petl_workbench::datasets::{self, Samples};
 use petl_workbench::engine::bag::Bag;
 use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::tuner::Tuner;
@@ -57,7 +58,7 @@ fn floats<const D: usize>(file: &Tensors, name: &str) -> Tensor<D> {
 
 #[test]
 fn vision_transformers_give_what_transformers_and_timm_give() {
-    let cases: [(&str, &[usize]); 8] = [
+    let cases: [(&str, &[usize]); 9] = [
         ("vit", &[24, 40]),
         ("vit-no-bias", &[24]),
         ("deit-distilled", &[24]), // transformers 5 does not stretch DeiT's positions as it does ViT's
@@ -66,6 +67,7 @@ fn vision_transformers_give_what_transformers_and_timm_give() {
         ("clip-vision", &[24, 32]),
         ("timm-vit", &[24]),
         ("timm-dinov2", &[24]),
+        ("vit-npz", &[24]), // as Google released it
     ];
     for (name, sides) in cases {
         let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
@@ -90,8 +92,9 @@ fn text(expected: &Tensors, length: usize) -> Text {
 }
 
 #[test]
-fn text_encoders_give_what_transformers_gives_padding_and_all() {
-    for name in ["bert", "bert-no-pooler", "roberta", "xlm-roberta", "distilbert"] {
+fn networks_that_read_give_what_transformers_gives_padding_and_all() {
+    let encoders = ["bert", "bert-bin", "bert-no-pooler", "roberta", "xlm-roberta", "distilbert"];
+    for name in encoders.into_iter().chain(DECODERS) {
         let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
         let choice = choice(&fixture(name), 0);
         for length in [5, 9] {
@@ -111,6 +114,115 @@ fn text_encoders_give_what_transformers_gives_padding_and_all() {
     }
 }
 
+const DECODERS: [&str; 6] = ["llama", "llama-3", "mistral", "qwen2", "gpt2", "gpt2-exact"];
+
+/// A GGUF file's numbers stay packed, and give what they give unpacked.
+#[test]
+fn packed_decoders_give_what_their_numbers_unpacked_give() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
+    let expected = Tensors::open(&folder.join("expected.safetensors")).expect("expected values");
+    for kind in ["q4_0", "q4_1", "q8_0"] {
+        let choice = choice(&folder.join(format!("{kind}.gguf")), 0);
+        let (ours, visited) = forward(&choice, Input::Text(text(&expected, 9)));
+        let (theirs, shape) = expected.floats(&format!("last_hidden_state_{kind}")).expect("features");
+        let seen = text(&expected, 9).seen;
+        let at_tokens = |values: Vec<f32>| -> Vec<f32> {
+            values.chunks(shape[2]).zip(&seen).filter(|(_, seen)| **seen).flat_map(|(row, _)| row.to_vec()).collect()
+        };
+        let apart = apart(&at_tokens(ours), &at_tokens(theirs));
+        assert!(apart < 1e-4, "{kind}: {apart:e}");
+
+        let opened = backbones::open(&choice).expect("opens");
+        let anatomy = opened.network.anatomy();
+        assert_eq!(visited, anatomy.sites.iter().map(|s| s.path.clone()).collect::<Vec<_>>(), "{kind}");
+        let weights = (opened.weights)(0, &Device::flex()).expect("weights");
+        let dense = anatomy.count() * 4;
+        assert_eq!(weights.bytes(), dense - anatomy.saved, "{kind}: what the plan counts is what it holds");
+        let most = if kind == "q8_0" { 0.32 } else { 0.25 }; // the table of tokens always has eight bits
+        assert!((weights.bytes() as f64) < most * dense as f64, "{kind}: {} of {dense} bytes", weights.bytes());
+    }
+}
+
+#[test]
+fn the_tokenizer_in_a_packed_file_cuts_as_transformers_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
+    let cases = std::fs::read_to_string(folder.join("tokens.json")).expect("tokens");
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&cases).expect("JSON");
+    let mut samples = Samples::default();
+    for case in &cases {
+        samples.push_text(datasets::Text { first: case["text"].as_str().expect("text").to_owned(), second: None }, 0, 0);
+    }
+    let opened = backbones::open(&choice(&folder.join("q4_0.gguf"), 0)).expect("opens");
+    (opened.prepare)(&mut samples).expect("tokens");
+    for (case, tokens) in cases.iter().zip(&samples.tokens) {
+        let ids: Vec<u32> = case["ids"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("id") as u32).collect();
+        assert_eq!(tokens.ids, ids, "{case}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_packed_file_is_said_by_name() {
+    let whole = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/q4_1.gguf")).expect("a file");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("model.gguf");
+    let said = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).expect("written");
+        fault(folder.path())
+    };
+    assert_eq!(said(&whole), "");
+    let cut = said(&whole[..whole.len() - 40]);
+    assert!(cut.contains("reaches beyond the file's") && cut.contains("Fetch the file again"), "{cut}");
+    let header = said(&whole[..200]);
+    assert!(header.contains("in the middle of its header"), "{header}");
+    let other = said(b"GGML it is not");
+    assert!(other.contains("does not begin with GGUF"), "{other}");
+    let mut renamed = whole.clone();
+    let at = whole.windows(14).position(|w| w == b"blk.1.ffn_gate").expect("a name");
+    renamed[at + 4] = b'7';
+    let missing = said(&renamed);
+    assert!(missing.contains("lacks 1 of its tensors: blk.1.ffn_gate.weight"), "{missing}");
+    assert!(missing.contains("unknown to this network, 1 of its tensors: blk.7.ffn_gate.weight"), "{missing}");
+    // A tensor's kind stands behind its name, its rank and its two sizes; 12 is one that is not known.
+    let mut strange = whole.clone();
+    strange[at + "blk.1.ffn_gate.weight".len() + 4 + 16] = 12;
+    let kind = said(&strange);
+    assert!(kind.contains("`blk.1.ffn_gate.weight` is stored as ggml's type 12") && kind.contains("Quantise"), "{kind}");
+}
+
+/// Every method leaves the order alone: what follows a token changes nothing at it. But for those that the papers let read the whole
+/// text: gates that take its mean, and the Conformer adapter's convolution.
+#[test]
+fn no_method_lets_a_decoder_look_ahead() {
+    let (mut stood, mut ahead) = (0, Vec::new());
+    for (name, card) in ["llama", "gpt2"].into_iter().flat_map(|name| methods::CATALOG.iter().map(move |card| (name, card))) {
+        for settings in ways(card.fields) {
+            let words = format!("{name}: {} {settings:?}", card.name);
+            let set = settings.filled(card.fields);
+            let gate =
+                set.0.get("gate").is_some_and(|gate| matches!(gate, Value::Flag(true)) || *gate == Value::Text("small".into()));
+            let whole = card.name == "conformer" || gate;
+            let Some(model) = shaken(&fixture(name), card, settings) else { continue };
+            let of = |ids: &[u32]| {
+                let text = Text {
+                    length: ids.len(),
+                    kinds: vec![0; ids.len()],
+                    ids: ids.to_vec(),
+                    seen: vec![true; ids.len()],
+                    device: Device::flex(),
+                };
+                host(model.features(&model.bag.frozen(), Input::Text(text), None)).expect("features")
+            };
+            let (short, long) = (of(&[7, 21, 9]), of(&[7, 21, 9, 33, 40, 12]));
+            let apart = apart(&long[..short.len()], &short);
+            if (apart > 1e-4) != whole {
+                ahead.push(format!("{words}: {apart:e}"));
+            }
+            stood += 1;
+        }
+    }
+    assert!(stood >= 120 && ahead.is_empty(), "{ahead:?} of {stood} ways");
+}
+
 /// The default settings, and each with one flag or one choice turned.
 fn ways(fields: &[Field]) -> Vec<Settings> {
     let mut all = vec![Settings::default()];
@@ -125,28 +237,35 @@ fn ways(fields: &[Field]) -> Vec<Settings> {
     all
 }
 
+/// A model with one method, away from the start, where many methods change nothing yet. None where the method says in words that it
+/// does not stand in this network, or wants something measured first.
+fn shaken(folder: &Path, card: &'static methods::Card, settings: Settings) -> Option<Model> {
+    let (backbone, stack) = (choice(folder, 0), vec![common::placed(card, settings)]);
+    let session = Session { backbone, ..common::session(stack) };
+    let opened = backbones::open(&session.backbone).expect("the folder opens");
+    let plan = Plan::on(&session, opened.network.anatomy(), 3, &mut vec![]);
+    if plan.members.is_empty() {
+        return None;
+    }
+    let device = Device::flex();
+    let weights = (opened.weights)(0, &device).expect("weights");
+    let mut bag = Bag::make(&plan, &weights, 3, &device).ok()?;
+    for (n, param) in bag.params.values_mut().enumerate() {
+        let dims = param.dims();
+        let noise = TensorData::new(common::numbers(dims.iter().product(), n as f32), dims);
+        *param = param.clone().inner() + Tensor::from_data(noise, &device) * 0.1;
+    }
+    Some(Model { plan, backbone: opened.network, weights, bag, device })
+}
+
 #[test]
 fn padding_changes_nothing_for_any_method() {
     let (mut stood, mut changed) = (0, Vec::new());
-    for (card, settings) in methods::CATALOG.iter().flat_map(|card| ways(card.fields).into_iter().map(move |set| (card, set))) {
-        let words = format!("{} {settings:?}", card.name);
-        let (backbone, stack) = (choice(&fixture("bert"), 0), vec![common::placed(card, settings)]);
-        let session = Session { backbone, ..common::session(stack) };
-        let opened = backbones::open(&session.backbone).expect("the folder opens");
-        let plan = Plan::on(&session, opened.network.anatomy(), 3, &mut vec![]);
-        if plan.members.is_empty() {
-            continue; // says in words that it does not stand in a text encoder
-        }
-        let device = Device::flex();
-        let weights = (opened.weights)(0, &device).expect("weights");
-        let Ok(mut bag) = Bag::make(&plan, &weights, 3, &device) else { continue }; // wants something measured first
-        // Away from the start, where many methods change nothing yet.
-        for (n, param) in bag.params.values_mut().enumerate() {
-            let dims = param.dims();
-            let noise = TensorData::new(common::numbers(dims.iter().product(), n as f32), dims);
-            *param = param.clone().inner() + Tensor::from_data(noise, &device) * 0.1;
-        }
-        let model = Model { plan, backbone: opened.network, weights, bag, device: device.clone() };
+    let ways = methods::CATALOG.iter().flat_map(|card| ways(card.fields).into_iter().map(move |set| (card, set)));
+    for (name, (card, settings)) in ways.flat_map(|way| ["bert", "llama", "gpt2"].map(|name| (name, way.clone()))) {
+        let words = format!("{name}: {} {settings:?}", card.name);
+        let Some(model) = shaken(&fixture(name), card, settings) else { continue };
+        let device = model.device.clone();
         let of = |ids: &[u32], length: usize| {
             let (mut all, seen) = (ids.to_vec(), (0..length).map(|n| n < ids.len()).collect());
             all.resize(length, 0);
@@ -160,7 +279,7 @@ fn padding_changes_nothing_for_any_method() {
         }
         stood += 1;
     }
-    assert!(stood >= 60 && changed.is_empty(), "{changed:?} of {stood} ways");
+    assert!(stood >= 180 && changed.is_empty(), "{changed:?} of {stood} ways");
 }
 
 /// A copy of a fixture that may be spoiled.

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use petl_workbench::backbones::folder::Tensors;
+use petl_workbench::backbones::tensors::Tensors;
 use petl_workbench::backbones::vit::Vit;
 use petl_workbench::engine::bag::Bag;
 use petl_workbench::engine::model::{Model, host};

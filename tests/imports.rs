@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use burn::tensor::{Device, TensorData};
-use petl_workbench::backbones::folder::Tensors;
+use petl_workbench::backbones::tensors::Tensors;
 use petl_workbench::backbones::{self, weights};
 use petl_workbench::datasets::unknown;
 use petl_workbench::engine::model::Model;
@@ -49,6 +49,35 @@ fn predicted(run: &Path, inputs: &Path, name: &str) -> Vec<f32> {
     let (fine, said) = petl(&["predict", text(run), "--inputs", text(inputs), "--out", text(&out)]);
     assert!(fine, "{said}");
     Tensors::open(&out).unwrap().floats(name).unwrap().0
+}
+
+/// What PEFT wrote for a decoder, its classifier without a bias among it.
+#[test]
+fn every_adapter_for_a_decoder_gives_pefts_logits() {
+    let folder = fixtures().join("peft-decoder");
+    let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
+    for name in ["lora", "dora", "ia3"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("run");
+        let (fine, said) = import(&folder.join(name), &folder.join("base"), &run);
+        assert!(fine && said.contains("3 classes"), "{name}: {said}");
+        let theirs = expected.floats(&format!("logits.{name}")).unwrap().0;
+        let difference = apart(&predicted(&run, &folder.join("expected.safetensors"), "logits"), &theirs);
+        assert!(difference < 1e-4, "{name}: {difference}");
+        let away = apart(&expected.floats("logits.base").unwrap().0, &theirs);
+        assert!(away > 1e-3, "{name}: the base model alone would pass ({away})");
+    }
+    // Prompts: PEFT's logits are of texts without padding (`make.py` says why).
+    let scratch = tempfile::tempdir().unwrap();
+    let (run, inputs) = (scratch.path().join("run"), scratch.path().join("inputs.safetensors"));
+    let (fine, said) = import(&folder.join("prompt"), &folder.join("base"), &run);
+    assert!(fine, "{said}");
+    let (ids, shape) = expected.wholes("whole_ids").unwrap();
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, shape, &bytes).unwrap();
+    std::fs::write(&inputs, safetensors::serialize([("input_ids", view)], None).unwrap()).unwrap();
+    let difference = apart(&predicted(&run, &inputs, "logits"), &expected.floats("whole.prompt").unwrap().0);
+    assert!(difference < 1e-4, "prompts: {difference}");
 }
 
 fn rows(value: &serde_json::Value) -> Vec<f32> {
@@ -441,8 +470,9 @@ fn there_and_back(card: &Card, session: &Session) -> Result<f64, String> {
 #[test]
 fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
     let card = exports::find("peft").unwrap();
-    let networks =
-        [peft("base_vit"), peft("base_bert"), fixtures().join("backbones/dinov2"), fixtures().join("backbones/dinov2-gated")];
+    let networks = ["backbones/dinov2", "backbones/dinov2-gated", "backbones/llama", "backbones/llama-3", "gguf/q4_1.gguf"]
+        .map(|name| fixtures().join(name));
+    let networks = [vec![peft("base_vit"), peft("base_bert")], networks.to_vec()].concat();
     for kind in exports::peft::kinds::KINDS {
         let method = petl_workbench::methods::find(kind.method).unwrap();
         for folder in &networks {
@@ -460,6 +490,19 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
             }
         }
     }
+    let llama = fixtures().join("backbones/llama");
+    let prompts = |depth: &str, roles: Place| {
+        there_and_back(
+            card,
+            &session(&llama, "prompt", roles, &[("depth", Value::Text(depth.into())), ("tokens", Value::Whole(5))]),
+        )
+    };
+    let fine = prompts("shallow", Place::roles(&[Role::Block]));
+    assert!(fine.as_ref().is_ok_and(|d| *d < 1e-5), "{fine:?}");
+    assert!(prompts("deep", Place::roles(&[Role::Block])).unwrap_err().contains("not one for each block"));
+    assert!(prompts("shallow", Place::sites(&["blocks.1"])).unwrap_err().contains("go through all"));
+    let refused = there_and_back(card, &session(&fixtures().join("backbones/gpt2"), "lora", Place::roles(&[]), &[]));
+    assert!(refused.unwrap_err().contains("q, k and v in one layer"));
     let refused = there_and_back(card, &session(&fixtures().join("backbones/roberta"), "lora", Place::roles(&[]), &[]));
     assert!(refused.unwrap_err().contains("layers of its own"));
     let refused =

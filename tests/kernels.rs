@@ -2,9 +2,10 @@
 
 mod common;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::numbers;
-use petl_workbench::engine::kernels::{self, reference};
+use petl_workbench::engine::kernels::packed::Packed;
+use petl_workbench::engine::kernels::{self, Mask, reference};
 
 type Operation<'a> = &'a dyn Fn(&[Tensor<3>]) -> Tensor<3>;
 
@@ -41,8 +42,8 @@ fn attention_is_burns_attention() {
     for (queries, keys, heads, width) in [(5, 5, 3, 24), (65, 65, 3, 96), (7, 15, 2, 10), (1, 33, 1, 4)] {
         compare(
             "attention",
-            &|x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, None),
-            &|x| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, None),
+            &|x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, Mask::default()),
+            &|x| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, Mask::default()),
             &[[2, queries, width], [2, keys, width], [2, keys, width]],
         );
     }
@@ -55,8 +56,9 @@ fn attention_that_leaves_padding_out_is_burns() {
         let hidden = |n: usize| n >= 2 * keys - 3 && n < 2 * keys - 1;
         let seen: Vec<f32> = (0..2 * keys).map(|n| if hidden(n) { 0.0 } else { 1.0 }).collect();
         let seen = || Some(Tensor::<2>::from_data(TensorData::new(seen.clone(), [2, keys]), &Device::flex()));
-        let fused = |x: &[Tensor<3>]| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, seen());
-        let plain = |x: &[Tensor<3>]| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, seen());
+        let mask = || Mask { seen: seen(), causal: None };
+        let fused = |x: &[Tensor<3>]| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask());
+        let plain = |x: &[Tensor<3>]| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask());
         let inputs = [[2, queries, width], [2, keys, width], [2, keys, width]];
         compare("masked attention", &fused, &plain, &inputs);
         // Nothing comes from padding and nothing goes there.
@@ -66,6 +68,81 @@ fn attention_that_leaves_padding_out_is_burns() {
             assert!(values.chunks(width).enumerate().all(|(n, row)| !hidden(n) || row.iter().all(|v| v.abs() < 1e-30)));
             assert!(values.chunks(width).enumerate().any(|(n, row)| !hidden(n) && row.iter().any(|v| v.abs() > 1e-3)));
         }
+    }
+}
+
+/// A prefix of keys, tokens in order, prompts behind them that count as if they stood before.
+#[test]
+fn attention_in_order_looks_at_nothing_that_comes_later() {
+    let (prefix, tokens, prompts, heads, width) = (2, 5, 3, 2, 8);
+    let (queries, keys) = (tokens + prompts, prefix + tokens + prompts);
+    let mask = || Mask { seen: None, causal: Some(tokens) };
+    let fused = |x: &[Tensor<3>]| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask());
+    let plain = |x: &[Tensor<3>]| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask());
+    compare("attention in order", &fused, &plain, &[[2, queries, width], [2, keys, width], [2, keys, width]]);
+
+    let device = Device::flex();
+    let (q, k) = (tensor([1, queries, width], 0.0, &device) * 0.1, tensor([1, keys, width], 1.0, &device) * 0.1);
+    let of =
+        |v: Tensor<3>| kernels::attention(q.clone(), k.clone(), v, heads, mask()).into_data().try_to_vec::<f32>().expect("f32");
+    let v = tensor([1, keys, width], 2.0, &device);
+    let before = of(v.clone());
+    for key in 0..keys {
+        let mut shift = vec![0.0; keys * width];
+        shift[key * width..(key + 1) * width].fill(1.0);
+        let after = of(v.clone() + Tensor::from_data(TensorData::new(shift, [1, keys, width]), &device));
+        for query in 0..queries {
+            let moved =
+                common::apart(&before[query * width..(query + 1) * width], &after[query * width..(query + 1) * width]) > 1e-6;
+            // Everybody's place in the order: the prefix, the prompts, the tokens.
+            let place = |n: usize| if n < tokens { prompts + n } else { n - tokens };
+            let may = key < prefix || place(key - prefix) <= place(query);
+            assert_eq!(moved, may, "query {query} and key {key}");
+        }
+    }
+}
+
+#[test]
+fn root_mean_square_norm_and_rotary_positions_are_burns() {
+    for width in [96, 24, 7] {
+        let vector = |x: &Tensor<3>| x.clone().reshape([width]);
+        compare(
+            "rms norm",
+            &|x| kernels::rms_norm(x[0].clone(), vector(&x[1]), 1e-6),
+            &|x| reference::rms_norm(x[0].clone(), vector(&x[1]), 1e-6),
+            &[[2, 5, width], [1, 1, width]],
+        );
+    }
+    let angles: Vec<f32> = (0..5 * 6).map(|n| n as f32 * 0.37).collect();
+    let angles = Tensor::<2>::from_data(TensorData::new(angles, [5, 6]), &Device::flex());
+    let (fused, plain) =
+        (|x: &[Tensor<3>]| kernels::rotate(x[0].clone(), &angles), |x: &[Tensor<3>]| reference::rotate(x[0].clone(), &angles));
+    compare("rotary positions", &fused, &plain, &[[2, 5, 36]]);
+}
+
+/// A product with a packed matrix is one with its numbers, gradient included.
+#[test]
+fn a_packed_product_is_a_product() {
+    let device = Device::flex();
+    for bits in [4, 8] {
+        let [rows, cols] = [6, 64];
+        let words: Vec<i32> = (0..rows * cols * bits / 32).map(|n| (n as i32).wrapping_mul(0x9e37_79b9_u32 as i32)).collect();
+        let of = |from: f32| (0..rows * cols / 32).map(|n| from + n as f32 * 0.01).collect::<Vec<f32>>();
+        let packed = Packed::new(words.clone(), of(0.1), of(-0.7), [rows, cols], bits, &device);
+        let numbers: Vec<f32> = (0..rows * cols)
+            .map(|n| {
+                let code = (words[n * bits / 32] as u32 >> (n * bits % 32)) & ((1_u32 << bits) - 1);
+                code as f32 * of(0.1)[n / 32] + of(-0.7)[n / 32]
+            })
+            .collect();
+        let whole = Tensor::<2>::from_data(TensorData::new(numbers.clone(), [rows, cols]), &device);
+        let unpacked = packed.unpacked().into_data().try_to_vec::<f32>().expect("f32");
+        assert!(common::apart(&unpacked, &numbers) < 1e-5);
+        let plain = |x: &[Tensor<3>]| x[0].clone().matmul(whole.clone().transpose().unsqueeze::<3>());
+        compare("packed product", &|x| packed.product(x[0].clone()), &plain, &[[2, 5, cols]]);
+        let picked = Tensor::<1, Int>::from_data(TensorData::new(vec![4_i64, 0, 4], [3]), &device);
+        let some = packed.rows(picked).unpacked().into_data().try_to_vec::<f32>().expect("f32");
+        assert_eq!(some, [&unpacked[4 * cols..5 * cols], &unpacked[..cols], &unpacked[4 * cols..5 * cols]].concat());
     }
 }
 
@@ -97,6 +174,6 @@ fn a_frozen_input_gets_no_gradient_and_needs_none() {
     let dims = [2, 5, 24];
     let q = tensor(dims, 0.0, &device).autodiff().require_grad();
     let (k, v) = (tensor(dims, 1.0, &device), tensor(dims, 2.0, &device)); // plain
-    let gradients = kernels::attention(q.clone(), k, v, 3, None).sum().backward();
+    let gradients = kernels::attention(q.clone(), k, v, 3, Mask::default()).sum().backward();
     assert_eq!(q.grad(&gradients).expect("a gradient").dims(), dims);
 }

@@ -156,7 +156,7 @@ fn the_loss_falls_and_the_backbones_bits_stay() {
         let (first, _) = step(&mut model, &mut optimiser, 1e-2);
         let last = (0..15).map(|_| step(&mut model, &mut optimiser, 1e-2).0).last().expect("steps");
         assert!(last < first * 0.9, "{}: loss {first} to {last}", card.name);
-        for (name, value) in &model.weights {
+        for (name, value) in model.weights.iter() {
             assert_eq!(value.to_data(), before[name], "{}: `{name}` moved", card.name);
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{apart, placed, wav};
-use petl_workbench::backbones::folder::Tensors;
+use petl_workbench::backbones::tensors::Tensors;
 use petl_workbench::backbones::{self, Input};
 use petl_workbench::datasets::log_mel::LogMel;
 use petl_workbench::datasets::{self, Holds, Loaded, Samples, Spectrogram, Wanted};

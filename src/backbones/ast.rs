@@ -7,8 +7,9 @@ use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value as Json;
 
-use super::folder::{Folder, Tensors};
+use super::folder::Folder;
 use super::names::{self, Naming};
+use super::tensors::Tensors;
 use super::vit::{B_16, Vit};
 use super::{Backbone, Card, Input, Opened};
 use crate::datasets::log_mel;
@@ -180,8 +181,11 @@ impl Ast {
             tokens,
             entry: Entry::Sound { bins: self.bins, frames: self.frames, front: self.front },
             dialects: [&names::AST_4, &names::AST_5],
+            causal: false,
+            rotary: false,
             has_classifier: self.config().is_some(),
             stretched: self.cut,
+            saved: 0,
         }
     }
 }

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use serde_json::{Value as Json, json};
 
-use super::folder::{Folder, Tensors};
+use super::folder::Folder;
 use super::names::{self, Naming};
+use super::tensors::Tensors;
 use super::words::Words;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::kernels;
@@ -79,7 +80,7 @@ pub const FOLDER: Card = Card {
 fn open(set: &Settings) -> Result<Opened, String> {
     let folder = Folder::open(set.text(super::FOLDER))?;
     let bert = Bert::of(&folder, set)?;
-    let (path, words) = (folder.path.clone(), Words::of(&folder.path));
+    let (path, words) = (folder.path.clone(), Words::of(&folder));
     let weights = move |_, device: &_| {
         let tensors = Tensors::open(&path)?;
         let naming = bert.naming();
@@ -240,8 +241,11 @@ impl Bert {
             tokens: self.length,
             entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.longest() },
             dialects: [self.naming(), self.naming()],
+            causal: false,
+            rotary: false,
             has_classifier: self.config().is_some(),
             stretched: false,
+            saved: 0,
         }
     }
 }
@@ -254,10 +258,7 @@ impl Backbone for Bert {
     fn forward(&self, t: &mut Tuner, input: Input) -> Tensor<3> {
         let text = input.tokens();
         let (batch, n) = (text.rows(), text.length);
-        let rows = |t: &Tuner, table: &str, numbers: Vec<i64>| {
-            let numbers = Tensor::<1, Int>::from_data(TensorData::new(numbers, [batch * n]), &text.device);
-            t.weight("embed", table).select(0, numbers).reshape([batch, n, self.width])
-        };
+        let rows = |t: &Tuner, table: &str, numbers| t.rows("embed", table, numbers).reshape([batch, n, self.width]);
         let mut x =
             rows(t, "word", text.ids.iter().map(|id| i64::from(*id)).collect()) + rows(t, "pos", self.places(&text.seen, n));
         if self.kinds > 0 {
@@ -308,17 +309,11 @@ impl Backbone for Bert {
     }
 
     fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
-        let [batch, n, d] = features.dims();
+        let [batch, _, d] = features.dims();
         match self.pool {
             Pool::First => features.narrow(1, 0, 1).reshape([batch, d]),
             Pool::Pooler => t.linear("pooler", features.narrow(1, 0, 1)).tanh().reshape([batch, d]),
-            Pool::Mean => match t.seen() {
-                None => features.mean_dim(1).reshape([batch, d]),
-                Some(seen) => {
-                    let share = seen.clone() / seen.sum_dim(1); // [batch, tokens]
-                    (features * share.reshape([batch, n, 1])).sum_dim(1).reshape([batch, d])
-                }
-            },
+            Pool::Mean => t.mean(features),
         }
     }
 }

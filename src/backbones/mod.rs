@@ -4,8 +4,14 @@
 pub mod ast;
 pub mod bert;
 pub mod folder;
+pub mod gguf;
+pub mod gpt2;
+pub mod llama;
 pub mod names;
 pub mod positions;
+pub mod rotary;
+pub mod stored;
+pub mod tensors;
 pub mod vit;
 pub mod weights;
 pub mod whisper;
@@ -25,7 +31,8 @@ use crate::session::Choice;
 use crate::session::settings::{Field, Settings, Value};
 use folder::Folder;
 
-pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &whisper::FOLDER, &ast::FOLDER];
+pub const CATALOG: &[&Card] =
+    &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER, &whisper::FOLDER, &ast::FOLDER];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -107,6 +114,12 @@ pub struct Text {
 impl Text {
     pub fn rows(&self) -> usize {
         self.ids.len() / self.length.max(1)
+    }
+
+    /// Where each text ends: its last token's row among all positions of the batch.
+    pub fn ends(&self) -> Vec<i64> {
+        let last = |seen: &[bool]| seen.iter().rposition(|seen| *seen).unwrap_or_default();
+        self.seen.chunks(self.length.max(1)).enumerate().map(|(n, seen)| (n * self.length + last(seen)) as i64).collect()
     }
 
     /// 1 for tokens, 0 for padding, `[batch, length]`; none where no text is filled up.
@@ -192,7 +205,7 @@ pub fn of_folder(path: &Path) -> Result<Choice, String> {
         return Err(format!("{} has a name that a session file cannot hold. Give the folder a name in Unicode", path.display()));
     };
     let folder = Folder::open(text)?;
-    folder.tensors().map_err(|fault| format!("{fault:#}"))?;
+    folder.has_tensors()?;
     let kind = folder.kind();
     let knows = |card: &&&Card| card.model_types.iter().any(|known| kind == *known || (*known == "timm" && folder.is_timm()));
     let Some(card) = CATALOG.iter().find(knows) else {

@@ -1,6 +1,7 @@
 //! What other programs call the places of a network: module names of transformers 4 and 5 and of timm, and how each stores a
 //! matrix. Read when a folder is opened and when an export leaves; knows no files and no adapters.
 
+use super::stored::Stored;
 use crate::plan::anatomy::{Anatomy, Role, Site};
 
 /// One program's names for one kind of network. Base models keep the names of transformers 4 in every version (they
@@ -19,6 +20,10 @@ pub struct Naming {
     pub scales: [&'static str; 2],
     /// q, k and v are thirds of one matrix, `q`.
     pub fused: bool,
+    /// Names of Flax: `/` where others have `.`, a weight is a `kernel` or a norm's `scale`, and heads have a dimension of their own.
+    pub flax: bool,
+    /// Linear layers are stored `[in, out]`, as GPT-2's are, and not turned over.
+    pub unturned: bool,
     /// Ours outside the blocks, theirs, and how stored. The first is always there. Nothing stands before a name with `/` at its start.
     pub outside: &'static [(&'static str, &'static str, Stored)],
 }
@@ -49,6 +54,8 @@ pub const VIT_4: Naming = Naming {
     norms: ["layernorm_before", "layernorm_after"],
     scales: ["", ""],
     fused: false,
+    flax: false,
+    unturned: false,
     outside: &[
         ("embed.cls", "embeddings.cls_token", Stored::Positions),
         ("embed.dist", "embeddings.distillation_token", Stored::Positions),
@@ -107,6 +114,32 @@ pub const CLIP_4: Naming = Naming {
 };
 pub const CLIP_5: Naming = Naming { program: "transformers 5", ..CLIP_4 };
 
+/// The `.npz` archives that Google released beside the paper.
+pub const GOOGLE: Naming = Naming {
+    program: "big_vision",
+    prefix: "",
+    blocks: "Transformer/encoderblock_",
+    below: &[
+        (Role::Q, "MultiHeadDotProductAttention_1/query"),
+        (Role::K, "MultiHeadDotProductAttention_1/key"),
+        (Role::V, "MultiHeadDotProductAttention_1/value"),
+        (Role::O, "MultiHeadDotProductAttention_1/out"),
+        (Role::Up, "MlpBlock_3/Dense_0"),
+        (Role::Down, "MlpBlock_3/Dense_1"),
+    ],
+    norms: ["LayerNorm_0", "LayerNorm_2"],
+    flax: true,
+    outside: &[
+        ("embed.cls", "cls", Stored::Positions),
+        ("embed.pos", "Transformer/posembed_input/pos_embedding", Stored::Positions),
+        ("embed.weight", "embedding/kernel", Stored::PatchesLast),
+        ("embed.bias", "embedding/bias", Stored::Vector),
+        ("norm.weight", "Transformer/encoder_norm/scale", Stored::Vector),
+        ("norm.bias", "Transformer/encoder_norm/bias", Stored::Vector),
+    ],
+    ..VIT_4
+};
+
 /// `VisionTransformer` of timm.
 pub const TIMM: Naming = Naming {
     program: "timm",
@@ -123,6 +156,8 @@ pub const TIMM: Naming = Naming {
     norms: ["norm1", "norm2"],
     scales: ["ls1.gamma", "ls2.gamma"],
     fused: true,
+    flax: false,
+    unturned: false,
     outside: &[
         ("embed.cls", "cls_token", Stored::Positions),
         ("embed.dist", "dist_token", Stored::Positions),
@@ -172,6 +207,69 @@ pub const DISTILBERT: Naming = Naming {
     ],
     norms: ["sa_layer_norm", "output_layer_norm"],
     ..BERT
+};
+
+/// `LlamaModel`, and Mistral's and Qwen2's, the same in transformers 4 and 5.
+pub const LLAMA: Naming = Naming {
+    program: "transformers",
+    prefix: "model.",
+    blocks: "layers.",
+    below: &[
+        (Role::Q, "self_attn.q_proj"),
+        (Role::K, "self_attn.k_proj"),
+        (Role::V, "self_attn.v_proj"),
+        (Role::O, "self_attn.o_proj"),
+        (Role::Gate, "mlp.gate_proj"),
+        (Role::Up, "mlp.up_proj"),
+        (Role::Down, "mlp.down_proj"),
+    ],
+    norms: ["input_layernorm", "post_attention_layernorm"],
+    outside: &[("embed.word", "embed_tokens.weight", Stored::Table), ("norm.weight", "norm.weight", Stored::Vector)],
+    ..VIT_4
+};
+
+/// The same networks as llama.cpp names them.
+pub const LLAMA_CPP: Naming = Naming {
+    program: "llama.cpp",
+    prefix: "",
+    blocks: "blk.",
+    below: &[
+        (Role::Q, "attn_q"),
+        (Role::K, "attn_k"),
+        (Role::V, "attn_v"),
+        (Role::O, "attn_output"),
+        (Role::Gate, "ffn_gate"),
+        (Role::Up, "ffn_up"),
+        (Role::Down, "ffn_down"),
+    ],
+    norms: ["attn_norm", "ffn_norm"],
+    outside: &[("embed.word", "token_embd.weight", Stored::Table), ("norm.weight", "output_norm.weight", Stored::Vector)],
+    ..LLAMA
+};
+
+/// `GPT2Model`, the same in transformers 4 and 5.
+pub const GPT2: Naming = Naming {
+    program: "transformers",
+    prefix: "transformer.",
+    blocks: "h.",
+    below: &[
+        (Role::Q, "attn.c_attn"),
+        (Role::K, "attn.c_attn"),
+        (Role::V, "attn.c_attn"),
+        (Role::O, "attn.c_proj"),
+        (Role::Up, "mlp.c_fc"),
+        (Role::Down, "mlp.c_proj"),
+    ],
+    norms: ["ln_1", "ln_2"],
+    fused: true,
+    unturned: true,
+    outside: &[
+        ("embed.word", "wte.weight", Stored::Table),
+        ("embed.pos", "wpe.weight", Stored::Table),
+        ("norm.weight", "ln_f.weight", Stored::Vector),
+        ("norm.bias", "ln_f.bias", Stored::Vector),
+    ],
+    ..VIT_4
 };
 
 /// The encoder of `WhisperForAudioClassification`, the same in transformers 4 and 5.
@@ -302,9 +400,20 @@ impl Naming {
             Role::Scale => self.scales[second].to_owned(),
             role => format!("{}.{part}", self.below_block(role)?),
         };
+        if self.flax {
+            let part = match (part, site.role) {
+                ("weight", Role::Norm) => "scale",
+                ("weight", _) => "kernel",
+                (part, _) => part,
+            };
+            let module = below.rsplit_once('.').map_or(below.as_str(), |(module, _)| module);
+            return Some((format!("{}{block}/{module}/{part}", self.blocks), Stored::Flat));
+        }
         let third = [Role::Q, Role::K, Role::V].iter().position(|role| *role == site.role).filter(|_| self.fused);
         let stored = match (part, third) {
+            ("weight", Some(n)) if self.unturned => Stored::ThirdOfRow(n),
             (_, Some(n)) => Stored::Third(n),
+            ("weight", None) if self.unturned && !matches!(site.role, Role::Norm | Role::Scale) => Stored::Table,
             ("weight", None) if !matches!(site.role, Role::Norm | Role::Scale) => Stored::Turned,
             _ => Stored::Vector,
         };
@@ -324,23 +433,4 @@ pub struct Named {
     /// `blocks.0.attn.q.weight`.
     pub ours: String,
     pub stored: Stored,
-}
-
-/// How one of our matrices is stored under another program's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// `[out, in]`: ours, `[in, out]`, turned over.
-    Turned,
-    /// `[d]`: our single row.
-    Vector,
-    /// `[1, positions, d]`, in our order.
-    Positions,
-    /// `[d, channels, patch, patch]`: turned over, then cut into channels, rows and columns.
-    Patches,
-    /// `[d, channels, 3]`: turned over, then cut into channels and what stands before, at and behind a place.
-    Taps,
-    /// This third of the rows of `[3 out, in]` turned over, or of `[3 out]`.
-    Third(usize),
-    /// `[rows, cols]` as ours: a table of embeddings.
-    Table,
 }

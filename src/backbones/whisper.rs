@@ -8,8 +8,9 @@ use anyhow::Context;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value as Json;
 
-use super::folder::{Folder, Tensors};
+use super::folder::Folder;
 use super::names::{self, Naming};
+use super::tensors::Tensors;
 use super::{Backbone, Card, Input, Opened};
 use crate::datasets::log_mel;
 use crate::engine::bag::Weights;
@@ -188,8 +189,11 @@ impl Whisper {
             tokens: self.positions,
             entry: Entry::Sound { bins: self.bins, frames: self.frames(), front: Front::Whisper },
             dialects: [&names::WHISPER, &names::WHISPER],
+            causal: false,
+            rotary: false,
             has_classifier: self.config().is_some(),
             stretched: self.cut,
+            saved: 0,
         }
     }
 }

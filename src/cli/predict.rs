@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Answer, Fault, asked, out, run_folder};
-use crate::backbones::folder::Tensors;
+use crate::backbones::tensors::Tensors;
 use crate::backbones::{self, Input, Text, weights};
 use crate::engine::bag::Bag;
 use crate::engine::batch::Rows;

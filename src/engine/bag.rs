@@ -10,15 +10,15 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::tuner::mask_of_keys;
+use super::kernels::Mask;
+use super::tuner::mask;
 use crate::engine::random;
 use crate::methods::{Init, ParamSpec, Scope};
 use crate::plan::anatomy::{Anatomy, Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::settings::Settings;
 
-/// Frozen matrices by full name: `blocks.0.attn.q.weight`, `[rows, cols]`, on the plain device.
-pub type Weights = BTreeMap<String, Tensor<2>>;
+pub use super::frozen::Weights;
 
 /// What was measured before the start, by position in the stack and site.
 pub type Measured = BTreeMap<(usize, String), Vec<f32>>;
@@ -101,9 +101,9 @@ impl Bag {
                 let site = key.split('/').nth(1).unwrap_or_default();
                 let name = format!("{site}.{part}");
                 let frozen =
-                    weights.get(&name).with_context(|| format!("`{key}` starts from `{name}`, which the backbone lacks"))?;
+                    weights.matrix(&name).with_context(|| format!("`{key}` starts from `{name}`, which the backbone lacks"))?;
                 // A copy through host memory: the trained tensor must never share storage with the frozen one.
-                super::model::host(frozen.clone())?
+                super::model::host(frozen)?
             }
             Init::Own => own.get(key).cloned().with_context(|| format!("its method gives `{key}` no first value"))?,
             init => {
@@ -215,6 +215,8 @@ pub struct At<'a> {
     pub(super) bag: &'a Bag,
     pub(super) weights: &'a Weights,
     pub(super) seen: Option<Tensor<2>>,
+    /// Tokens of a text that is read in order.
+    pub(super) causal: Option<usize>,
     pub(super) quality: Option<Tensor<2>>,
     /// The task of each row of the batch; empty where nobody said.
     pub(super) tasks: &'a [u16],
@@ -276,8 +278,8 @@ impl At<'_> {
     }
 
     fn frozen_at(&self, site: &Site, part: &str) -> Tensor<2> {
-        match self.weights.get(&format!("{}.{part}", site.path)) {
-            Some(tensor) => tensor.clone(),
+        match self.weights.matrix(&format!("{}.{part}", site.path)) {
+            Some(tensor) => tensor,
             None => panic!("`{}` has no frozen `{part}`, which its method asks for", site.path),
         }
     }
@@ -301,7 +303,12 @@ impl At<'_> {
 
     /// The same of the keys of an attention, `[batch, keys]`, trained prefixes and prompts among them.
     pub fn keys_seen(&self, queries: usize, keys: usize) -> Option<Tensor<2>> {
-        self.seen.as_ref().map(|seen| mask_of_keys(seen, queries, keys))
+        self.mask(queries, keys).seen
+    }
+
+    /// Who may attend to what in an attention of so many queries and keys, trained prefixes and prompts among them.
+    pub fn mask(&self, queries: usize, keys: usize) -> Mask {
+        mask(self.seen.as_ref(), self.causal, queries, keys)
     }
 
     /// The quality of every image of the batch, `[batch, 1]`, plain: `engine::quality`.
@@ -389,7 +396,7 @@ impl Start<'_> {
 
     /// The same on its device, `[rows, cols]`, for first values that must have the bits which the forward pass works out.
     pub fn weight(&self, part: &str) -> Option<Tensor<2>> {
-        self.weights.get(&format!("{}.{part}", self.site.path)).cloned()
+        self.weights.matrix(&format!("{}.{part}", self.site.path))
     }
 
     pub fn key(&self, name: &str) -> String {

@@ -7,6 +7,7 @@ pub mod calibrate;
 pub mod claim;
 mod clock;
 pub mod devices;
+pub mod frozen;
 pub mod kernels;
 pub mod measure;
 pub mod model;

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Tensor;
-use burn::tensor::module;
+use burn::tensor::{Device, Int, Tensor, TensorData, module};
 
 use super::bag::{At, Bag, Weights};
 use super::batch::Rows;
-use super::kernels;
+use super::frozen::Lies;
+use super::kernels::packed::Packed;
+use super::kernels::{self, Mask};
 use super::quality;
 use crate::backbones::Input;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -29,6 +30,8 @@ pub struct Tuner<'a> {
     taps: Vec<Tensor<3>>,
     /// 1 for tokens, 0 for padding, `[batch, positions]`; none where there is no padding.
     seen: Option<Tensor<2>>,
+    /// Where each text ends, as a row of all positions of the batch.
+    ends: Vec<i64>,
     /// Of every image of the batch, `[batch, 1]`, where a method reads it.
     quality: Option<Tensor<2>>,
     /// Roles that methods of the stack read within their block, and what last left each of them: blocks come one after the
@@ -55,6 +58,7 @@ impl<'a> Tuner<'a> {
             positions,
             taps,
             seen: None,
+            ends: Vec::new(),
             quality: None,
             reads,
             left,
@@ -77,6 +81,7 @@ impl<'a> Tuner<'a> {
             Input::Text(text) => {
                 self.positions = text.length;
                 self.seen = text.mask();
+                self.ends = text.ends();
                 return;
             }
         };
@@ -95,8 +100,8 @@ impl<'a> Tuner<'a> {
     /// When the backbone's weights lack it; loading has checked that they do not.
     pub fn weight(&self, site: &str, name: &str) -> Tensor<2> {
         let full = format!("{site}.{name}");
-        let Some(frozen) = self.weights.get(&full) else { panic!("the backbone's code uses `{full}`, which was not loaded") };
-        self.standing(site, Door::Weight).fold(frozen.clone(), |w, (member, at)| member.card.method.weight(&at, name, w))
+        let Some(frozen) = self.weights.matrix(&full) else { panic!("the backbone's code uses `{full}`, which was not loaded") };
+        self.standing(site, Door::Weight).fold(frozen, |w, (member, at)| member.card.method.weight(&at, name, w))
     }
 
     /// `x · W + b` with the doors of `site` around it. `[batch, positions, d_in]` to `[batch, positions, d_out]`.
@@ -104,7 +109,13 @@ impl<'a> Tuner<'a> {
         let has_bias = self.weights.contains_key(&format!("{site}.bias"));
         self.around(site, x, |t, x| {
             let bias = has_bias.then(|| t.weight(site, "bias").squeeze_dim::<1>(0));
-            module::linear(x, t.weight(site, "weight"), bias)
+            match t.packed(site, "weight") {
+                Some((packed, Lies::Turned)) => {
+                    let y = packed.product(x);
+                    bias.into_iter().fold(y, |y, bias| y + bias.unsqueeze::<3>())
+                }
+                _ => module::linear(x, t.weight(site, "weight"), bias),
+            }
         })
     }
 
@@ -115,6 +126,61 @@ impl<'a> Tuner<'a> {
             let beta = t.weight(site, "bias").squeeze_dim::<1>(0);
             kernels::layer_norm(x, gamma, beta, epsilon)
         })
+    }
+
+    /// Division by the root of the mean square over channels (Zhang and Sennrich 2019) with the doors of `site` around it.
+    pub fn rms_norm(&mut self, site: &str, x: Tensor<3>, epsilon: f64) -> Tensor<3> {
+        self.around(site, x, |t, x| {
+            let gamma = t.weight(site, "weight").squeeze_dim::<1>(0);
+            kernels::rms_norm(x, gamma, epsilon)
+        })
+    }
+
+    /// The rows of these numbers of a frozen table, as the methods want it used: `[numbers, channels]`.
+    pub fn rows(&self, site: &str, table: &str, numbers: Vec<i64>) -> Tensor<2> {
+        let count = numbers.len();
+        let on = |device: Device| Tensor::<1, Int>::from_data(TensorData::new(numbers, [count]), &device.inner());
+        match self.packed(site, table) {
+            Some((packed, Lies::Straight)) => packed.rows(on(packed.device())).unpacked(),
+            _ => {
+                let table = self.weight(site, table);
+                let numbers = on(table.device());
+                table.select(0, numbers)
+            }
+        }
+    }
+
+    /// A frozen part that is packed and that no method changes: it need not be unpacked as a whole.
+    fn packed(&self, site: &str, part: &str) -> Option<(&'a Packed, Lies)> {
+        let packed = self.weights.packed(&format!("{site}.{part}"))?;
+        self.standing(site, Door::Weight).next().is_none().then_some(packed)
+    }
+
+    /// The place in the text of each of so many positions on the residual stream: prompts stand behind the tokens, but count as if
+    /// they stood before them.
+    pub fn order(&self, positions: usize) -> impl Iterator<Item = usize> {
+        let prompts = positions - self.positions;
+        (prompts..positions).chain(0..prompts)
+    }
+
+    /// The mean of features `[batch, positions, width]` over all that is no padding, `[batch, width]`.
+    pub fn mean(&self, features: Tensor<3>) -> Tensor<2> {
+        let [batch, positions, width] = features.dims();
+        match &self.seen {
+            None => features.mean_dim(1).reshape([batch, width]),
+            Some(seen) => {
+                let share = seen.clone() / seen.clone().sum_dim(1); // [batch, positions]
+                (features * share.reshape([batch, positions, 1])).sum_dim(1).reshape([batch, width])
+            }
+        }
+    }
+
+    /// Of features `[batch, positions, width]` those of each text's last token, `[batch, width]`.
+    pub fn at_ends(&self, features: Tensor<3>) -> Tensor<2> {
+        let [batch, positions, width] = features.dims();
+        let ends = TensorData::new(self.ends.clone(), [batch]);
+        let ends = Tensor::<1, Int>::from_data(ends, &features.device().inner());
+        features.reshape([batch * positions, width]).select(0, ends)
     }
 
     /// Runs `inner` between the doors of `site`: `Before`, then the site itself, then `After` and `Extend`.
@@ -156,10 +222,11 @@ impl<'a> Tuner<'a> {
     }
 
     /// Multi-head attention: q `[batch, queries, width]`, k and v `[batch, keys, width]`, to `[batch, queries, width]`. Nobody
-    /// attends to padding; everybody to prompts, which stand behind the tokens, and to prefixes, which make keys longer in front.
+    /// attends to padding; everybody to prompts, which stand behind the tokens, and to prefixes, which make keys longer in front. In a
+    /// network that reads in order nobody attends to later tokens.
     pub fn attention(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
-        let seen = self.seen.as_ref().map(|seen| mask_of_keys(seen, q.dims()[1], k.dims()[1]));
-        kernels::attention(q, k, v, heads, seen)
+        let mask = mask(self.seen.as_ref(), self.plan.anatomy.causal.then_some(self.positions), q.dims()[1], k.dims()[1]);
+        kernels::attention(q, k, v, heads, mask)
     }
 
     /// Multi-head self-attention with the doors of q, k, v and o below `site` around them.
@@ -219,6 +286,7 @@ impl<'a> Tuner<'a> {
             bag: self.bag,
             weights: self.weights,
             seen: self.seen.clone(),
+            causal: self.plan.anatomy.causal.then_some(self.positions),
             quality: self.quality.clone(),
             tasks: self.rows.tasks,
             task_count: self.plan.tasks.len(),
@@ -255,9 +323,14 @@ impl<'a> Tuner<'a> {
     }
 }
 
+/// Who of so many queries may attend to which keys, where `tokens` of them are read in order.
+pub(super) fn mask(seen: Option<&Tensor<2>>, causal: Option<usize>, queries: usize, keys: usize) -> Mask {
+    Mask { seen: seen.map(|seen| mask_of_keys(seen, queries, keys)), causal }
+}
+
 /// What of `keys` may be seen, `[batch, keys]`: of the tokens what `seen` says, all of a prefix before them (which no query has)
 /// and all prompts behind them.
-pub(super) fn mask_of_keys(seen: &Tensor<2>, queries: usize, keys: usize) -> Tensor<2> {
+fn mask_of_keys(seen: &Tensor<2>, queries: usize, keys: usize) -> Tensor<2> {
     let [batch, tokens] = seen.dims();
     let all = |n: usize| Tensor::<2>::ones([batch, n], &seen.device());
     let mut parts = vec![seen.clone()];

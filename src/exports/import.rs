@@ -10,7 +10,8 @@ use super::head::Head;
 use super::tensors::Named;
 use super::{Adapter, adapterhub, own, peft, staged};
 use crate::backbones;
-use crate::backbones::folder::{Folder, Tensors};
+use crate::backbones::folder::Folder;
+use crate::backbones::tensors::Tensors;
 use crate::datasets::unknown;
 use crate::engine::model::Model;
 use crate::engine::{Event, Finished, Started};
@@ -41,7 +42,7 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
             format!("{} holds no classifier of its own, so that of {} would be taken", folder.display(), backbone.display())
         })?);
     }
-    let count = params.get("head/bias").map_or(0, |bias| bias.shape().num_elements());
+    let count = params.get("head/weight").and_then(|weight| weight.shape().last().copied()).unwrap_or(0);
     let classes = classes.filter(|names| names.len() == count).unwrap_or_else(|| labels(&config, count));
     let name = folder.file_name().map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned());
     let session = Session {
@@ -108,8 +109,7 @@ fn head(backbone: &Path, anatomy: &Anatomy) -> Result<Named> {
     let head = Head::of(anatomy).map_err(|e| anyhow!(e))?;
     let file = Tensors::open(backbone)?;
     let of = |name: &str| file.floats(name).map(|(values, shape)| TensorData::new(values, shape));
-    let [weight, bias] = head.ours(&of("classifier.weight")?, &of("classifier.bias")?, anatomy.width)?;
-    Ok(Named::from([("head/weight".to_owned(), weight), ("head/bias".to_owned(), bias)]))
+    head.ours(of, anatomy.width)
 }
 
 /// The base model's names of `count` classes, or as transformers calls classes without names.

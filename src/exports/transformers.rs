@@ -13,8 +13,9 @@ use super::head::Head;
 use super::merged;
 use super::tensors::{self, Named};
 use crate::backbones;
-use crate::backbones::folder::Tensors;
-use crate::backbones::names::{self, Stored};
+use crate::backbones::names;
+use crate::backbones::stored::Stored;
+use crate::backbones::tensors::Tensors;
 use crate::engine::bag::Weights;
 use crate::engine::model::Model;
 use crate::plan::anatomy::{Anatomy, Entry};
@@ -74,13 +75,14 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
             }
             Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
             Stored::Table => data.clone(),
-            Stored::Third(_) => bail!("`{theirs}` holds three matrices in one, which is not written"),
+            Stored::Third(_) | Stored::ThirdOfRow(_) | Stored::PatchesLast | Stored::Flat => {
+                bail!("`{theirs}` is stored as transformers stores nothing")
+            }
         };
         out.insert(theirs, data);
     }
     if let Some(bag) = bag {
-        let [weight, bias] = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?;
-        out.extend([("classifier.weight".to_owned(), weight), ("classifier.bias".to_owned(), bias)]);
+        out.extend(Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?);
     }
     tensors::write(&folder.join("model.safetensors"), &out)?;
     let by_number: serde_json::Map<_, _> =
@@ -119,14 +121,13 @@ fn tokenizer(session: &Session, folder: &Path) -> Result<()> {
 pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(Weights, Named)> {
     let file = Tensors::open(folder)?;
     let all = names(anatomy).map_err(|e| anyhow!(e))?;
-    let weights = file.weights(&all, anatomy, &|name| name.starts_with("classifier."), device)?;
-    let mut head = Named::new();
-    if file.has("classifier.weight") && file.has("classifier.bias") {
-        let of = |name| file.floats(name).map(|(values, shape)| TensorData::new(values, shape));
-        let own = Head::of(anatomy).map_err(|e| anyhow!(e))?;
-        let [weight, bias] = own.ours(&of("classifier.weight")?, &of("classifier.bias")?, anatomy.width)?;
-        head.extend([("head/weight".to_owned(), weight), ("head/bias".to_owned(), bias)]);
+    let layer = format!("{}.", anatomy.classifier());
+    let weights = file.weights(&all, anatomy, &|name| name.starts_with(&layer), device)?;
+    if !file.has(&format!("{layer}weight")) {
+        return Ok((weights, Named::new()));
     }
+    let of = |name: &str| file.floats(name).map(|(values, shape)| TensorData::new(values, shape));
+    let head = Head::of(anatomy).map_err(|e| anyhow!(e))?.ours(of, anatomy.width)?;
     Ok((weights, head))
 }
 

@@ -139,7 +139,7 @@ pub const CARD: Card = Card {
             settings: &[("tasks", "up shared"), ("activation", "gelu")],
         },
     ],
-    roles: &[Role::Attn, Role::Mlp, Role::Mid, Role::Block, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    roles: &[Role::Attn, Role::Mlp, Role::Mid, Role::Block, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
     default_roles: &[Role::Mlp],
     identity_at_start: true,
     folds: false,

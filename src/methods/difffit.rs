@@ -45,7 +45,7 @@ pub const CARD: Card = Card {
             settings: &[],
         },
     ],
-    roles: &[Role::Attn, Role::Mlp, Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    roles: &[Role::Attn, Role::Mlp, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
     default_roles: &[Role::Attn, Role::Mlp],
     identity_at_start: true,
     folds: true,

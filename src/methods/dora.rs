@@ -61,7 +61,7 @@ pub const CARD: Card = Card {
             settings: &[("norm", "through")],
         },
     ],
-    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
     default_roles: PAPERS,
     identity_at_start: true,
     folds: true,

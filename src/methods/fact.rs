@@ -9,7 +9,7 @@ use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down];
+const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 const TRAIN: &str = "tensor train";
 const TUCKER: &str = "tucker";
 

@@ -9,7 +9,7 @@ use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::Settings;
 
 const ALL: &[Role] =
-    &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Scale, Role::Up, Role::Down, Role::Pool];
+    &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Scale, Role::Gate, Role::Up, Role::Down, Role::Pool];
 
 pub const CARD: Card = Card {
     name: "full",

@@ -35,7 +35,7 @@ pub const CARD: Card = Card {
         "Which side of a layer is scaled: the paper scales the hidden layer where it enters `down`, and what leaves every other layer.",
     )],
     variants: &[],
-    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down],
+    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
     default_roles: &[Role::K, Role::V, Role::Down],
     identity_at_start: true,
     folds: true,

@@ -93,7 +93,7 @@ pub const CARD: Card = Card {
     method: &Lora,
 };
 
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down];
+const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 struct Lora;
 

@@ -124,6 +124,7 @@ impl Method for Ladder {
 
 /// Self-attention of side block `i`; `linear(name, x)` applies that block's layers.
 fn side_attention(at: &At, i: usize, h: Tensor<3>, linear: impl Fn(String, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+    let positions = h.dims()[1];
     let [q, k, v] = ["q", "k", "v"].map(|name| linear(format!("{name}_{i}"), h.clone()));
-    linear(format!("o_{i}"), kernels::attention(q, k, v, at.heads, at.seen())) // [batch, positions, d/r]
+    linear(format!("o_{i}"), kernels::attention(q, k, v, at.heads, at.mask(positions, positions))) // [batch, positions, d/r]
 }

@@ -88,6 +88,10 @@ impl Method for PAdapter {
                 fits.join(", ")
             ));
         }
+        if anatomy.rotary {
+            return Err("it reads queries and keys as they leave their layers, which positions turn afterwards in this network"
+                .to_owned());
+        }
         if n > MOST {
             return Err(format!("it keeps maps of {n} by {n} tokens for each head; networks of up to {MOST} tokens fit"));
         }
@@ -143,10 +147,7 @@ fn message(at: &At, h: Tensor<3>) -> Tensor<3> {
     };
     let [q, k, v] = [Role::Q, Role::K, Role::V].map(|role| at.left(role));
     let scores = split(q.clone()).matmul(split(k).swap_dims(2, 3)) / ((d / at.heads) as f64).sqrt();
-    let scores = match at.keys_seen(scores.dims()[2], scores.dims()[3]) {
-        Some(seen) => kernels::reference::hide(scores, seen),
-        None => scores,
-    };
+    let scores = kernels::reference::hide(scores.clone(), &at.mask(scores.dims()[2], scores.dims()[3]));
     let a = activation::softmax(scores, 3); // [batch, heads, queries, values]
 
     let [w, b] = ["weight", "bias"].map(|part| at.frozen_within(Role::O, part).matmul(at.param("W_i"))); // [d, r], [1, r]

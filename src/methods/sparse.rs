@@ -12,7 +12,7 @@ use crate::engine::random;
 use crate::plan::anatomy::{Anatomy, Door, Part, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Up, Role::Down];
+const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 pub const CARD: Card = Card {
     name: "sparse",

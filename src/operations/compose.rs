@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::Card;
-use crate::engine::bag::Weights;
 use crate::engine::model::{self, Model};
 use crate::exports::tensors::{self, Named};
 use crate::exports::{self, Done, merged};
@@ -61,7 +60,7 @@ impl Composition {
         for (n, part) in parts.iter().enumerate() {
             let (session, model) = exports::load_run(&part.folder).with_context(|| format!("run `{}`", part.name))?;
             merged::fits(&model.plan).map_err(|words| anyhow::anyhow!("run `{}`: {words}", part.name))?;
-            let own = frozen(&model.weights);
+            let own = model.weights.data();
             match &start {
                 Some(first) if !alike(first, &own) => bail!(
                     "run `{}` has another backbone than `{}` ({}). Changes can only be added where they fit",
@@ -101,7 +100,7 @@ impl Composition {
     /// When a file cannot be written or read back, or gives other logits.
     pub fn write(&self, into: &Path) -> Result<Done> {
         exports::staged(into, |stage| {
-            let weights = frozen(&self.model.weights);
+            let weights = self.model.weights.data();
             merged::write_folder(&self.session, &self.model.plan, &weights, &self.model.bag.data(), &self.words, stage)?;
             exports::verify(&merged::CARD, &self.session, &self.model, stage)
         })
@@ -161,11 +160,6 @@ pub fn sum(start: &Named, changes: &[(Change, f64)]) -> Result<Named> {
         out.insert(name.clone(), TensorData::new(sums, data.shape().to_vec()));
     }
     Ok(out)
-}
-
-/// The frozen weights in host memory.
-pub fn frozen(weights: &Weights) -> Named {
-    weights.iter().map(|(name, value)| (name.clone(), value.to_data())).collect()
 }
 
 fn alike(a: &Named, b: &Named) -> bool {

@@ -25,6 +25,8 @@ pub enum Role {
     /// The MLP branch as a whole, before it joins the residual stream.
     Mlp,
     Up,
+    /// The layer beside `up` whose bend multiplies what leaves it.
+    Gate,
     Act,
     Down,
     /// LayerScale: a frozen factor a channel on what a branch adds.
@@ -35,7 +37,7 @@ pub enum Role {
 }
 
 impl Role {
-    pub const ALL: [Role; 16] = [
+    pub const ALL: [Role; 17] = [
         Role::Embed,
         Role::Block,
         Role::Norm,
@@ -47,6 +49,7 @@ impl Role {
         Role::Mid,
         Role::Mlp,
         Role::Up,
+        Role::Gate,
         Role::Act,
         Role::Down,
         Role::Scale,
@@ -68,6 +71,7 @@ impl Role {
             Role::Mid => "mid",
             Role::Mlp => "mlp",
             Role::Up => "up",
+            Role::Gate => "gate",
             Role::Act => "act",
             Role::Down => "down",
             Role::Scale => "scale",
@@ -112,6 +116,11 @@ impl Part {
     /// Gain and shift of a norm over `d` channels.
     pub fn norm(d: usize) -> Vec<Part> {
         vec![Part::new("weight", 1, d), Part::new("bias", 1, d)]
+    }
+
+    /// Gain of a norm without a shift.
+    pub fn gain(d: usize) -> Vec<Part> {
+        vec![Part::new("weight", 1, d)]
     }
 
     /// Weight and bias of a linear layer.
@@ -165,10 +174,16 @@ pub struct Anatomy {
     pub entry: Entry,
     /// What other programs call its places: transformers 4 and 5, or one program twice.
     pub dialects: [&'static Naming; 2],
+    /// It reads in order: a token knows only those before it.
+    pub causal: bool,
+    /// Positions turn queries and keys after these have left their layers.
+    pub rotary: bool,
     /// transformers has a classifier that reads of this network what the head here reads, so that the whole can leave for it.
     pub has_classifier: bool,
-    /// Its positions were stretched: the folder that it was read from is no base of what is trained on it.
+    /// Its positions were stretched, or its numbers are packed: the folder that it was read from is no base of what is trained on it.
     pub stretched: bool,
+    /// Bytes that packed numbers take less than f32 would.
+    pub saved: usize,
 }
 
 /// What enters the network.
@@ -243,11 +258,17 @@ pub fn bend_keeps(place: &str) -> usize {
     match place {
         "swiglu" => 4,
         "quick gelu" => 3,
+        "tanh gelu" => 6,
         _ => 1,
     }
 }
 
 impl Anatomy {
+    /// What transformers' classifier on such a network calls its last layer.
+    pub fn classifier(&self) -> &'static str {
+        if self.causal { "score" } else { "classifier" }
+    }
+
     /// Side of the images, in pixels; 0 where none enter.
     pub fn side(&self) -> usize {
         match self.entry {
@@ -297,7 +318,7 @@ impl Anatomy {
     pub fn read_by(&self, site: &Site) -> Option<&Site> {
         let role = match site.role {
             Role::Q | Role::K | Role::V => Role::Attn,
-            Role::Up => Role::Mlp,
+            Role::Up | Role::Gate => Role::Mlp,
             _ => return None,
         };
         let holds = |whole: &Site| site.path.strip_prefix(&whole.path).is_some_and(|rest| rest.starts_with('.'));

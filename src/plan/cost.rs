@@ -83,7 +83,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     let flops_step = batch as f64 * (flops_sample + 2.0 * (through + 2 * own + weights) as f64);
     Cost {
         bytes: Bytes {
-            backbone: (anatomy.count() + constants) * F32,
+            backbone: (anatomy.count() + constants) * F32 - anatomy.saved,
             trainable: trainable * F32,
             gradients: trainable * F32,
             optimizer: trainable * states * F32,

@@ -142,7 +142,7 @@ impl Plan {
                 }
             }
         }
-        let head = tasks::classify::head(anatomy.width, classes);
+        let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal);
         let cost = cost::of(&anatomy, &members, &head, &session.recipe);
         let (classes, domains, holds, problems) = (vec![], vec![], Holds::default(), vec![]);
         Plan { anatomy, lost: false, members, head, classes, domains, tasks, holds, problems, cost }

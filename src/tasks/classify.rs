@@ -18,15 +18,20 @@ pub const CARD: Card = Card {
     fields: &[],
 };
 
-/// The head's parameters: d · classes + classes.
-pub fn head(width: usize, classes: usize) -> Vec<ParamSpec> {
-    vec![ParamSpec::new("weight", width, classes, Init::Normal(0.02)), ParamSpec::new("bias", 1, classes, Init::Zeros)]
+/// The head's parameters: d · classes + classes, or without the bias, as transformers' classifiers on decoders are.
+pub fn head(width: usize, classes: usize, bias: bool) -> Vec<ParamSpec> {
+    let mut head = vec![ParamSpec::new("weight", width, classes, Init::Normal(0.02))];
+    if bias {
+        head.push(ParamSpec::new("bias", 1, classes, Init::Zeros));
+    }
+    head
 }
 
 /// `[batch, width]` to logits `[batch, classes]`.
 pub fn logits(bag: &Bag, pooled: Tensor<2>) -> Tensor<2> {
-    match (bag.params.get("head/weight"), bag.params.get("head/bias")) {
-        (Some(w), Some(b)) => burn::tensor::module::linear(pooled, w.clone(), Some(b.clone().squeeze_dim::<1>(0))),
+    let bias = bag.params.get("head/bias").map(|b| b.clone().squeeze_dim::<1>(0));
+    match bag.params.get("head/weight") {
+        Some(w) => burn::tensor::module::linear(pooled, w.clone(), bias),
         _ => panic!("the plan puts a head into every bag, but this one has none"),
     }
 }

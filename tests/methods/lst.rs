@@ -21,7 +21,8 @@ fn a_ladders_gates_open_and_close() {
         let mut weights = model.weights.clone();
         // Move the output of block 2 only: the side network's last rung.
         let name = "blocks.1.mlp.down.bias".to_owned();
-        weights.insert(name.clone(), weights[&name].clone() + tap);
+        let shifted = weights[&name].clone() + tap;
+        weights.insert(name, shifted);
         let moved = Model {
             plan: Plan::on(&session(vec![placed(&lst::CARD, Settings::default())]), TOY.declare(), CLASSES, &mut vec![]),
             backbone: std::sync::Arc::new(TOY),

@@ -23,7 +23,8 @@ fn a_prefix_of_keys_far_away_takes_no_attention() {
         let q = format!("blocks.{block}.attn.q");
         for (part, value) in [("weight", 0.0), ("bias", 1.0)] {
             let name = format!("{q}.{part}");
-            weights.insert(name.clone(), weights[&name].clone() * 0.0 + value);
+            let constant = weights[&name].clone() * 0.0 + value;
+            weights.insert(name, constant);
         }
     }
     for (key, value) in &mut bag.params {

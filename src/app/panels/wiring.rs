@@ -117,7 +117,8 @@ fn draw(ui: &mut Ui, workbench: &Workbench, view: &mut View, branch: &[&Site]) {
         part(ui, workbench, view, outer, strip, false);
     }
     for (n, site) in inner.iter().enumerate() {
-        let parallel = matches!(site.role, Role::Q | Role::K | Role::V);
+        let beside_gate = site.role == Role::Up && inner.iter().any(|other| other.role == Role::Gate);
+        let parallel = matches!(site.role, Role::Q | Role::K | Role::V) || beside_gate;
         if n > 0 && !parallel {
             painter.line_segment([pos2(at(n).left() - GAP, middle), pos2(at(n).left(), middle)], stroke);
         }

@@ -11,9 +11,10 @@ use anyhow::Context;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use serde_json::{Value as Json, json};
 
-use super::folder::{Folder, Tensors};
+use super::folder::Folder;
 use super::names::{self, Naming};
 use super::positions;
+use super::tensors::Tensors;
 use super::weights;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::bag::Weights;
@@ -64,6 +65,8 @@ pub enum Kind {
     /// The image tower.
     Clip,
     Timm,
+    /// As Google released it: a `.npz` archive.
+    Google,
 }
 
 /// The embedded backbone; `assets/backbones/vit-tiny-32` holds its recipe.
@@ -86,11 +89,11 @@ pub const TINY_32: Card = Card {
 pub const FOLDER: Card = Card {
     name: "vit",
     title: "Vision transformer from a folder",
-    help: "ViT, DeiT, DINOv2 and CLIP's image tower of any size, as transformers or timm save them: a folder with config.json and safetensors.",
+    help: "ViT, DeiT, DINOv2 and CLIP's image tower of any size, as transformers or timm save them, a folder with config.json and weights; or one of Google's .npz archives.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
     fields: &[
-        Field::text(super::FOLDER, "", "The folder that holds config.json and model.safetensors."),
+        Field::text(super::FOLDER, "", "The folder that holds config.json and the weights, or a .npz archive."),
         Field::whole(
             "side",
             0,
@@ -99,7 +102,7 @@ pub const FOLDER: Card = Card {
             "Side of the images in pixels, a multiple of the patch; 0 takes the model's own. Positions are interpolated.",
         ),
     ],
-    model_types: &["vit", "deit", "dinov2", "clip", "clip_vision_model", "timm"],
+    model_types: &["vit", "deit", "dinov2", "clip", "clip_vision_model", "timm", "npz"],
     open: folder,
 };
 
@@ -165,6 +168,7 @@ impl Vit {
             Kind::Dinov2 => [&names::DINOV2_4, &names::DINOV2_5],
             Kind::Clip => [&names::CLIP_4, &names::CLIP_5],
             Kind::Timm => [&names::TIMM, &names::TIMM],
+            Kind::Google => [&names::GOOGLE, &names::GOOGLE],
         }
     }
 
@@ -179,14 +183,14 @@ impl Vit {
         let naming = if tensors.has(&first(&new)) { new } else { old };
         let anatomy = own.declare();
         let all = naming.tensors(&anatomy).map_err(anyhow::Error::msg)?;
-        let heads = ["classifier", "head", "pooler", "cls_classifier", "distillation_classifier", "head_dist"];
+        let heads = ["classifier", "head", "pooler", "cls_classifier", "distillation_classifier", "head_dist", "pre_logits"];
         let may_stay = |name: &str| {
             let other_tower = ["text_model.", "visual_projection.", "text_projection.", "logit_scale"];
             if self.kind == Kind::Clip && (other_tower.iter().any(|n| name.starts_with(n)) || name.ends_with("position_ids")) {
                 return true;
             }
             let bare = name.strip_prefix(naming.prefix).unwrap_or(name);
-            heads.contains(&bare.split('.').next().unwrap_or_default()) || bare == "embeddings.mask_token"
+            heads.contains(&bare.split(['.', '/']).next().unwrap_or_default()) || bare == "embeddings.mask_token"
         };
         let mut weights = tensors.weights(&all, &anatomy, &may_stay, device)?;
         if self.stretched {
@@ -232,8 +236,11 @@ impl Vit {
             tokens,
             entry: Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels },
             dialects: self.naming(),
+            causal: false,
+            rotary: false,
             has_classifier: self.config().is_some(),
             stretched: self.stretched,
+            saved: 0,
         }
     }
 

@@ -72,6 +72,7 @@ impl Vit {
                     ..B_16
                 }
             }
+            "npz" => Vit::of_google(folder)?,
             _ if folder.is_timm() => Vit::of_timm(folder)?,
             kind => {
                 return Err(format!("`{kind}` is no vision transformer; choose a folder of vit, deit, dinov2, clip or timm's"));
@@ -98,11 +99,37 @@ impl Vit {
         }
         let noted = Pixels::of(if vit.kind == Kind::Timm { Some(&folder.config["pretrained_cfg"]) } else { noted.as_ref() });
         let usual = match vit.kind {
-            Kind::Vit | Kind::Timm => Pixels::HALVES,
+            Kind::Vit | Kind::Timm | Kind::Google => Pixels::HALVES,
             Kind::Deit | Kind::Dinov2 => Pixels::IMAGENET,
             Kind::Clip => Pixels::CLIP,
         };
         Ok(Vit { pixels: noted.unwrap_or(usual), ..vit })
+    }
+
+    /// Google's archives have no configuration; all sizes stand in the shapes.
+    fn of_google(folder: &Folder) -> Result<Vit, String> {
+        let tensors = folder.tensors().map_err(|fault| format!("{fault:#}"))?;
+        let sizes = |name: &str, rank: usize| {
+            let shape = tensors.shape(name).ok_or_else(|| format!("{} lacks `{name}`", folder.path.display()))?;
+            match shape.len() == rank && !shape.contains(&0) {
+                true => Ok(shape),
+                false => Err(format!("`{name}` in {} has a shape that no vision transformer has", folder.path.display())),
+            }
+        };
+        let patch = sizes("embedding/kernel", 4)?; // [patch, patch, 3, width]
+        let query = sizes("Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel", 3)?; // [width, heads, depth]
+        let positions = sizes("Transformer/posembed_input/pos_embedding", 3)?[1];
+        let there = |n: &usize| tensors.has(&format!("Transformer/encoderblock_{n}/LayerNorm_0/scale"));
+        Ok(Vit {
+            kind: Kind::Google,
+            image: (positions - 1).isqrt() * patch[0],
+            patch: patch[0],
+            width: patch[3],
+            blocks: (0..).take_while(there).count(),
+            heads: query[1],
+            hidden: sizes("Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel", 2)?[1],
+            ..B_16
+        })
     }
 
     /// timm's configuration names an architecture; its sizes stand in the shapes.

@@ -58,9 +58,47 @@ impl<B: Kernels> Backward<B, 1> for Gelu {
     }
 }
 
+#[derive(Debug)]
+struct RmsNorm;
+
+impl<B: Kernels> Backward<B, 2> for RmsNorm {
+    type State = (FloatTensor<B>, FloatTensor<B>, f32);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, gamma, epsilon) = ops.state;
+        for (parent, grad) in ops.parents.into_iter().zip(B::rms_norm_backward(x, gamma, epsilon, grad)) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Rotate;
+
+impl<B: Kernels> Backward<B, 1> for Rotate {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [parent] = ops.parents;
+        if let Some(node) = parent {
+            grads.register::<B>(node.id, <B as Kernels>::rotate(grad, ops.state, true));
+        }
+    }
+}
+
 impl<B: Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
-    fn fused_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        attention::<B, C>(q, k, v, None, heads)
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: usize,
+        causal: Option<usize>,
+    ) -> FloatTensor<Self> {
+        attention::<B, C>(q, k, v, None, heads, causal)
     }
 
     fn fused_masked_attention(
@@ -69,8 +107,9 @@ impl<B: Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         v: FloatTensor<Self>,
         seen: FloatTensor<Self>,
         heads: usize,
+        causal: Option<usize>,
     ) -> FloatTensor<Self> {
-        attention::<B, C>(q, k, v, Some(seen.into_parts().0), heads)
+        attention::<B, C>(q, k, v, Some(seen.into_parts().0), heads, causal)
     }
 
     fn fused_layer_norm(
@@ -87,6 +126,24 @@ impl<B: Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         }
     }
 
+    fn fused_rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        let ((x, x_node), (gamma, gamma_node)) = (x.into_parts(), gamma.into_parts());
+        let y = <B as Kernels>::rms_norm(x.clone(), gamma.clone(), epsilon);
+        match RmsNorm.prepare::<C>([x_node, gamma_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, gamma, epsilon), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn fused_rotate(x: FloatTensor<Self>, angles: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((x, node), (angles, _)) = (x.into_parts(), angles.into_parts());
+        let y = <B as Kernels>::rotate(x, angles.clone(), false);
+        match Rotate.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(angles, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let y = <B as Kernels>::gelu(x.clone());
@@ -97,16 +154,17 @@ impl<B: Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
     }
 }
 
-/// Attention with what its backward pass needs. Padding has no weight in it, so its gradient needs no mask.
+/// Attention with what its backward pass needs. What is hidden has no weight in it, so its gradient needs no mask.
 fn attention<B: Kernels, C: CheckpointStrategy>(
     q: FloatTensor<Autodiff<B, C>>,
     k: FloatTensor<Autodiff<B, C>>,
     v: FloatTensor<Autodiff<B, C>>,
     seen: Option<FloatTensor<B>>,
     heads: usize,
+    causal: Option<usize>,
 ) -> FloatTensor<Autodiff<B, C>> {
     let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-    let (y, weights) = <B as Kernels>::attention(q.clone(), k.clone(), v.clone(), seen, heads);
+    let (y, weights) = <B as Kernels>::attention(q.clone(), k.clone(), v.clone(), seen, heads, causal);
     match Attention.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(([q, k, v], weights, heads), y),
         OpsKind::UnTracked(prep) => prep.finish(y),

@@ -8,17 +8,18 @@ use burn::tensor::{Shape, TensorData};
 use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
 use super::lanes::{LANES, Matrix, Product, dot, exp, hide, moments, normal_cdf, softmax, softmax_backward, sum, turn};
-use super::{Fused, Kernels};
+use super::reference::LOW;
+use super::{Fused, Kernels, Mask};
 
 type Values = FloatTensor<Flex>;
 
 impl Fused for Flex {
-    fn fused_attention(q: Values, k: Values, v: Values, heads: usize) -> Values {
-        attention(q, k, v, None, heads, false).0
+    fn fused_attention(q: Values, k: Values, v: Values, heads: usize, causal: Option<usize>) -> Values {
+        attention([q, k, v], None, heads, causal, false).0
     }
 
-    fn fused_masked_attention(q: Values, k: Values, v: Values, seen: Values, heads: usize) -> Values {
-        attention(q, k, v, Some(seen), heads, false).0
+    fn fused_masked_attention(q: Values, k: Values, v: Values, seen: Values, heads: usize, causal: Option<usize>) -> Values {
+        attention([q, k, v], Some(seen), heads, causal, false).0
     }
 
     fn fused_layer_norm(x: Values, gamma: Values, beta: Values, epsilon: f32) -> Values {
@@ -28,11 +29,19 @@ impl Fused for Flex {
     fn fused_gelu(x: Values) -> Values {
         <Flex as Kernels>::gelu(x)
     }
+
+    fn fused_rms_norm(x: Values, gamma: Values, epsilon: f32) -> Values {
+        <Flex as Kernels>::rms_norm(x, gamma, epsilon)
+    }
+
+    fn fused_rotate(x: Values, angles: Values) -> Values {
+        <Flex as Kernels>::rotate(x, angles, false)
+    }
 }
 
 impl Kernels for Flex {
-    fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize) -> (Values, Values) {
-        attention(q, k, v, seen, heads, true)
+    fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize, causal: Option<usize>) -> (Values, Values) {
+        attention([q, k, v], seen, heads, causal, true)
     }
 
     fn attention_backward([q, k, v]: [Values; 3], weights: Values, heads: usize, grad: Values) -> [Values; 3] {
@@ -94,10 +103,39 @@ impl Kernels for Flex {
         Arch::new().dispatch(GeluBackward { x: x.storage(), grad: grad.storage(), dx: &mut dx });
         values(dx, x.shape())
     }
+
+    fn rms_norm(x: Values, gamma: Values, epsilon: f32) -> Values {
+        let (x, gamma) = (x.to_contiguous(), gamma.to_contiguous());
+        let mut y = vec![0.0; x.shape().num_elements()];
+        Arch::new().dispatch(RmsNorm { x: x.storage(), gamma: gamma.storage(), epsilon, y: &mut y });
+        values(y, x.shape())
+    }
+
+    fn rms_norm_backward(x: Values, gamma: Values, epsilon: f32, grad: Values) -> [Values; 2] {
+        let (x, gamma, grad) = (x.to_contiguous(), gamma.to_contiguous(), grad.to_contiguous());
+        let channels = gamma.shape().num_elements();
+        let (mut dx, mut dgamma) = (vec![0.0; x.shape().num_elements()], vec![0.0; channels]);
+        let (at, along, back) = (x.storage(), gamma.storage(), grad.storage());
+        Arch::new().dispatch(RmsNormBackward { x: at, gamma: along, epsilon, grad: back, dx: &mut dx, dgamma: &mut dgamma });
+        [values(dx, x.shape()), values(dgamma, [channels])]
+    }
+
+    fn rotate(x: Values, angles: Values, back: bool) -> Values {
+        let (x, angles) = (x.to_contiguous(), angles.to_contiguous());
+        let shape = x.shape();
+        let (positions, width, half) = (shape[1], shape[2], angles.shape()[1]);
+        let (mut sin, mut cos) = (vec![0.0; positions * half], vec![0.0; positions * half]);
+        for (n, angle) in angles.storage::<f32>().iter().enumerate() {
+            (sin[n], cos[n]) = (if back { -angle.sin() } else { angle.sin() }, angle.cos());
+        }
+        let mut y = vec![0.0; shape.num_elements()];
+        Arch::new().dispatch(Rotate { x: x.storage(), sin: &sin, cos: &cos, width, half, y: &mut y });
+        values(y, shape)
+    }
 }
 
 /// The answer, and the attention weights: of every head where they are kept for a backward pass, or of the last one only.
-fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize, keep: bool) -> (Values, Values) {
+fn attention([q, k, v]: [Values; 3], seen: Option<Values>, heads: usize, causal: Option<usize>, keep: bool) -> (Values, Values) {
     let lay = Lay::of(&q, &k, heads);
     let seen = seen.map(|seen| seen.to_contiguous());
     let seen = seen.as_ref().map(|seen| seen.storage());
@@ -106,7 +144,7 @@ fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize
     let kept = if keep { [lay.batch, heads] } else { [1, 1] };
     let mut weights = vec![0.0; kept[0] * kept[1] * lay.queries * lay.padded];
     let (q, k, v) = (q.storage(), k.storage(), v.storage());
-    Arch::new().dispatch(Attention { lay, q, k, v, seen, y: &mut y, weights: &mut weights, keep });
+    Arch::new().dispatch(Attention { lay, q, k, v, seen, causal, y: &mut y, weights: &mut weights, keep });
     let shape = [lay.batch, lay.queries, lay.width];
     (values(y, shape), values(weights, [kept[0], kept[1], lay.queries, lay.padded]))
 }
@@ -121,6 +159,8 @@ struct Attention<'a> {
     v: &'a [f32],
     /// `[batch, keys]`: 0 for padding.
     seen: Option<&'a [f32]>,
+    /// Tokens among the queries, where each sees only those before it: `Mask::causal`.
+    causal: Option<usize>,
     y: &'a mut [f32],
     weights: &'a mut [f32],
     /// Whether each head has weights of its own.
@@ -144,6 +184,13 @@ impl WithSimd for Attention<'_> {
             scores.of(simd, lay.rows(&self.q[from_q..]), lay.scores(&turned), a, lay.padded);
             if let Some(seen) = self.seen {
                 hide(a, &seen[n / lay.heads * lay.keys..][..lay.keys], lay.padded);
+            }
+            if let Some(causal) = self.causal {
+                for (row, scores) in a.chunks_exact_mut(lay.padded).enumerate() {
+                    for hidden in Mask::hidden(causal, lay.queries, lay.keys, row) {
+                        scores[hidden].fill(-LOW);
+                    }
+                }
             }
             softmax(a, lay.padded, lay.keys);
             mixed.of(simd, lay.scores(a), lay.rows(&self.v[from_k..]), &mut self.y[from_q..], lay.width);
@@ -250,6 +297,95 @@ impl NullaryFnOnce for LayerNormBackward<'_> {
             let along_x = dot(dx, &normed) / channels as f32;
             for c in 0..channels {
                 dx[c] = inverse * (dx[c] - along_one - normed[c] * along_x);
+            }
+        }
+    }
+}
+
+struct RmsNorm<'a> {
+    x: &'a [f32],
+    gamma: &'a [f32],
+    epsilon: f32,
+    y: &'a mut [f32],
+}
+
+impl NullaryFnOnce for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let channels = self.gamma.len();
+        let gamma = self.gamma;
+        for (x, y) in self.x.chunks_exact(channels).zip(self.y.chunks_exact_mut(channels)) {
+            let inverse = 1.0 / (dot(x, x) / channels as f32 + self.epsilon).sqrt();
+            for c in 0..channels {
+                y[c] = x[c] * inverse * gamma[c];
+            }
+        }
+    }
+}
+
+struct RmsNormBackward<'a> {
+    x: &'a [f32],
+    gamma: &'a [f32],
+    epsilon: f32,
+    grad: &'a [f32],
+    dx: &'a mut [f32],
+    dgamma: &'a mut [f32],
+}
+
+impl NullaryFnOnce for RmsNormBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let channels = self.gamma.len();
+        let (gamma, dgamma) = (self.gamma, &mut self.dgamma[..channels]);
+        let rows = self.x.chunks_exact(channels).zip(self.grad.chunks_exact(channels));
+        for ((x, g), dx) in rows.zip(self.dx.chunks_exact_mut(channels)) {
+            let inverse = 1.0 / (dot(x, x) / channels as f32 + self.epsilon).sqrt();
+            for c in 0..channels {
+                dgamma[c] += g[c] * x[c] * inverse;
+            }
+            for c in 0..channels {
+                dx[c] = g[c] * gamma[c];
+            }
+            let along_x = dot(dx, x) * inverse * inverse / channels as f32;
+            for c in 0..channels {
+                dx[c] = inverse * (dx[c] - x[c] * along_x);
+            }
+        }
+    }
+}
+
+struct Rotate<'a> {
+    x: &'a [f32],
+    /// `[positions, half]`.
+    sin: &'a [f32],
+    cos: &'a [f32],
+    width: usize,
+    half: usize,
+    y: &'a mut [f32],
+}
+
+impl NullaryFnOnce for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let half = self.half;
+        let positions = self.sin.len() / half;
+        for (row, (x, y)) in self.x.chunks_exact(self.width).zip(self.y.chunks_exact_mut(self.width)).enumerate() {
+            let at = row % positions * half;
+            let (sin, cos) = (&self.sin[at..at + half], &self.cos[at..at + half]);
+            for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
+                let ((xa, xb), (ya, yb)) = (x.split_at(half), y.split_at_mut(half));
+                for c in 0..half {
+                    ya[c] = xa[c] * cos[c] - xb[c] * sin[c];
+                }
+                for c in 0..half {
+                    yb[c] = xb[c] * cos[c] + xa[c] * sin[c];
+                }
             }
         }
     }

@@ -278,9 +278,7 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     (head["config"], head["name"]) = (Json::Null, Json::Null);
     (head["label2id"], head["num_labels"]) = (json!(labels), json!(plan.classes.len()));
     tensors::write_json(&folder.join(HEAD_CONFIG), &head)?;
-    let [weight, bias] = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(&bag)?;
-    let head = Named::from([("classifier.weight".to_owned(), weight), ("classifier.bias".to_owned(), bias)]);
-    tensors::write(&folder.join(HEAD), &head)?;
+    tensors::write(&folder.join(HEAD), &Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(&bag)?)?;
     peft::write_base(session, model, folder)
 }
 
@@ -382,17 +380,13 @@ fn head(folder: &Path, anatomy: &Anatomy) -> Result<(Named, Option<Vec<String>>)
         bail!("{} describes a head of AdapterHub's own; a model's plain classifier can be read", place.display());
     }
     let read = tensors::read(&file, "Export or fetch the folder again")?;
-    if let Some(key) = read.keys().find(|key| !matches!(key.as_str(), "classifier.weight" | "classifier.bias")) {
-        bail!("`{key}` in {} is no part of a linear classifier", file.display());
-    }
-    let of = |key: &str| read.get(key).with_context(|| format!("{} holds no `{key}`", file.display()));
     let head = Head::of(anatomy).map_err(|e| anyhow!(e))?;
-    let [weight, bias] = head.ours(of("classifier.weight")?, of("classifier.bias")?, anatomy.width)?;
+    let head = head.among(&read, anatomy.width).with_context(|| file.display().to_string())?;
     let mut labels: Vec<(u64, String)> =
         config["label2id"].as_object().into_iter().flatten().filter_map(|(name, n)| Some((n.as_u64()?, name.clone()))).collect();
     labels.sort();
     let classes = (!labels.is_empty()).then(|| labels.into_iter().map(|(_, name)| name).collect());
-    Ok((Named::from([("head/weight".to_owned(), weight), ("head/bias".to_owned(), bias)]), classes))
+    Ok((head, classes))
 }
 
 /// What the folder holds, for the description of an import.

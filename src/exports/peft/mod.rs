@@ -4,6 +4,7 @@
 
 mod how;
 pub mod kinds;
+mod prompts;
 mod read;
 mod targets;
 mod write;
@@ -30,7 +31,7 @@ pub use write::{config, parts};
 pub const CARD: Card = Card {
     name: "peft",
     title: "PEFT folder",
-    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder.",
+    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder; on Llama also prompts.",
     fits: write::fits,
     write,
     read,
@@ -42,8 +43,6 @@ const TENSORS: &str = "adapter_model.safetensors";
 /// Before what all layers share, and before a module's name.
 const TOP: &str = "base_model.";
 const PREFIX: &str = "base_model.model.";
-/// transformers' name of the head.
-const HEAD: &str = "classifier";
 /// Where the base model stands in the folder.
 pub const BASE: &str = "base";
 
@@ -65,8 +64,12 @@ pub fn has_base(anatomy: &Anatomy) -> Result<(), String> {
 }
 
 fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
-    tensors::write(&folder.join(TENSORS), &parts(&model.plan, &model.bag.data())?)?;
-    let mut config = config(&model.plan);
+    let (plan, values) = (&model.plan, model.bag.data());
+    let (parts, mut config) = match prompts::among(plan) {
+        Some(member) => (prompts::parts(plan, member, &values)?, prompts::config(plan, member)),
+        None => (parts(plan, &values)?, config(plan)),
+    };
+    tensors::write(&folder.join(TENSORS), &parts)?;
     config["base_model_name_or_path"] = json!(own_base(session, &model.plan.anatomy).unwrap_or(BASE));
     tensors::write_json(&folder.join(CONFIG), &config)?;
     write_base(session, model, folder)
@@ -75,7 +78,7 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
 /// Puts the base model beside an adapter, where the user has no folder of it.
 pub fn write_base(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     if own_base(session, &model.plan.anatomy).is_none() {
-        let frozen = model.weights.iter().map(|(name, w)| (name.clone(), w.to_data())).collect();
+        let frozen = model.weights.data();
         transformers::write_base(model, &frozen, None, &folder.join(BASE))?;
     }
     Ok(())

@@ -9,8 +9,9 @@ use burn::tensor::TensorData;
 use serde_json::Value as Json;
 
 use super::kinds::{COMMON, Found, KINDS, Kind};
+use super::prompts;
 use super::targets::{self, Config};
-use super::{CONFIG, HEAD, PREFIX, TENSORS, TOP};
+use super::{CONFIG, PREFIX, TENSORS, TOP};
 use crate::engine::bag;
 use crate::exports::Adapter;
 use crate::exports::head::Head;
@@ -27,6 +28,9 @@ use crate::session::{Place, Placed};
 pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     let place = folder.join(CONFIG);
     let config = Config(tensors::read_json(&place)?);
+    if config.0["peft_type"] == prompts::TYPE {
+        return prompts::adapter(folder, &config.0, anatomy).with_context(|| place.display().to_string());
+    }
     let at = || place.display().to_string();
     let kind = kind(&config).map_err(|words| anyhow!("{}: {words}", at()))?;
     let file = folder.join(TENSORS);
@@ -42,7 +46,8 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
 
     let mut found: BTreeMap<&str, Found> = BTreeMap::new(); // by site, by our name
     let mut rules: BTreeMap<&str, (Settings, String)> = BTreeMap::new();
-    let (mut shared, mut head) = (Found::new(), BTreeMap::new());
+    let (mut shared, mut head) = (Found::new(), Named::new());
+    let layer = anatomy.classifier();
     for (key, data) in &read {
         let fault = || format!("`{key}` in {}", file.display());
         if let Some(part) = kind.shared.iter().find(|p| key.strip_prefix(TOP) == Some(p.theirs)) {
@@ -50,8 +55,8 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             continue;
         }
         let bare = key.strip_prefix(PREFIX).with_context(|| format!("{} does not begin with {PREFIX}", fault()))?;
-        if let Some(part) = bare.strip_prefix(HEAD).filter(|rest| rest.starts_with('.')) {
-            head.insert(part.trim_start_matches('.').to_owned(), data.clone());
+        if bare.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.')) {
+            head.insert(bare.to_owned(), data.clone());
             continue;
         }
         let (module, rest, site) =
@@ -117,10 +122,11 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     }
     if !head.is_empty() {
         let classifies = matches!(config.0["task_type"].as_str(), Some("SEQ_CLS" | "TOKEN_CLS"));
-        if !classifies && !config.means("modules_to_save", HEAD).map_err(|e| anyhow!(e))? {
+        if !classifies && !config.means("modules_to_save", layer).map_err(|e| anyhow!(e))? {
             bail!("{}: modules_to_save does not name the classifier, so PEFT would leave the trained one out", place.display());
         }
-        params.extend(classifier(&head, anatomy).with_context(|| format!("the classifier in {}", file.display()))?);
+        let own = Head::of(anatomy).map_err(|e| anyhow!(e))?.among(&head, anatomy.width);
+        params.extend(own.with_context(|| format!("the classifier in {}", file.display()))?);
     }
     Ok(Adapter { methods, params, classes: None })
 }
@@ -130,8 +136,8 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
     let said = config.0["peft_type"].as_str().unwrap_or_default();
     let kind = KINDS.iter().find(|kind| kind.peft_type == said && (kind.is)(config));
     let kind = kind.ok_or_else(|| match said {
-        "PROMPT_TUNING" | "P_TUNING" | "MULTITASK_PROMPT_TUNING" => format!(
-            "peft_type `{said}` puts prompts before the text's own embeddings, so that they take its first positions and the first of them stands where the classifier reads; prompts here join behind the embeddings and leave every token at its place"
+        "P_TUNING" | "MULTITASK_PROMPT_TUNING" => format!(
+            "peft_type `{said}` makes its prompts by a network of its own for each task; prompts here are trained themselves (PROMPT_TUNING)"
         ),
         "PREFIX_TUNING" => {
             "peft_type `PREFIX_TUNING` also moves every token's position by the length of the prefix, as if the text began later; prefixes here leave tokens at their places".to_owned()
@@ -207,17 +213,6 @@ fn whole(kind: &Kind, anatomy: &Anatomy, site: &Site, settings: &Settings, modul
         Some(name) => bail!("`{}` of `{module}` is surplus with these settings", theirs(name)),
         None => Ok(()),
     }
-}
-
-/// Our head from the tensors below `classifier`.
-fn classifier(found: &BTreeMap<String, TensorData>, anatomy: &Anatomy) -> Result<Named> {
-    let head = Head::of(anatomy).map_err(|e| anyhow!(e))?;
-    if let Some(name) = found.keys().find(|name| !matches!(name.as_str(), "weight" | "bias")) {
-        bail!("`{HEAD}.{name}` is no part of a linear classifier");
-    }
-    let (Some(weight), Some(bias)) = (found.get("weight"), found.get("bias")) else { bail!("it lacks its weight or its bias") };
-    let [weight, bias] = head.ours(weight, bias, anatomy.width)?;
-    Ok(Named::from([("head/weight".to_owned(), weight), ("head/bias".to_owned(), bias)]))
 }
 
 /// Whether the folder's configuration is PEFT's.

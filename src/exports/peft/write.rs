@@ -7,7 +7,7 @@ use burn::tensor::TensorData;
 use serde_json::{Value as Json, json};
 
 use super::kinds::{KINDS, Kind, RSLORA};
-use super::{BASE, HEAD, PREFIX, TOP, targets};
+use super::{BASE, PREFIX, TOP, prompts, targets};
 use crate::engine::bag;
 use crate::exports::head::Head;
 use crate::exports::tensors::{self, Named};
@@ -27,6 +27,12 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
                 .to_owned(),
         );
     };
+    if let Some(member) = prompts::among(plan) {
+        return prompts::fits(plan, member).map_err(|words| format!("{words}. {INSTEAD}"));
+    }
+    if plan.anatomy.dialects[0].unturned {
+        return Err(format!("GPT-2 has q, k and v in one layer, for which a folder is not written from here. {INSTEAD}"));
+    }
     let folds = plan.members.iter().all(|m| m.stays_beside().is_none());
     let or_merged = if folds { " or `merged`" } else { "" };
     for member in &plan.members {
@@ -115,7 +121,7 @@ pub fn config(plan: &Plan) -> Json {
     let mut config = BTreeMap::from([
         ("base_model_name_or_path", json!(BASE)),
         ("inference_mode", json!(true)),
-        ("modules_to_save", json!([HEAD])),
+        ("modules_to_save", json!([plan.anatomy.classifier()])),
         ("target_modules", json!(targets::shortest(&plan.anatomy, &sites))),
     ]);
     let Some((first, kind)) = plan.members.first().and_then(|m| Some((m, kind_of(m)?))) else { return json!(config) };
@@ -178,8 +184,7 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
             out.insert(format!("{TOP}{}", part.theirs), part.how.theirs(&key, data)?);
         }
     }
-    let [weight, bias] = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?;
-    out.insert(format!("{PREFIX}{HEAD}.weight"), weight);
-    out.insert(format!("{PREFIX}{HEAD}.bias"), bias);
+    let head = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?;
+    out.extend(head.into_iter().map(|(name, data)| (format!("{PREFIX}{name}"), data)));
     Ok(out)
 }

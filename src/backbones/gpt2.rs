@@ -1,0 +1,199 @@
+//! GPT-2 (Radford et al. 2019) and its likes of any size: a text decoder with learned positions and the norm before each branch. The
+//! whole forward pass is below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, activation};
+
+use super::folder::Folder;
+use super::names;
+use super::tensors::Tensors;
+use super::words::Words;
+use super::{Backbone, Card, Input, Opened};
+use crate::engine::kernels;
+use crate::engine::tuner::Tuner;
+use crate::plan::anatomy::{Anatomy, Entry, Part, Role, Site};
+use crate::session::settings::Settings;
+
+/// The sizes of one decoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Gpt2 {
+    pub vocabulary: usize,
+    pub width: usize,
+    pub blocks: usize,
+    pub heads: usize,
+    pub hidden: usize,
+    /// Rows of the table of positions: the longest text.
+    pub positions: usize,
+    pub epsilon: f64,
+    /// GELU by tanh (`gelu_new`) instead of the exact one.
+    pub by_tanh: bool,
+    /// The token that fills a batch up. Nobody attends to it.
+    pub padding: usize,
+    pub length: usize,
+    /// The head reads the mean of all tokens instead of the last.
+    pub mean: bool,
+}
+
+pub const FOLDER: Card = Card {
+    name: "gpt2",
+    title: "GPT-2 decoder from a folder",
+    help: "GPT-2, DistilGPT-2 and other decoders that are built alike, of any size: a folder with config.json, safetensors and tokenizer.json.",
+    source: "The folder that you open",
+    licence: "That of the weights you open; see the folder's README",
+    fields: super::llama::FIELDS,
+    model_types: &["gpt2"],
+    open,
+};
+
+fn open(set: &Settings) -> Result<Opened, String> {
+    let folder = Folder::open(set.text(super::FOLDER))?;
+    let gpt2 = Gpt2::of(&folder, set)?;
+    let (path, words) = (folder.path.clone(), Words::of(&folder));
+    let weights = move |_, device: &_| {
+        let tensors = Tensors::open(&path)?;
+        let naming = if tensors.has(&names::GPT2.mark()) { names::GPT2 } else { names::GPT2.bare() };
+        let anatomy = gpt2.declare();
+        let all = naming.tensors(&anatomy).map_err(anyhow::Error::msg)?;
+        // Heads for other ends, and the masks that early checkpoints hold.
+        let may_stay = |name: &str| {
+            ["lm_head.", "score."].iter().any(|head| name.starts_with(head))
+                || [".attn.bias", ".attn.masked_bias"].iter().any(|mask| name.ends_with(mask))
+        };
+        tensors.weights(&all, &anatomy, &may_stay, device)
+    };
+    Ok(Opened {
+        network: Arc::new(gpt2),
+        weights: Box::new(weights),
+        prepare: Box::new(move |samples| words.encode(samples, gpt2.length, [gpt2.vocabulary, 1])),
+    })
+}
+
+impl Gpt2 {
+    /// What the configuration of a folder says.
+    ///
+    /// # Errors
+    /// In words, when a size is missing or a part is none that this file knows.
+    pub fn of(folder: &Folder, set: &Settings) -> Result<Gpt2, String> {
+        let fault = |words: String| format!("{}: {words}", folder.path.join("config.json").display());
+        let bend = folder.word("activation_function", "gelu_new", &["gelu_new", "gelu_pytorch_tanh", "gelu"])?;
+        for (name, usual) in
+            [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)]
+        {
+            if folder.flag_or(name, usual)? != usual {
+                return Err(fault(format!("`{name}` is {}, which is not known here", !usual)));
+            }
+        }
+        let width = folder.whole_or("n_embd", Some(768))?;
+        let heads = folder.whole_or("n_head", Some(12))?;
+        if !width.is_multiple_of(heads) {
+            return Err(fault(format!("{width} channels do not divide into {heads} heads")));
+        }
+        let positions = folder.whole_or("n_positions", Some(1024))?;
+        Ok(Gpt2 {
+            vocabulary: folder.whole_or("vocab_size", Some(50257))?,
+            width,
+            blocks: folder.whole_or("n_layer", Some(12))?,
+            heads,
+            hidden: folder.whole_or("n_inner", Some(4 * width))?,
+            positions,
+            epsilon: folder.real_or("layer_norm_epsilon", 1e-5)?,
+            by_tanh: bend != "gelu",
+            padding: folder.filler(),
+            length: set.whole("length").min(positions),
+            mean: set.text("pool") == "mean",
+        })
+    }
+
+    /// The anatomy of these sizes.
+    pub fn declare(&self) -> Anatomy {
+        let (d, h) = (self.width, self.hidden);
+        let outside =
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        let tables = vec![Part::new("word", self.vocabulary, d), Part::new("pos", self.positions, d)];
+        let mut sites = vec![outside("embed", Role::Embed, "embedding", tables)];
+        for n in 0..self.blocks {
+            let mut site = |path: &str, role, place, d_in, d_out, parts| {
+                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+            };
+            site("", Role::Block, "block", d, d, vec![]);
+            site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
+            site(".attn", Role::Attn, "attention", d, d, vec![]);
+            site(".attn.q", Role::Q, "q", d, d, Part::dense(d, d));
+            site(".attn.k", Role::K, "k", d, d, Part::dense(d, d));
+            site(".attn.v", Role::V, "v", d, d, Part::dense(d, d));
+            site(".attn.o", Role::O, "o", d, d, Part::dense(d, d));
+            site(".mid", Role::Mid, "between", d, d, vec![]);
+            site(".norm2", Role::Norm, "norm 2", d, d, Part::norm(d));
+            site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
+            site(".mlp.up", Role::Up, "up", d, h, Part::dense(d, h));
+            site(".mlp.act", Role::Act, if self.by_tanh { "tanh gelu" } else { "gelu" }, h, h, vec![]);
+            site(".mlp.down", Role::Down, "down", h, d, Part::dense(h, d));
+        }
+        sites.push(outside("norm", Role::Norm, "last norm", Part::norm(d)));
+        sites.push(outside("readout", Role::Head, "readout", vec![]));
+        Anatomy {
+            sites,
+            blocks: self.blocks,
+            width: d,
+            heads: self.heads,
+            hidden: h,
+            tokens: self.length,
+            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.positions },
+            dialects: [&names::GPT2, &names::GPT2],
+            causal: true,
+            rotary: false,
+            has_classifier: false,
+            stretched: false,
+            saved: 0,
+        }
+    }
+}
+
+impl Backbone for Gpt2 {
+    fn anatomy(&self) -> Anatomy {
+        self.declare()
+    }
+
+    fn forward(&self, t: &mut Tuner, input: Input) -> Tensor<3> {
+        let text = input.tokens();
+        let (batch, n) = (text.rows(), text.length);
+        let words = t.rows("embed", "word", text.ids.iter().map(|id| i64::from(*id)).collect());
+        let places = t.rows("embed", "pos", (0..batch).flat_map(|_| 0..n as i64).collect());
+        let x = (words + places).reshape([batch, n, self.width]); // [batch, tokens, width]
+        let mut x = t.around("embed", x, |_, x| x);
+        t.tap(&x);
+
+        for n in 0..self.blocks {
+            let at = |place: &str| format!("blocks.{n}{place}");
+            x = t.around(&at(""), x, |t, x| {
+                let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
+                let x = x + t.around(&at(".attn"), h, |t, h| t.self_attention(&at(".attn"), h, self.heads));
+                let x = t.around(&at(".mid"), x, |_, x| x);
+                let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
+                let y = t.around(&at(".mlp"), h, |t, h| {
+                    let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]
+                    let u = t.around(&at(".mlp.act"), u, |_, u| self.bend(u));
+                    t.linear(&at(".mlp.down"), u) // [batch, tokens, width]
+                });
+                x + y
+            });
+            t.tap(&x);
+        }
+        let y = t.norm("norm", x, self.epsilon);
+        t.readout("readout", y)
+    }
+
+    fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
+        if self.mean { t.mean(features) } else { t.at_ends(features) }
+    }
+}
+
+impl Gpt2 {
+    fn bend(&self, u: Tensor<3>) -> Tensor<3> {
+        match self.by_tanh {
+            true => activation::gelu_approximate(u),
+            false => kernels::gelu(u),
+        }
+    }
+}
