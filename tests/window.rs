@@ -677,12 +677,12 @@ fn sounds_are_shown_as_the_network_gets_them() {
     let chosen = model.clone();
     harness.state_mut().answer_dialogs(move |ask| matches!(ask, Ask::Model).then(|| chosen.clone()));
     click(&mut harness, "Open a model folder...");
-    for words in ["16 x 24 of sound", "2 classes · 10 train · 2 test"] {
+    for words in ["16 x 100 of sound", "2 classes · 10 train · 2 test"] {
         until(&mut harness, words, 20, move |harness| shows(harness, words));
     }
     assert_eq!(session(&harness).backbone.name, "whisper");
     assert!(bench(&harness).plan.blocked().is_none(), "{:?}", bench(&harness).plan.blocked());
-    assert!(shows(&harness, "[16, 24], 0.24 s at 16 kHz, (max(lg mel, loudest - 8) + 4) / 4"), "what the network gets");
+    assert!(shows(&harness, "[16, 100], 1 s at 16 kHz, (max(lg mel, loudest - 8) + 4) / 4"), "what the network gets");
     for class in ["high", "low"] {
         assert!(harness.query_all_by_label(&format!("Sample of class {class}")).count() >= 2, "{class} is drawn");
         assert!(shows(&harness, class));

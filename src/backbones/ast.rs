@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::folder::Folder;
 use super::names::{self, Naming};
@@ -14,9 +14,10 @@ use super::vit::{B_16, Vit};
 use super::{Backbone, Card, Input, Opened};
 use crate::datasets::log_mel;
 use crate::engine::bag::Weights;
+use crate::engine::kernels;
 use crate::engine::model::host;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Front, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Entry, Front, Role};
 use crate::session::settings::{Field, Settings};
 
 /// The sizes of one.
@@ -30,8 +31,6 @@ pub struct Ast {
     /// From one patch to the next, in bands and in frames.
     pub strides: [usize; 2],
     pub front: Front,
-    /// The folder holds a classifier, whose norm the head here reads through.
-    pub classifies: bool,
     /// Fewer frames than the folder has positions for.
     pub cut: bool,
 }
@@ -116,7 +115,6 @@ impl Ast {
             frames: folder.whole_or("max_length", Some(1024))?,
             strides: [folder.whole_or("frequency_stride", Some(10))?, folder.whole_or("time_stride", Some(10))?],
             front: Front::Kaldi { mean, deviation },
-            classifies: folder.tensors().is_ok_and(|tensors| tensors.has("classifier.layernorm.weight")),
             cut: false,
         };
         let fits = vit.patch <= ast.bins.min(ast.frames) && ast.bins <= 1 << 10 && vit.width.is_multiple_of(vit.heads);
@@ -168,10 +166,6 @@ impl Ast {
         let tokens = FIRST + rows * cols;
         let mut sites = vec![vit.embed_site(vit.patch * vit.patch, tokens)];
         sites.extend(vit.trunk_sites());
-        if self.classifies {
-            let (d, path) = (vit.width, "pooler".to_owned());
-            sites.push(Site { path, role: Role::Norm, block: None, place: "head norm", d_in: d, d_out: d, parts: Part::norm(d) });
-        }
         Anatomy {
             sites,
             blocks: vit.blocks,
@@ -186,6 +180,7 @@ impl Ast {
             has_classifier: self.config().is_some(),
             stretched: self.cut,
             saved: 0,
+            projector: 0,
         }
     }
 }
@@ -210,14 +205,32 @@ impl Backbone for Ast {
         self.vit.trunk(t, x)
     }
 
-    /// The mean of class and distillation token, through the classifier's norm where there is one.
-    fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
+    /// The mean of class and distillation token, normed: the classifier begins with a norm, whose gain and shift are the head's.
+    fn pool(&self, _t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
         let x = features.narrow(1, 0, FIRST).mean_dim(1); // [batch, 1, width]
-        let x = if self.classifies { t.norm("pooler", x, self.vit.epsilon) } else { x };
-        x.squeeze_dim::<2>(1)
+        let (device, d) = (x.device(), self.vit.width);
+        kernels::layer_norm(x, Tensor::ones([d], &device), Tensor::zeros([d], &device), self.vit.epsilon).squeeze_dim::<2>(1)
     }
 
     fn config(&self) -> Option<Json> {
-        None
+        let vit = &self.vit;
+        Some(json!({
+            "architectures": ["ASTForAudioClassification"],
+            "attention_probs_dropout_prob": 0.0,
+            "frequency_stride": self.strides[0],
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.0,
+            "hidden_size": vit.width,
+            "intermediate_size": vit.hidden,
+            "layer_norm_eps": vit.epsilon,
+            "max_length": self.frames,
+            "model_type": "audio-spectrogram-transformer",
+            "num_attention_heads": vit.heads,
+            "num_hidden_layers": vit.blocks,
+            "num_mel_bins": self.bins,
+            "patch_size": vit.patch,
+            "qkv_bias": vit.qkv_bias,
+            "time_stride": self.strides[1],
+        }))
     }
 }

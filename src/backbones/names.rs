@@ -24,7 +24,7 @@ pub struct Naming {
     pub flax: bool,
     /// Linear layers are stored `[in, out]`, as GPT-2's are, and not turned over.
     pub unturned: bool,
-    /// Ours outside the blocks, theirs, and how stored. The first is always there. Nothing stands before a name with `/` at its start.
+    /// Ours outside the blocks, theirs, and how stored. The first is always there.
     pub outside: &'static [(&'static str, &'static str, Stored)],
 }
 
@@ -299,22 +299,8 @@ pub const WHISPER: Naming = Naming {
 };
 
 /// `ASTForAudioClassification`: a vision transformer's names.
-pub const AST_4: Naming = Naming {
-    prefix: "audio_spectrogram_transformer.",
-    outside: &[
-        VIT_4.outside[0],
-        VIT_4.outside[1],
-        VIT_4.outside[2],
-        VIT_4.outside[3],
-        VIT_4.outside[4],
-        VIT_4.outside[5],
-        VIT_4.outside[6],
-        ("pooler.weight", "/classifier.layernorm.weight", Stored::Vector),
-        ("pooler.bias", "/classifier.layernorm.bias", Stored::Vector),
-    ],
-    ..VIT_4
-};
-pub const AST_5: Naming = Naming { program: VIT_5.program, blocks: VIT_5.blocks, below: VIT_5.below, ..AST_4 };
+pub const AST_4: Naming = Naming { prefix: "audio_spectrogram_transformer.", ..VIT_4 };
+pub const AST_5: Naming = Naming { prefix: "audio_spectrogram_transformer.", ..VIT_5 };
 
 impl Naming {
     /// The same without what stands before every name: how the file names a network without a head.
@@ -324,12 +310,7 @@ impl Naming {
 
     /// A tensor that every file in these names has.
     pub fn mark(&self) -> String {
-        self.whole(self.outside.first().map_or("", |(_, theirs, _)| theirs))
-    }
-
-    /// A name with what stands before it.
-    fn whole(&self, theirs: &str) -> String {
-        theirs.strip_prefix('/').map_or_else(|| format!("{}{theirs}", self.prefix), str::to_owned)
+        format!("{}{}", self.prefix, self.outside.first().map_or("", |(_, theirs, _)| theirs))
     }
 
     /// The module of a role, below its block.
@@ -345,7 +326,7 @@ impl Naming {
     /// The module of a site that has weights: a linear layer, a norm, the patches' convolution.
     pub fn module_of(&self, site: &Site) -> Option<String> {
         let (theirs, _) = self.tensor(site, "weight")?;
-        Some(self.whole(theirs.strip_suffix(".weight")?))
+        Some(format!("{}{}", self.prefix, theirs.strip_suffix(".weight")?))
     }
 
     /// The shortest end of a module's name below its block that no other module of a block ends with: as an entry of
@@ -379,7 +360,7 @@ impl Naming {
                 let ours = format!("{}.{}", site.path, part.name);
                 let fault = || format!("`{ours}` has no place in a network as {} builds it", self.program);
                 let (theirs, stored) = self.tensor(site, part.name).ok_or_else(fault)?;
-                all.push(Named { theirs: self.whole(&theirs), ours, stored });
+                all.push(Named { theirs: format!("{}{theirs}", self.prefix), ours, stored });
             }
         }
         Ok(all)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use burn::tensor::{Device, Tensor, TensorData};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::folder::Folder;
 use super::names::{self, Naming};
@@ -34,6 +34,8 @@ pub struct Whisper {
     pub positions: usize,
     /// Fewer positions than the folder has.
     pub cut: bool,
+    /// Outputs of the layer through which transformers' classifier reads.
+    pub projector: usize,
 }
 
 /// Of every norm.
@@ -111,6 +113,7 @@ impl Whisper {
             hidden: folder.whole_or("encoder_ffn_dim", Some(1536))?,
             positions: folder.whole_or("max_source_positions", Some(1500))?,
             cut: false,
+            projector: folder.whole_or("classifier_proj_size", Some(256))?,
         };
         if !whisper.width.is_multiple_of(whisper.heads) || whisper.blocks > 1 << 10 || whisper.bins > 1 << 10 {
             return Err(format!(
@@ -194,6 +197,7 @@ impl Whisper {
             has_classifier: self.config().is_some(),
             stretched: self.cut,
             saved: 0,
+            projector: self.projector,
         }
     }
 }
@@ -236,7 +240,22 @@ impl Backbone for Whisper {
     }
 
     fn config(&self) -> Option<Json> {
-        None
+        // The front end of transformers counts in whole seconds.
+        self.frames().is_multiple_of(PER_SECOND).then(|| {
+            json!({
+                "activation_function": "gelu",
+                "architectures": ["WhisperForAudioClassification"],
+                "classifier_proj_size": self.projector,
+                "d_model": self.width,
+                "encoder_attention_heads": self.heads,
+                "encoder_ffn_dim": self.hidden,
+                "encoder_layers": self.blocks,
+                "max_source_positions": self.positions,
+                "model_type": "whisper",
+                "num_mel_bins": self.bins,
+                "use_weighted_layer_sum": false,
+            })
+        })
     }
 }
 

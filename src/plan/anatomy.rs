@@ -184,6 +184,8 @@ pub struct Anatomy {
     pub stretched: bool,
     /// Bytes that packed numbers take less than f32 would.
     pub saved: usize,
+    /// transformers' classifier reads through a linear layer of its own with so many outputs; 0 where there is none.
+    pub projector: usize,
 }
 
 /// What enters the network.
@@ -264,9 +266,13 @@ pub fn bend_keeps(place: &str) -> usize {
 }
 
 impl Anatomy {
-    /// What transformers' classifier on such a network calls its last layer.
-    pub fn classifier(&self) -> &'static str {
-        if self.causal { "score" } else { "classifier" }
+    /// The modules of transformers' classifier on such a network.
+    pub fn classifier(&self) -> &'static [&'static str] {
+        match () {
+            () if self.causal => &["score"],
+            () if self.projector > 0 => &["classifier", "projector"],
+            () => &["classifier"],
+        }
     }
 
     /// Side of the images, in pixels; 0 where none enter.

@@ -241,6 +241,7 @@ impl Vit {
             has_classifier: self.config().is_some(),
             stretched: self.stretched,
             saved: 0,
+            projector: 0,
         }
     }
 
