@@ -458,3 +458,25 @@ fn a_run_on_sounds_leaves_as_whole_folders_of_transformers_and_comes_back() {
         }
     }
 }
+
+#[test]
+fn adapters_that_peft_wrote_give_what_peft_gives() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    for (adapter, base, frames, stack) in
+        [("lora_whisper", "whisper-classifier", 18, "LoRA"), ("ia3_ast", "ast-classifier", 18, "IA3")]
+    {
+        let (folder, into) = (fixture("sound").join(adapter), scratch.path().join(adapter));
+        let made = exports::import::import(&folder, &folder_of(base), &into).unwrap_or_else(|fault| panic!("{fault:#}"));
+        assert_eq!((made.stack.as_str(), made.classes.len()), (stack, 4));
+        let (_, model) = exports::load_run(&into).expect("a run");
+        let sound = heard(&Tensors::open(&folder_of(base).join("expected.safetensors")).expect("a sound"), frames);
+        let logits = |bag: &Bag| host(model.logits(bag, Input::Sound(sound.clone()), None)).expect("logits");
+        let theirs = Tensors::open(&folder.join("expected.safetensors")).expect("logits").floats("logits").expect("logits").0;
+        let apart = off(&logits(&model.bag.frozen()), &theirs);
+        assert!(apart < 1e-4, "{adapter}: {apart:e}");
+        // Without the adapter it is something else.
+        let mut bare = model.bag.frozen();
+        bare.params.iter_mut().filter(|(key, _)| !key.starts_with("head/")).for_each(|(_, value)| *value = value.clone() * 0.5);
+        assert!(off(&logits(&bare), &theirs) > 1e-3, "{adapter} makes no difference");
+    }
+}
