@@ -194,7 +194,8 @@ fn whisper(folder: &Path) -> Result<(), Failed> {
     let (theirs, shape) = expected.floats("encoder_out").map_err(fault)?;
     let (positions, _) = expected.wholes("positions").map_err(fault)?;
     let width = shape[1];
-    let ours: Vec<f32> = positions.iter().flat_map(|n| &features[*n as usize * width..(*n as usize + 1) * width]).copied().collect();
+    let ours: Vec<f32> =
+        positions.iter().flat_map(|n| &features[*n as usize * width..(*n as usize + 1) * width]).copied().collect();
     let apart = apart(&ours, &theirs);
     eprintln!("the encoder is {apart:e} off");
     assert!(apart < 1e-4, "{apart:e}");

@@ -227,7 +227,8 @@ fn files_that_are_no_sounds_stop_by_name_or_are_left_out_when_the_person_says_so
     put("a/10.flac", &flac[..flac.len() / 2]);
     put("a/notes.txt", b"not looked at");
     let words = load(scratch.path(), &[], Wanted::all(0)).expect_err("damaged files");
-    for part in ["4 of 21 sounds", "a/03.wav", "b/12.wav", "b/13.wav", "holds no sound", "a/10.flac", "`damaged`", "`leave out`"] {
+    for part in ["4 of 21 sounds", "a/03.wav", "b/12.wav", "b/13.wav", "holds no sound", "a/10.flac", "`damaged`", "`leave out`"]
+    {
         assert!(words.contains(part), "{words}\nlacks {part}");
     }
     let loaded = load(scratch.path(), &[("damaged", "leave out")], Wanted::all(0)).expect("samples");
@@ -396,8 +397,18 @@ fn what_is_wrong_with_such_a_folder_is_said_by_name() {
         ("whisper", "\"encoder_layers\": 2", "\"encoder_layers\": 2 ", ""),
         ("whisper", "\"encoder_layers\": 2", "\"encoder_layers\": 3", "lacks 15 of its tensors: model.encoder.layers.2."),
         ("whisper", "\"encoder_layers\": 2", "\"encoder_layers\": 1", "15 of its tensors: model.encoder.layers.1."),
-        ("whisper", "\"num_mel_bins\": 16", "\"num_mel_bins\": 17", "another shape 1 of its tensors: model.encoder.conv1.weight [32, 16, 3]"),
-        ("whisper", "\"max_source_positions\": 50", "\"max_source_positions\": 51", "model.encoder.embed_positions.weight [50, 32]"),
+        (
+            "whisper",
+            "\"num_mel_bins\": 16",
+            "\"num_mel_bins\": 17",
+            "another shape 1 of its tensors: model.encoder.conv1.weight [32, 16, 3]",
+        ),
+        (
+            "whisper",
+            "\"max_source_positions\": 50",
+            "\"max_source_positions\": 51",
+            "model.encoder.embed_positions.weight [50, 32]",
+        ),
         ("whisper", "\"encoder_attention_heads\": 4", "\"encoder_attention_heads\": 5", "32 channels for 5 heads"),
         ("whisper", "\"activation_function\": \"gelu\"", "\"activation_function\": \"relu\"", "`relu`; this program knows gelu"),
         ("whisper-classifier", "\"use_weighted_layer_sum\": false", "\"use_weighted_layer_sum\": true", "a sum over all layers"),
@@ -433,8 +444,7 @@ fn a_run_on_sounds_leaves_as_whole_folders_of_transformers_and_comes_back() {
         (session.recipe.epochs, session.recipe.batch_size, session.recipe.learning_rate) = (3, 4, 1e-2);
         let run = tempfile::tempdir().expect("a folder");
         let place = run.path().join("run");
-        let around =
-            Surroundings { run: "test", folder: &place, send: &|_| Ok(()), ask: &|| Ok(ControlFlow::Continue(())) };
+        let around = Surroundings { run: "test", folder: &place, send: &|_| Ok(()), ask: &|| Ok(ControlFlow::Continue(())) };
         run::train(&session, &around).expect("trained");
         for kind in ["petl", "merged", "transformers", "peft"] {
             let done = exports::export(&place, kind, &run.path().join(kind));
@@ -478,5 +488,51 @@ fn adapters_that_peft_wrote_give_what_peft_gives() {
         let mut bare = model.bag.frozen();
         bare.params.iter_mut().filter(|(key, _)| !key.starts_with("head/")).for_each(|(_, value)| *value = value.clone() * 0.5);
         assert!(off(&logits(&bare), &theirs) > 1e-3, "{adapter} makes no difference");
+    }
+}
+
+/// What the program says, and whether it went well.
+fn petl(arguments: &[&str]) -> (bool, String) {
+    let home = tempfile::tempdir().expect("a folder");
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_petl")).args(arguments).env("PETL_HOME", home.path()).output();
+    let done = done.expect("the program starts");
+    (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned())
+}
+
+#[test]
+fn spectrograms_of_a_readers_own_are_predicted_as_transformers_calls_them() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    let (inputs, out) = (at("in.safetensors"), at("out.safetensors"));
+    let put = |name: &str, values: Vec<f32>, shape: Vec<usize>| {
+        let all = BTreeMap::from([(name.to_owned(), TensorData::new(values, shape))]);
+        exports::tensors::write(Path::new(&inputs), &all).expect("written");
+    };
+    for (family, lengths) in FAMILIES {
+        let model = folder_of(family).display().to_string();
+        let expected = Tensors::open(&folder_of(family).join("expected.safetensors")).expect("expected values");
+        for frames in lengths {
+            let name = if family.starts_with("whisper") { "input_features" } else { "input_values" };
+            let (values, shape) = expected.floats(&format!("{name}_{frames}")).expect("a sound");
+            put(name, values, shape);
+            let (fine, words) = petl(&["predict", &model, "--inputs", &inputs, "--out", &out]);
+            assert!(fine, "{family}: {words}");
+            let (ours, shape) = Tensors::open(Path::new(&out)).expect("features").floats("last_hidden_state").expect("features");
+            let (theirs, wanted) = expected.floats(&format!("last_hidden_state_{frames}")).expect("features");
+            assert!(shape == wanted && off(&ours, &theirs) < 1e-4, "{family} at {frames} frames");
+        }
+    }
+    let whisper = folder_of("whisper").display().to_string();
+    let refused = || petl(&["predict", &whisper, "--inputs", &inputs, "--out", &out]).1;
+    for (name, values, shape, words) in [
+        ("pixel_values", vec![0.0; 12], vec![1, 3, 2, 2], "has no tensor `input_features`"),
+        ("input_features", vec![0.0; 1500], vec![1, 15, 100], "this network takes [batch, 16, 100]"),
+        ("input_features", vec![0.0; 16 * 102], vec![1, 16, 102], "this network takes [batch, 16, 100]"),
+        ("input_values", vec![0.0; 1920], vec![1, 120, 16], "this network takes [batch, 100, 16]"),
+        ("input_features", vec![f32::NAN; 1600], vec![1, 16, 100], "holds NaN in sound 0"),
+    ] {
+        put(name, values, shape);
+        let said = refused();
+        assert!(said.contains(words), "{said}");
     }
 }

@@ -666,10 +666,12 @@ fn sounds_are_shown_as_the_network_gets_them() {
         let class = root.join(["high", "low"][n % 2]);
         std::fs::create_dir_all(&class).expect("a folder");
         let tone = |k: usize| (f32::sin(k as f32 * [0.9, 0.1][n % 2]) * 9000.0) as i16;
-        std::fs::write(class.join(format!("{n}.wav")), common::wav(8000, 1, &(0..1200).map(tone).collect::<Vec<_>>())).expect("written");
+        std::fs::write(class.join(format!("{n}.wav")), common::wav(8000, 1, &(0..1200).map(tone).collect::<Vec<_>>()))
+            .expect("written");
     }
     ask(&mut harness, Command::Edit(Edit::Data("audio-folder".into())));
-    let folder = |path: &str, at: &Path| Command::Edit(Edit::Set { path: path.into(), value: Value::Text(at.display().to_string()) });
+    let folder =
+        |path: &str, at: &Path| Command::Edit(Edit::Set { path: path.into(), value: Value::Text(at.display().to_string()) });
     ask(&mut harness, folder("data.settings.folder", &root));
     let problem = bench(&harness).plan.blocked().expect("a network that sees hears nothing");
     assert!(problem.words.contains("holds sounds"), "{problem:?}");
@@ -689,7 +691,7 @@ fn sounds_are_shown_as_the_network_gets_them() {
     }
     // The stem's convolutions and positions are drawn, and the grid has a row for every part of a block.
     let places: Vec<_> = bench(&harness).plan.anatomy.sites.iter().take(3).map(|site| site.place).collect();
-    assert_eq!(places, ["convolution 1", "convolution 2", "positions"]);
+    assert_eq!(places, ["conv 1", "conv 2", "positions"]);
     ask(&mut harness, Command::Train);
     ended(&mut harness, 1);
     assert!(bench(&harness).board.runs[0].accuracy().is_some());

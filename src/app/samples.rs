@@ -96,8 +96,7 @@ impl Thumbnails {
             }
         }
         let ear = matches!(anatomy.entry, Entry::Sound { .. }).then(|| session.backbone.clone());
-        let key =
-            Key { data: session.data.clone(), seed: session.seed, side: anatomy.side(), ear, heard: anatomy.heard() };
+        let key = Key { data: session.data.clone(), seed: session.seed, side: anatomy.side(), ear, heard: anatomy.heard() };
         if self.key.as_ref() != Some(&key) {
             self.load(ctx, key);
         }

@@ -97,7 +97,10 @@ impl Whisper {
         let noted = folder.ear()?;
         for (name, known) in [("hop_length", Front::HOP), ("n_fft", Front::WINDOW)] {
             if noted[name].as_u64().is_some_and(|n| n != known as u64) {
-                return Err(format!("{place}: preprocessor_config.json has `{name}` {}; this program knows {known}", noted[name]));
+                return Err(format!(
+                    "{place}: preprocessor_config.json has `{name}` {}; this program knows {known}",
+                    noted[name]
+                ));
             }
         }
         if folder.flag_or("use_weighted_layer_sum", false)? {
@@ -149,18 +152,11 @@ impl Whisper {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside = |path: &str, role, place, d_in, parts| Site {
-            path: path.into(),
-            role,
-            block: None,
-            place,
-            d_in,
-            d_out: d,
-            parts,
-        };
+        let outside =
+            |path: &str, role, place, d_in, parts| Site { path: path.into(), role, block: None, place, d_in, d_out: d, parts };
         let mut sites = vec![
-            outside("embed.conv1", Role::Embed, "convolution 1", 3 * self.bins, Part::dense(3 * self.bins, d)),
-            outside("embed.conv2", Role::Embed, "convolution 2", 3 * d, Part::dense(3 * d, d)),
+            outside("embed.conv1", Role::Embed, "conv 1", 3 * self.bins, Part::dense(3 * self.bins, d)),
+            outside("embed.conv2", Role::Embed, "conv 2", 3 * d, Part::dense(3 * d, d)),
             outside("embed", Role::Embed, "positions", d, vec![Part::new("pos", self.positions, d)]),
         ];
         for n in 0..self.blocks {

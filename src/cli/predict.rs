@@ -14,8 +14,8 @@ use crate::engine::bag::Bag;
 use crate::engine::batch::Rows;
 use crate::engine::model::{Model, host};
 use crate::exports;
-use crate::plan::{Plan, cost};
 use crate::plan::anatomy::{Anatomy, Entry, Front, Pixels};
+use crate::plan::{Plan, cost};
 use crate::session::settings::Value;
 use crate::session::{Choice, Session, file, presets};
 

@@ -81,8 +81,7 @@ impl Kind {
                 ),
             },
         };
-        train =
-            splits::limited(&labels(&train), set.whole("per_class"), 0, seed).into_iter().map(|n| train[n].clone()).collect();
+        train = splits::limited(&labels(&train), set.whole("per_class"), 0, seed).into_iter().map(|n| train[n].clone()).collect();
 
         let of = [train.len(), test.len()];
         let (train, mut damaged) = read(&wanted.some(&train));
@@ -151,8 +150,7 @@ impl Kind {
     fn classes(&self, folder: &Path) -> Result<(Vec<String>, Vec<File>), String> {
         let (inside, loose) = self.list(folder)?;
         if inside.is_empty() {
-            let has =
-                if loose.is_empty() { "is empty".to_owned() } else { format!("has {}s but no subfolders", self.word) };
+            let has = if loose.is_empty() { "is empty".to_owned() } else { format!("has {}s but no subfolders", self.word) };
             return Err(format!(
                 "{} {has}. Choose a folder that has one subfolder of {}s for each class",
                 folder.display(),

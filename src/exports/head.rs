@@ -86,7 +86,8 @@ impl Head {
             all.insert(format!("{layer}.weight"), weight);
             all.extend(bias.map(|bias| (format!("{layer}.bias"), bias)));
         };
-        let bias = self.bias.then(|| of("head/bias").and_then(|bias| tensors::shaped("head/bias", bias, &[classes]))).transpose()?;
+        let bias =
+            self.bias.then(|| of("head/bias").and_then(|bias| tensors::shaped("head/bias", bias, &[classes]))).transpose()?;
         let turned = tensors::turned("head/weight", weight)?; // [classes, width]
         match self.before {
             Before::Nothing => put(self.layer, turned, bias),
@@ -149,7 +150,9 @@ impl Head {
             Ok([tensors::values(&name, &weight)?, tensors::values(&bias_name, &bias)?])
         };
         let through = |shift: Vec<f32>, of: &[f32], own: &[f32]| -> Vec<f32> {
-            let more = |class: usize| of.iter().enumerate().map(|(n, v)| f64::from(*v) * f64::from(own[n * classes + class])).sum::<f64>();
+            let more = |class: usize| {
+                of.iter().enumerate().map(|(n, v)| f64::from(*v) * f64::from(own[n * classes + class])).sum::<f64>()
+            };
             shift.iter().enumerate().map(|(class, v)| (f64::from(*v) + more(class)) as f32).collect()
         };
         match self.before {

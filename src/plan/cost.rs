@@ -107,10 +107,7 @@ fn macs(anatomy: &Anatomy, site: &Site) -> usize {
     let (n, parameters) = (anatomy.tokens, site.count());
     match site.role {
         Role::Embed if matches!(anatomy.entry, Entry::Sound { .. }) => {
-            // The first of two convolutions sees twice as many places as the second, which takes every other one.
-            let deep = |s: &&Site| s.role == Role::Embed && s.part("weight").is_some();
-            let first = anatomy.sites.iter().filter(deep).count() > 1 && anatomy.sites.first() == Some(site);
-            site.part("weight").map_or(0, |weight| weight.count() * n * if first { 2 } else { 1 })
+            site.part("weight").map_or(0, |weight| weight.count() * convolved(anatomy, site).unwrap_or(n))
         }
         Role::Embed if matches!(anatomy.entry, Entry::Text { .. }) => 0, // rows of tables are looked up
         Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
@@ -119,13 +116,24 @@ fn macs(anatomy: &Anatomy, site: &Site) -> usize {
     }
 }
 
+/// Places of one of two convolutions before the blocks; the second takes every other one. None elsewhere.
+fn convolved(anatomy: &Anatomy, site: &Site) -> Option<usize> {
+    let mut convolutions = anatomy.sites.iter().filter(|s| s.role == Role::Embed && s.part("weight").is_some());
+    match (convolutions.next(), convolutions.next()) {
+        (Some(first), Some(_)) if first == site => Some(2 * anatomy.tokens),
+        (_, Some(second)) if second == site => Some(anatomy.tokens),
+        _ => None,
+    }
+}
+
 /// Numbers that one frozen site keeps for the backward pass when the gradient passes through it, one sample. A frozen
 /// linear layer keeps nothing: its gradient needs the weight alone.
 fn kept_by(anatomy: &Anatomy, site: &Site) -> usize {
     let n = anatomy.tokens;
     match site.role {
-        Role::Norm => n * anatomy.width,                             // its input
-        Role::Attn => 3 * n * anatomy.width + anatomy.heads * n * n, // q, k, v and the attention weights
+        Role::Norm => n * anatomy.width,                                   // its input
+        Role::Attn => 3 * n * anatomy.width + anatomy.heads * n * n,       // q, k, v and the attention weights
+        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out, // GELU's input
         Role::Act => n * anatomy.hidden * crate::plan::anatomy::bend_keeps(site.place),
         _ => 0,
     }

@@ -287,7 +287,8 @@ impl Vit {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![Part::new("weight", 1, d)]);
             }
         }
-        let last = |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        let last =
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
         sites.push(last("norm", Role::Norm, "last norm", Part::norm(d)));
         sites.push(last("readout", Role::Head, "readout", vec![]));
         sites

@@ -124,10 +124,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
         let classifies = matches!(config.0["task_type"].as_str(), Some("SEQ_CLS" | "TOKEN_CLS"));
         for module in of_head {
             if !classifies && !config.means("modules_to_save", module).map_err(|e| anyhow!(e))? {
-                bail!(
-                    "{}: modules_to_save does not name the {module}, so PEFT would leave the trained one out",
-                    place.display()
-                );
+                bail!("{}: modules_to_save does not name the {module}, so PEFT would leave the trained one out", place.display());
             }
         }
         let own = Head::of(anatomy).map_err(|e| anyhow!(e))?.among(&head, anatomy.width);
