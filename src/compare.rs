@@ -122,7 +122,8 @@ impl Items {
     }
 }
 
-/// The test items as a number: two runs with the same number saw the same pictures and labels in the same order.
+/// The test items as a number: two runs with the same number saw the same pictures, quality scores and labels
+/// in the same order.
 pub fn fingerprint(test: &Samples) -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
@@ -133,6 +134,9 @@ pub fn fingerprint(test: &Samples) -> String {
     }
     for value in test.sounds.iter().flatten() {
         hash.update(value.to_le_bytes());
+    }
+    for score in &test.quality {
+        hash.update(score.to_le_bytes());
     }
     for label in &test.labels {
         hash.update(label.to_le_bytes());

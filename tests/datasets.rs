@@ -12,6 +12,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use petl_workbench::backbones;
+use petl_workbench::compare;
 use petl_workbench::datasets::{self, Described, Holds, Loaded, Wanted};
 use petl_workbench::engine::run::{self, Surroundings};
 use petl_workbench::engine::{Event, model};
@@ -208,6 +209,101 @@ fn damaged_images_stop_by_name_or_are_left_out_when_the_person_says_so() {
     let seen: BTreeSet<u8> = numbers(&loaded.train).into_iter().chain(numbers(&loaded.test)).collect();
     assert!(seen.is_disjoint(&[3, 17, 18].into()) && seen.len() == 17);
     all_in(&loaded.notes[0], &["3 of 20", "a/03.png", "left out"]);
+}
+
+/// Writes the table of scores of a folder.
+fn scores(root: &Path, lines: &str) {
+    std::fs::write(root.join("quality.csv"), lines).unwrap();
+}
+
+#[test]
+fn a_table_of_quality_scores_goes_with_its_images() {
+    let scratch = tempfile::tempdir().unwrap();
+    pictures(scratch.path(), &[("a", 10), ("b, or c", 10)]);
+    let choice = folder(scratch.path(), &[]);
+    assert_eq!(datasets::describe(&choice).unwrap().quality, None);
+    assert!(load(&choice, 1, Wanted::all(8)).unwrap().train.quality.is_empty());
+
+    // The number of every picture, a half less, in no order and as any system writes paths.
+    let line = |n: usize| match n {
+        3 => "./a/03.png,2.5\n".to_owned(),
+        4 => "a\\04.png , 3.5\n".to_owned(),
+        0..10 => format!("a/{n:02}.png,{n}.0\n"),
+        _ => format!("\"b, or c/{:02}.png\",{n}\n", n - 10),
+    };
+    let lines: String = (0..20).map(|n| line(n * 7 % 20)).collect();
+    let score = |number: u8| f32::from(number) - if [3, 4].contains(&number) { 0.5 } else { 0.0 };
+    for header in ["", "path,quality\n"] {
+        scores(scratch.path(), &format!("{header}{lines}"));
+        let quality = datasets::describe(&choice).unwrap().quality.unwrap();
+        assert_eq!((quality.lowest, quality.highest, quality.to_string().as_str()), (0.0, 19.0, "0 to 19"));
+        for (wanted, more) in [
+            (Wanted::all(8), &[][..]),
+            (Wanted { at_most: 5, ..Wanted::all(8) }, &[]),
+            (Wanted::all(8), &[("per_class", "3"), ("test", "0.4")]),
+        ] {
+            let loaded = load(&folder(scratch.path(), more), 2, wanted).unwrap();
+            for samples in [loaded.train, loaded.test] {
+                let expected: Vec<f32> = numbers(&samples).into_iter().map(score).collect();
+                assert_eq!(samples.quality, expected);
+                assert_eq!(samples.quality_of(&[1, 0]), [expected[1], expected[0]]);
+            }
+        }
+    }
+    // What is left out takes its score along.
+    std::fs::write(scratch.path().join("a/05.png"), "no image").unwrap();
+    let loaded = load(&folder(scratch.path(), &[("damaged", "leave out")]), 2, Wanted::all(8)).unwrap();
+    for samples in [&loaded.train, &loaded.test] {
+        assert_eq!(samples.quality, numbers(samples).into_iter().map(score).collect::<Vec<_>>());
+    }
+    // Runs on other scores are not compared item by item.
+    let mut other = loaded.test.clone();
+    other.quality[0] += 1.0;
+    assert_ne!(compare::fingerprint(&loaded.test), compare::fingerprint(&other));
+
+    // With folders for train and test the paths begin with them; what is not used may have a score.
+    let scratch = tempfile::tempdir().unwrap();
+    pictures(scratch.path(), &[("train/a", 2), ("train/b", 2), ("test/a", 1), ("test/b", 1), ("val/a", 1), ("val/b", 1)]);
+    let parts = ["train/a/00", "train/a/01", "train/b/00", "train/b/01", "test/a/00", "test/b/00", "val/a/00"];
+    scores(scratch.path(), &parts.iter().zip(0..).map(|(path, n)| format!("{path}.png,{n}\n")).collect::<String>());
+    let loaded = load(&folder(scratch.path(), &[]), 1, Wanted::all(8)).unwrap();
+    assert_eq!((loaded.train.quality, loaded.test.quality), (vec![0.0, 1.0, 2.0, 3.0], vec![4.0, 5.0]));
+}
+
+#[test]
+fn a_table_of_quality_scores_that_does_not_fit_is_said_by_line() {
+    let scratch = tempfile::tempdir().unwrap();
+    pictures(scratch.path(), &[("a", 2), ("b", 2)]);
+    let choice = folder(scratch.path(), &[]);
+    let good = "path,quality\na/00.png,1\na/01.png,2\nb/00.png,3\n";
+    for (lines, parts) in [
+        (format!("{good}b/01.png,high\n"), &["quality.csv, line 5", "`high`", "`b/01.png`", "no number"][..]),
+        (format!("{good}b/01.png,NaN\n"), &["line 5", "`NaN`"]),
+        (format!("{good}b/01.png,\n"), &["line 5", "``", "no number"]),
+        (format!("{good}b/01.png\n"), &["line 5", "`b/01.png` is not `path,quality`"]),
+        (format!("{good}b/01.png,1,2\n"), &["line 5", "`b/01.png,1,2`"]),
+        (format!("{good},4\n"), &["line 5", "`,4`", "`path,quality`"]),
+        (format!("{good}a/01.png,4\nb/01.png,4\n"), &["line 5", "`a/01.png`", "line 3"]),
+        (format!("{good}b/01.png,4\nb/02.png,5\n"), &["line 6", "no file `b/02.png`"]),
+        (good.to_owned(), &["quality.csv", "no line for `b/01.png`", "Give every image a score"]),
+        ("path,quality\na/00.png,1\n".to_owned(), &["`a/01.png` and 2 more images"]),
+        (String::new(), &["`a/00.png` and 3 more images"]),
+    ] {
+        scores(scratch.path(), &lines);
+        all_in(&datasets::describe(&choice).unwrap_err(), parts);
+        all_in(&load(&choice, 1, Wanted::all(8)).unwrap_err(), parts);
+    }
+    let session = Session { data: choice.clone(), ..common::session(vec![]) };
+    assert_eq!(Plan::of(&session).blocked().unwrap().place, "data.settings");
+    std::fs::write(scratch.path().join("quality.csv"), b"a/00.png,1\nM\xfcll,2\n").unwrap();
+    all_in(&datasets::describe(&choice).unwrap_err(), &["quality.csv, line 2", "UTF-8"]);
+    // What was mended is seen at once, as is what changed.
+    for (last, highest) in [("4", 4.0), ("9", 9.0)] {
+        scores(scratch.path(), &format!("{good}b/01.png,{last}\n"));
+        assert_eq!(Plan::of(&session).quality.unwrap().highest, highest);
+    }
+    std::fs::remove_file(scratch.path().join("quality.csv")).unwrap();
+    assert_eq!(Plan::of(&session).quality, None);
 }
 
 #[test]
@@ -605,4 +701,74 @@ fn another_data_set_by_an_override_takes_over_only_what_it_knows() {
     assert_eq!(plan.blocked().unwrap().place, "data.settings.trian");
     // A column that is called by a number is text.
     assert_eq!(set(&["data.name=text-table", "data.settings.text=1"]).data.settings.text("text"), "1");
+}
+
+fn parquet(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parquet").join(name).display().to_string()
+}
+
+#[test]
+fn images_in_parquet_are_split_by_their_files_and_named_as_the_hub_names_them() {
+    let root = parquet("images");
+    let of = |more: &[(&str, &str)]| choice("image-parquet", &[&[("folder", root.as_str())], more].concat());
+    let described = datasets::describe(&of(&[])).unwrap();
+    assert_eq!(described.classes, ["cat", "dog", "cow"]);
+    all_in(
+        &load(&of(&[]), 0, Wanted::all(8)).unwrap_err(),
+        &["1 of 10 images cannot be read", "train-00000-of-00001.parquet, row 5", "`leave out`"],
+    );
+    let loaded = load(&of(&[("damaged", "leave out")]), 0, Wanted::all(8)).unwrap();
+    assert_eq!((&loaded.train.labels[..], &loaded.test.labels[..]), (&[0, 1, 2, 0, 1, 0][..], &[0, 1, 2][..]));
+    assert_eq!(loaded.train.image(3)[..3], [120, 165, 21]); // the fourth picture's colour
+    assert!(loaded.notes[0].contains("left out"), "{:?}", loaded.notes);
+    let one = load(&of(&[("damaged", "leave out"), ("per_class", "1"), ("test_items", "2")]), 0, Wanted::all(8)).unwrap();
+    assert_eq!((one.train.len(), one.test.len()), (3, 2));
+    let lacks = datasets::describe(&of(&[("label", "kind")])).unwrap_err();
+    all_in(&lacks, &["there is no column `kind`", "image, label"]);
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = choice("image-parquet", &[("folder", folder.path().to_str().unwrap())]);
+    all_in(&datasets::describe(&nothing).unwrap_err(), &["holds no parquet file", "Choose"]);
+    let spoilt = folder.path().join("train.parquet");
+    std::fs::write(&spoilt, b"PAR1 and no more").unwrap();
+    all_in(&datasets::describe(&nothing).unwrap_err(), &["train.parquet is no whole parquet file"]);
+}
+
+#[test]
+fn a_table_in_parquet_gives_what_one_in_csv_gives() {
+    let file = parquet("texts.parquet");
+    let of = |more: &[(&str, &str)]| choice("text-table", &[&[("file", file.as_str())], more].concat());
+    assert_eq!(datasets::describe(&of(&[])).unwrap().classes, ["cat", "cow", "dog"]);
+    let loaded = load(&of(&[]), 3, Wanted::all(0)).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let lines: String = (0..9).map(|n| format!("text {n},{}\n", ["cat", "dog", "cow"][n % 3])).collect();
+    let csv = table(scratch.path(), "same.csv", &format!("text,label\n{lines}"), &[]);
+    let same = load(&csv, 3, Wanted::all(0)).unwrap();
+    assert_eq!((texts(&loaded.train), &loaded.train.labels), (texts(&same.train), &same.train.labels));
+    let scores = datasets::describe(&of(&[("label", "score"), ("threshold", "1")])).unwrap();
+    assert_eq!(scores.classes, ["below", "above"]);
+}
+
+/// The released VTAB-1k: a path and a number in each line.
+#[test]
+fn lists_of_images_are_trained_and_tested_on_as_they_stand() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path();
+    for n in 0..6 {
+        picture(&root.join(format!("images/a picture {n}.png")), n);
+    }
+    let list = |numbers: &[usize]| numbers.iter().map(|n| format!("images/a picture {n}.png {}\n", n % 3)).collect::<String>();
+    std::fs::write(root.join("train800.txt"), list(&[4, 1, 2])).unwrap();
+    std::fs::write(root.join("val200.txt"), list(&[0, 5])).unwrap();
+    let of = |more: &[(&str, &str)]| choice("image-list", &[&[("folder", root.to_str().unwrap())], more].concat());
+    assert_eq!(datasets::describe(&of(&[])).unwrap().classes, ["0", "1", "2"]);
+    let loaded = load(&of(&[]), 0, Wanted::all(16)).unwrap();
+    assert_eq!((numbers(&loaded.train), &loaded.train.labels[..]), (vec![4, 1, 2], &[1, 1, 2][..]));
+    assert_eq!(numbers(&loaded.test), [0, 5]);
+    std::fs::write(root.join("classes.txt"), "red\ngreen\nblue\n").unwrap();
+    std::fs::write(root.join("test.txt"), list(&[3]) + "images/lost.png\n").unwrap();
+    all_in(&load(&of(&[("test_list", "test.txt")]), 0, Wanted::all(16)).unwrap_err(), &["test.txt, line 2", "Mend the line"]);
+    std::fs::write(root.join("test.txt"), list(&[3]) + "images/lost.png 1\n").unwrap();
+    let renamed = of(&[("test_list", "test.txt")]);
+    assert_eq!(datasets::describe(&renamed).unwrap().classes, ["red", "green", "blue"]);
+    all_in(&load(&renamed, 0, Wanted::all(16)).unwrap_err(), &["1 of 5 images cannot be read", "lost.png"]);
 }

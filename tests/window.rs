@@ -658,6 +658,18 @@ fn a_data_set_of_several_tasks_says_which_and_its_runs_say_how_each_does() {
 }
 
 #[test]
+fn data_with_quality_scores_says_so_and_who_goes_by_them() {
+    let home = home();
+    let mut harness = window(home.path());
+    ask(&mut harness, Command::OpenPreset("twin".into()));
+    ask(&mut harness, Command::Edit(Edit::Data("shapes".into())));
+    assert!(!shows(&harness, "Quality scores") && shows(&harness, "goes by the sharpness of each image"));
+    ask(&mut harness, Command::Edit(Edit::Set { path: "data.settings.degraded".into(), value: Value::Real(0.5) }));
+    assert!(shows(&harness, "Quality scores: 0.25 to 1"));
+    assert!(shows(&harness, "goes by the quality score that the data gives each sample, 0.25 to 1"));
+}
+
+#[test]
 fn sounds_are_shown_as_the_network_gets_them() {
     let home = home();
     let mut harness = window(home.path());

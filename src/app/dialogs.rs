@@ -68,7 +68,7 @@ impl Ask {
             Ask::Weights => dialog.add_filter("Safetensors", &["safetensors"]).pick_file(),
             Ask::Model => dialog.pick_folder(),
             Ask::Data { field } if *field == FOLDER => dialog.pick_folder(),
-            Ask::Data { .. } => dialog.add_filter("Tables", &["csv", "tsv", "jsonl"]).pick_file(),
+            Ask::Data { .. } => dialog.add_filter("Tables", &["csv", "tsv", "jsonl", "parquet"]).pick_file(),
             Ask::SaveAs { .. } => dialog.add_filter("petl session", &["toml"]).set_file_name(self.name()).save_file(),
             Ask::Export { .. } => dialog.set_file_name(self.name()).save_file(),
             Ask::Figure { .. } => {

@@ -47,6 +47,9 @@ pub fn list(kind: Kind, name: Option<&str>, json: bool) -> Answer {
             let count = out::count(published["trainable"].as_u64().unwrap_or_default() as usize);
             say("published", &format!("{count} ({})", published["what"].as_str().unwrap_or_default()))?;
         }
+        if let Some(quality) = entry.get("quality").filter(|_| !entry["classes"].is_null()) {
+            say("quality score", quality.as_str().unwrap_or("none"))?;
+        }
         for line in words("drawing").lines() {
             say("drawing", line)?;
         }
@@ -108,6 +111,7 @@ fn entries(kind: Kind) -> Vec<Json> {
                 json!({
                     "name": c.name, "title": c.title, "help": c.help, "source": c.source, "licence": c.licence,
                     "classes": known.as_ref().map(|d| &d.classes), "domains": known.as_ref().map(|d| &d.domains),
+                    "quality": known.as_ref().and_then(|d| d.quality).map(|scores| scores.to_string()),
                     "tasks": known.as_ref().map(|d| d.tasks.iter().map(|t| t.name).collect::<Vec<_>>()),
                     "settings": fields(c.fields),
                 })

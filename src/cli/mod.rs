@@ -111,7 +111,8 @@ enum Task {
         run: String,
         /// safetensors file with `pixel_values` [batch, 3, height, width], normalised as the backbone takes them (the embedded one:
         /// byte / 127.5 - 1); with `input_ids` [batch, tokens] (i64), and `attention_mask` and `token_type_ids` where there are any; or
-        /// with `input_features` [batch, bins, frames] (or AST's `input_values` [batch, frames, bins]).
+        /// with `input_features` [batch, bins, frames] (or AST's `input_values` [batch, frames, bins]). For a method that goes by quality
+        /// also `quality` [batch], the score of each picture.
         #[arg(long, value_name = "FILE")]
         inputs: PathBuf,
         /// safetensors file to write: `logits` [batch, classes]; of a bare model, `last_hidden_state` [batch, positions, channels].

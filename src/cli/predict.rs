@@ -2,6 +2,7 @@
 //! before anything runs. Must not know any method or format by name.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -28,6 +29,7 @@ const KINDS: &str = "token_type_ids";
 /// Spectrograms `[batch, bins, frames]`, as Whisper's front end in transformers calls them; and `[batch, frames, bins]`, as AST's.
 const SOUND: &str = "input_features";
 const TURNED: &str = "input_values";
+const QUALITY: &str = "quality";
 
 /// Writes the logits of the run `what` for `inputs` to `to`; the features, where it is a model's folder.
 pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answer {
@@ -49,11 +51,13 @@ pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     let (_, model) = exports::load_run(&folder)?;
     let task = asked(task_of(&model.plan, task))?;
     let given = asked(Given::read(inputs, &model.plan.anatomy))?;
+    given.say_what_is_read(&model.plan);
     let bag = model.bag.frozen();
     let mut logits = Vec::new();
-    for some in given.parts(&model.device) {
-        let tasks = task.map_or(vec![], |task| vec![task; some.1]);
-        logits.extend(host(model.logits_of(Rows { samples: &[], tasks: &tasks }, &bag, some.0, None))?);
+    for (input, of) in given.parts(&model.device) {
+        let tasks = task.map_or(vec![], |task| vec![task; of.len()]);
+        let quality = given.quality.as_ref().map_or(&[][..], |scores| &scores[of]);
+        logits.extend(host(model.logits_of(Rows { samples: &[], tasks: &tasks, quality }, &bag, input, None))?);
     }
     let (batch, classes) = (given.batch, model.plan.classes.len());
     let names = serde_json::to_string(&model.plan.classes).context("cannot write the class names as JSON")?;
@@ -75,6 +79,7 @@ fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     let weights = (opened.weights)(session.seed, &device)?;
     let plan = Plan::on(&session, anatomy, 0, &mut vec![]);
     let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device };
+    given.say_what_is_read(&model.plan);
     let (mut all, mut shape) = (Vec::new(), [0; 3]);
     for (input, _) in given.parts(&model.device) {
         let features = model.features(&model.bag, input, None); // [batch, positions, width]
@@ -134,6 +139,8 @@ struct Given {
     values: Values,
     /// How many go through the network at once.
     at_once: usize,
+    /// The score of every picture, where the file has them.
+    quality: Option<Vec<f32>>,
 }
 
 enum Values {
@@ -152,20 +159,34 @@ impl Given {
         let (batch, values) = match anatomy.entry {
             Entry::Image { side, pixels, .. } => {
                 lacks(&file, path, PIXELS, &format!("[batch, 3, {side}, {side}]"))?;
-                Given::pixels(&file, path, side, pixels)
+                Given::pixels(&file, path, side, pixels)?
             }
             Entry::Text { vocabulary, longest, .. } => {
                 lacks(&file, path, TOKENS, "[batch, tokens], whole numbers of 64 bits")?;
-                Given::tokens(&file, path, vocabulary, longest)
+                Given::tokens(&file, path, vocabulary, longest)?
             }
             Entry::Sound { bins, frames, .. } => {
                 if !file.has(TURNED) {
                     lacks(&file, path, SOUND, &format!("[batch, {bins}, {frames}]"))?;
                 }
-                Given::sounds(&file, path, bins, frames)
+                Given::sounds(&file, path, bins, frames)?
             }
-        }?;
-        Ok(Given { batch, values, at_once: cost::evaluated_at_once(anatomy).min(AT_ONCE) })
+        };
+        let quality = if file.has(QUALITY) { Some(scores(&file, path, batch)?) } else { None };
+        Ok(Given { batch, values, quality, at_once: cost::evaluated_at_once(anatomy).min(AT_ONCE) })
+    }
+
+    /// Notes where scores are not read, and where what was trained with scores has to do without.
+    fn say_what_is_read(&self, plan: &Plan) {
+        match (plan.reads_quality(), &self.quality) {
+            (None, Some(_)) => out::note(&format!("petl: note: nothing here reads `{QUALITY}`")),
+            (Some(member), None) if plan.quality.is_some() => out::note(&format!(
+                "petl: note: {} was trained with the data's own quality scores, but the inputs have no tensor `{QUALITY}`: it takes the \
+                 sharpness of each picture instead",
+                member.card.title
+            )),
+            _ => {}
+        }
     }
 
     fn sounds(file: &Tensors, path: &Path, bins: usize, frames: usize) -> Result<(usize, Values)> {
@@ -239,8 +260,8 @@ impl Given {
         Ok((batch, Values::Tokens { length, ids, kinds, seen }))
     }
 
-    /// What goes through the network at once, with how many it is.
-    fn parts<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = (Input, usize)> + 'a {
+    /// What goes through the network at once, and which of the inputs it is.
+    fn parts<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = (Input, Range<usize>)> + 'a {
         (0..self.batch).step_by(self.at_once).map(move |from| {
             let count = self.at_once.min(self.batch - from);
             let input = match &self.values {
@@ -260,9 +281,22 @@ impl Given {
                     Input::Sound(Tensor::from_data(TensorData::new(some, [count, *bins, *frames]), device))
                 }
             };
-            (input, count)
+            (input, from..from + count)
         })
     }
+}
+
+/// One quality score for each of `batch` pictures.
+fn scores(file: &Tensors, path: &Path, batch: usize) -> Result<Vec<f32>> {
+    let place = path.display();
+    let (scores, shape) = file.floats(QUALITY)?;
+    if shape != [batch] {
+        bail!("`{QUALITY}` in {place} has shape {shape:?}; it must be [{batch}], one score for each picture");
+    }
+    if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
+        bail!("`{QUALITY}` in {place} holds {} for picture {at}. Mend the file", scores[at]);
+    }
+    Ok(scores)
 }
 
 /// Fails when the file has no tensor of this name.

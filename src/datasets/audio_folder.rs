@@ -61,13 +61,13 @@ type Resamplers = BTreeMap<u32, Fft<f64>>;
 
 /// The sounds, of each what is heard, and which of them cannot be read, and why.
 fn read(files: &[File], heard: usize) -> (Samples, Vec<String>) {
-    let open = |known: &mut Resamplers, (path, _): &File| open(path, heard, known);
+    let open = |known: &mut Resamplers, file: &File| open(&file.path, heard, known);
     let sounds: Vec<_> = files.par_iter().map_init(Resamplers::new, open).collect();
     let (mut samples, mut damaged) = (Samples::default(), vec![]);
-    for ((path, label), sound) in files.iter().zip(sounds) {
+    for (file, sound) in files.iter().zip(sounds) {
         match sound {
-            Ok(sound) => samples.push_sound(sound, *label, 0),
-            Err(fault) => damaged.push(format!("{} ({fault:#})", path.display())),
+            Ok(sound) => samples.push_sound(sound, file.label, 0),
+            Err(fault) => damaged.push(format!("{} ({fault:#})", file.path.display())),
         }
     }
     (samples, damaged)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::quality::{self, Scores};
 use super::{Described, Holds, Loaded, Samples, Wanted, once, path_of, splits};
 use crate::session::settings::{Field, Settings};
 
@@ -34,8 +35,14 @@ pub struct Kind {
     pub deep: bool,
 }
 
-/// A file and its label.
-pub type File = (PathBuf, u32);
+/// A file of a class.
+#[derive(Clone)]
+pub struct File {
+    pub path: PathBuf,
+    pub label: u32,
+    /// Of all files, or of none.
+    pub quality: Option<f32>,
+}
 
 struct Found {
     classes: Vec<String>,
@@ -52,8 +59,12 @@ impl Kind {
     pub fn describe(&self, set: &Settings) -> Result<Described, String> {
         let root = self.root(set)?;
         let (train, test) = self.parts(&root)?;
-        let watched = [Some(root.clone()), Some(train), test].into_iter().flatten().collect::<Vec<_>>();
-        once(&watched, set, || Described::found(&root.display().to_string(), self.find(set)?.classes, self.holds))
+        let watched = [Some(root.clone()), Some(train), test, quality::place(&root)].into_iter().flatten().collect::<Vec<_>>();
+        once(&watched, set, || {
+            let found = self.find(set)?;
+            let quality = Scores::of(found.train.iter().chain(found.test.iter().flatten()).filter_map(|file| file.quality));
+            Ok(Described { quality, ..Described::found(&root.display().to_string(), found.classes, self.holds)? })
+        })
     }
 
     /// What is wanted of the folder's files, by `read`, which gives samples and the files that cannot be read, with the reason.
@@ -68,7 +79,7 @@ impl Kind {
         read: impl Fn(&[File]) -> (Samples, Vec<String>),
     ) -> Result<Loaded> {
         let found = self.find(set).map_err(anyhow::Error::msg)?;
-        let labels = |files: &[File]| files.iter().map(|(_, label)| *label).collect::<Vec<_>>();
+        let labels = |files: &[File]| files.iter().map(|file| file.label).collect::<Vec<_>>();
         let pick = |numbers: &[usize]| numbers.iter().map(|n| found.train[*n].clone()).collect::<Vec<_>>();
         let (mut train, test) = match &found.test {
             Some(test) => (found.train.clone(), test.clone()),
@@ -87,24 +98,7 @@ impl Kind {
         let (train, mut damaged) = read(&wanted.some(&train));
         let (test, others) = read(&wanted.some(&test));
         damaged.extend(others);
-        let mut loaded = Loaded { of: Some(of), ..Loaded::new(train, test) };
-        if damaged.is_empty() {
-            return Ok(loaded);
-        }
-        let names = damaged.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
-        let more = if damaged.len() > NAMED { format!("; and {} more", damaged.len() - NAMED) } else { String::new() };
-        let words = format!(
-            "{} of {} {}s cannot be read: {names}{more}",
-            damaged.len(),
-            of[0].min(wanted.at_most) + of[1].min(wanted.at_most),
-            self.word
-        );
-        if set.text("damaged") == "stop" {
-            bail!("{words}. Replace or delete them, or set `damaged` to `leave out`");
-        }
-        loaded.notes.push(format!("{words}. They are left out"));
-        loaded.of = (wanted.at_most != usize::MAX).then_some(of);
-        Ok(loaded)
+        told(self.word, set, Loaded { of: Some(of), ..Loaded::new(train, test) }, &damaged, wanted)
     }
 
     fn root(&self, set: &Settings) -> Result<PathBuf, String> {
@@ -124,26 +118,42 @@ impl Kind {
     }
 
     fn find(&self, set: &Settings) -> Result<Found, String> {
-        let (train, test) = self.parts(&self.root(set)?)?;
+        let root = self.root(set)?;
+        let (train, test) = self.parts(&root)?;
         let (classes, files) = self.classes(&train)?;
-        let Some(test) = test else { return Ok(Found { classes, train: files, test: None }) };
-        let (others, tested) = self.classes(&test)?;
+        let mut found = Found { classes, train: files, test: None };
+        if let Some(test) = test {
+            found.test = Some(self.tested(&train, &test, &found.classes)?);
+        }
+        // Only what is seen has a quality that a method reads.
+        if self.holds == Holds::Images {
+            let all: Vec<&mut File> = found.train.iter_mut().chain(found.test.iter_mut().flatten()).collect();
+            if let Some(scores) = quality::read(&root, &all.iter().map(|file| file.path.as_path()).collect::<Vec<_>>())? {
+                all.into_iter().zip(scores).for_each(|(file, score)| file.quality = Some(score));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The files of the folder `test`, which has the `classes` of `train`.
+    fn tested(&self, train: &Path, test: &Path, classes: &[String]) -> Result<Vec<File>, String> {
+        let (others, tested) = self.classes(test)?;
         let lacks = |all: &[String], some: &[String]| all.iter().find(|name| !some.contains(name)).cloned();
-        if let Some(name) = lacks(&others, &classes) {
+        if let Some(name) = lacks(&others, classes) {
             return Err(format!(
                 "{} has a class `{name}` that {} has not. Give both the same subfolders",
                 test.display(),
                 train.display()
             ));
         }
-        if let Some(name) = lacks(&classes, &others) {
+        if let Some(name) = lacks(classes, &others) {
             return Err(format!(
                 "{} lacks the class `{name}` that {} has. Give both the same subfolders",
                 test.display(),
                 train.display()
             ));
         }
-        Ok(Found { classes, train: files, test: Some(tested) })
+        Ok(tested)
     }
 
     /// The classes of a folder, sorted, and their files with labels.
@@ -170,7 +180,7 @@ impl Kind {
                 ));
             }
             names.push(name_of(class));
-            files.extend(of_it.into_iter().map(|path| (path, label as u32)));
+            files.extend(of_it.into_iter().map(|path| File { path, label: label as u32, quality: None }));
         }
         Ok((names, files))
     }
@@ -213,4 +223,29 @@ impl Kind {
 
 fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What was read, with a word on the files that could not be (one of them is called `word`); or no more than that word, where the
+/// settings say so.
+///
+/// # Errors
+/// That word.
+pub fn told(word: &str, set: &Settings, mut loaded: Loaded, damaged: &[String], wanted: &Wanted) -> Result<Loaded> {
+    if damaged.is_empty() {
+        return Ok(loaded);
+    }
+    let of = loaded.counts();
+    let names = damaged.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+    let more = if damaged.len() > NAMED { format!("; and {} more", damaged.len() - NAMED) } else { String::new() };
+    let words = format!(
+        "{} of {} {word}s cannot be read: {names}{more}",
+        damaged.len(),
+        of[0].min(wanted.at_most) + of[1].min(wanted.at_most)
+    );
+    if set.text("damaged") == "stop" {
+        bail!("{words}. Replace or delete them, or set `damaged` to `leave out`");
+    }
+    loaded.notes.push(format!("{words}. They are left out"));
+    loaded.of = (wanted.at_most != usize::MAX).then_some(of);
+    Ok(loaded)
 }

@@ -8,19 +8,26 @@ use anyhow::Result;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage, imageops};
 use rayon::prelude::*;
 
-use super::class_folders::{self, File, Kind};
+pub use super::class_folders::File;
+use super::class_folders::{self, Kind};
 use super::{Card, Holds, Loaded, Samples, Wanted, splits};
 use crate::session::settings::{Field, Settings};
 
 /// Side of the samples that are shown while the network wants no images.
-const SHOWN: usize = 96;
+pub const SHOWN: usize = 96;
+
+pub const DAMAGED: Field = Field::choice(
+    "damaged",
+    &["stop", "leave out"],
+    "What to do when images cannot be read: stop and name them, or leave them out and say how many.",
+);
 
 pub const CARD: Card = Card {
     name: "image-folder",
     title: "Image folder",
     help: "Your own images (png, jpeg, webp): a folder with one subfolder for each class, or with the folders train and test (or val) \
            that have the same such subfolders. The middle square of each image is cut out and brought to the side that the \
-           backbone wants.",
+           backbone wants. A file quality.csv in the folder (lines of path,quality) gives every image a quality score.",
     source: "The folder that you choose",
     licence: "That of your images",
     fields: &[
@@ -31,11 +38,7 @@ pub const CARD: Card = Card {
         ),
         class_folders::TEST,
         splits::PER_CLASS,
-        Field::choice(
-            "damaged",
-            &["stop", "leave out"],
-            "What to do when image files cannot be read: stop and name them, or leave them out and say how many.",
-        ),
+        DAMAGED,
     ],
     describe: |set| KIND.describe(set),
     load,
@@ -48,15 +51,23 @@ fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     KIND.load(set, seed, wanted, |files| read(files, side))
 }
 
+/// What was read, with a word on the images that could not be; or no more than that word, where the settings say so.
+pub fn told(set: &Settings, loaded: Loaded, damaged: &[String], wanted: &Wanted) -> Result<Loaded> {
+    class_folders::told(KIND.word, set, loaded, damaged, wanted)
+}
+
 /// The images at `side` pixels, and which of them cannot be read, and why.
-fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
-    let images: Vec<_> = files.par_iter().map(|(path, _)| open(path).map(|image| square(&image, side))).collect();
+pub fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
+    let images: Vec<_> = files.par_iter().map(|file| open(&file.path).map(|image| square(&image, side))).collect();
     let (mut samples, mut damaged) = (Samples { side, ..Samples::default() }, vec![]);
     samples.pixels.reserve(files.len() * side * side * 3);
-    for ((path, label), image) in files.iter().zip(images) {
+    for (file, image) in files.iter().zip(images) {
         match image {
-            Ok(image) => samples.push(&image, *label, 0),
-            Err(fault) => damaged.push(format!("{} ({fault})", path.display())),
+            Ok(image) => {
+                samples.push(&image, file.label, 0);
+                samples.quality.extend(file.quality);
+            }
+            Err(fault) => damaged.push(format!("{} ({fault})", file.path.display())),
         }
     }
     (samples, damaged)
@@ -64,7 +75,16 @@ fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
 
 /// An image upright, as the camera noted it, whatever its ending says of its format.
 fn open(path: &Path) -> Result<RgbImage, image::ImageError> {
-    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+    upright(ImageReader::open(path)?)
+}
+
+/// The same of a file's bytes.
+pub fn decoded(bytes: &[u8]) -> Result<RgbImage, image::ImageError> {
+    upright(ImageReader::new(std::io::Cursor::new(bytes)))
+}
+
+fn upright<R: std::io::BufRead + std::io::Seek>(reader: ImageReader<R>) -> Result<RgbImage, image::ImageError> {
+    let mut decoder = reader.with_guessed_format()?.into_decoder()?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);

@@ -4,12 +4,16 @@
 pub mod audio_folder;
 pub mod cifar;
 pub mod class_folders;
+pub mod columns;
 pub mod digits;
 pub mod emoji;
 pub mod idx;
 pub mod image_folder;
+pub mod image_list;
+pub mod image_parquet;
 pub mod log_mel;
 pub mod paint;
+pub mod quality;
 pub mod shapes;
 pub mod sheet;
 pub mod splits;
@@ -22,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Context;
+
+use quality::Scores;
 
 use crate::session::Choice;
 use crate::session::settings::{Field, Settings};
@@ -59,6 +65,8 @@ pub const CATALOG: &[&Card] = &[
     &three_tasks::CARD,
     &image_folder::CARD,
     &audio_folder::CARD,
+    &image_list::CARD,
+    &image_parquet::CARD,
     &text_table::CARD,
     &idx::CARD,
     &cifar::CARD,
@@ -70,7 +78,7 @@ pub fn find(name: &str) -> Option<&'static Card> {
 }
 
 /// What a data set holds, known without its samples.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Described {
     /// The class names, in label order.
     pub classes: Vec<String>,
@@ -79,6 +87,8 @@ pub struct Described {
     /// The tasks that it mixes; one where there is only one. Together they have every class once, in label order.
     pub tasks: Vec<Task>,
     pub holds: Holds,
+    /// What quality scores its samples have; none where it gives none.
+    pub quality: Option<Scores>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +105,8 @@ impl Described {
     /// Images whose classes stand in the program.
     pub fn images(classes: &[&str], domains: &[&str], tasks: &[Task]) -> Described {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Described { classes: owned(classes), domains: owned(domains), tasks: tasks.to_vec(), holds: Holds::Images }
+        let (classes, domains, tasks) = (owned(classes), owned(domains), tasks.to_vec());
+        Described { classes, domains, tasks, holds: Holds::Images, quality: None }
     }
 
     /// One task with the classes that were found at `place`.
@@ -109,7 +120,7 @@ impl Described {
             _ => {}
         }
         let tasks = vec![Task { name: "classes", first: 0, classes: classes.len() }];
-        Ok(Described { classes, domains: vec!["files".to_owned()], tasks, holds })
+        Ok(Described { classes, domains: vec!["files".to_owned()], tasks, holds, quality: None })
     }
 }
 
@@ -245,6 +256,8 @@ pub struct Samples {
     pub domains: Vec<u16>,
     /// Index into `Described::tasks`, one a sample.
     pub tasks: Vec<u16>,
+    /// How good each sample is, in the data set's own measure; empty where it gives no such score.
+    pub quality: Vec<f32>,
 }
 
 impl Samples {
@@ -265,6 +278,11 @@ impl Samples {
     /// The tasks of the samples with these numbers.
     pub fn tasks_of(&self, picked: &[usize]) -> Vec<u16> {
         picked.iter().map(|n| self.tasks[*n]).collect()
+    }
+
+    /// The quality scores of the samples with these numbers; empty where there are none.
+    pub fn quality_of(&self, picked: &[usize]) -> Vec<f32> {
+        if self.quality.is_empty() { vec![] } else { picked.iter().map(|n| self.quality[*n]).collect() }
     }
 
     /// Adds a sample of the first task.
@@ -323,9 +341,10 @@ impl Samples {
         self.labels.truncate(n);
         self.domains.truncate(n);
         self.tasks.truncate(n);
+        self.quality.truncate(n);
     }
 
-    /// Adds all samples of `other`, which are of the same size.
+    /// Adds all samples of `other`, which are of the same size and have quality scores where these have them.
     pub fn append(&mut self, other: &mut Samples) {
         self.pixels.append(&mut other.pixels);
         self.texts.append(&mut other.texts);
@@ -335,6 +354,7 @@ impl Samples {
         self.labels.append(&mut other.labels);
         self.domains.append(&mut other.domains);
         self.tasks.append(&mut other.tasks);
+        self.quality.append(&mut other.quality);
     }
 }
 

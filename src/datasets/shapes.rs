@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::paint::{Canvas, Family, Place, Point, Rgb, Shape, Texture, colour_away_from};
+use super::quality::Scores;
 use super::{Card, Described, Loaded, Samples, Task, Wanted};
 use crate::session::settings::{Field, Settings};
 
@@ -18,6 +19,8 @@ const CLASSES: &[&str] = &["1", "2", "3", "4", "5", "6", "7", "8"];
 /// The data's own seeds, not the session's: sessions that differ in their seed train on the same pictures.
 const TRAIN_SEED: u64 = 0x7368_6170_6531;
 const TEST_SEED: u64 = 0x7368_6170_6532;
+/// Sides to which a degraded picture is made smaller before it is enlarged again.
+const COARSE: [usize; 4] = [8, 12, 16, 24];
 
 /// Objects that are one compact spot even at five pixels.
 const OBJECTS: [Shape; 8] =
@@ -36,18 +39,41 @@ pub const CARD: Card = Card {
     fields: &[
         Field::whole("train", 10, 4000, 1000, "How many pictures to train on; the numbers stay in balance."),
         Field::whole("test", 10, 4000, 1000, "How many pictures to test on; the numbers stay in balance."),
+        Field::real(
+            "degraded",
+            0.0,
+            1.0,
+            0.0,
+            "Which part of the pictures is made coarse: brought to 8, 12, 16 or 24 pixels and back to 32. Every picture then has a \
+             quality score, this side over 32, and 1 where it is as it was drawn.",
+        ),
     ],
-    describe: |_| Ok(Described::images(CLASSES, &["drawn"], &[Task { name: "shapes", first: 0, classes: CLASSES.len() }])),
+    describe,
     load,
 };
 
-fn load(settings: &Settings, _seed: u64, _wanted: &Wanted) -> Result<Loaded> {
-    Ok(Loaded::new(draw_all(settings.whole("train"), TRAIN_SEED), draw_all(settings.whole("test"), TEST_SEED)))
+fn describe(settings: &Settings) -> Result<Described, String> {
+    let degraded = settings.real("degraded");
+    let sides = COARSE.into_iter().chain((degraded < 1.0).then_some(SIDE));
+    let quality = Scores::of(sides.map(score)).filter(|_| degraded > 0.0);
+    let task = Task { name: "shapes", first: 0, classes: CLASSES.len() };
+    Ok(Described { quality, ..Described::images(CLASSES, &["drawn"], &[task]) })
 }
 
-/// `count` pictures; fewer are always the first of more.
-fn draw_all(count: usize, seed: u64) -> Samples {
+fn load(settings: &Settings, _seed: u64, _wanted: &Wanted) -> Result<Loaded> {
+    let draw = |split, seed| draw_all(settings.whole(split), seed, settings.real("degraded"));
+    Ok(Loaded::new(draw("train", TRAIN_SEED)?, draw("test", TEST_SEED)?))
+}
+
+/// The quality of a picture of `side` by `side` pixels that was enlarged to the usual size.
+fn score(side: usize) -> f32 {
+    side as f32 / SIDE as f32
+}
+
+/// `count` pictures, this part of them `degraded`; fewer are always the first of more.
+fn draw_all(count: usize, seed: u64, degraded: f64) -> Result<Samples> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut coarse = ChaCha8Rng::seed_from_u64(!seed); // of its own, so that what is drawn stays the same
     let mut samples = Samples { side: SIDE, ..Samples::default() };
     samples.pixels.reserve(count * SIDE * SIDE * 3);
     let mut labels: Vec<u32> = Vec::new();
@@ -58,9 +84,23 @@ fn draw_all(count: usize, seed: u64) -> Samples {
             labels.shuffle(&mut rng);
         }
         let label = labels.pop().unwrap_or(0);
-        samples.push(&draw(label as usize + 1, &mut rng), label, 0);
+        let mut picture = draw(label as usize + 1, &mut rng);
+        if degraded > 0.0 {
+            let side = if coarse.random_bool(degraded) { COARSE[coarse.random_range(0..COARSE.len())] } else { SIDE };
+            picture = coarsened(picture, side)?;
+            samples.quality.push(score(side));
+        }
+        samples.push(&picture, label, 0);
     }
-    samples
+    Ok(samples)
+}
+
+/// The picture brought to `side` pixels and back.
+fn coarsened(picture: Vec<u8>, side: usize) -> Result<Vec<u8>> {
+    let mut one = Samples { side: SIDE, pixels: picture, labels: vec![0], ..Samples::default() };
+    one.resize(side)?;
+    one.resize(SIDE)?;
+    Ok(one.pixels)
 }
 
 /// A picture of `count` objects.
@@ -132,6 +172,39 @@ mod tests {
         let (few, more) = (with(30, 10, 1), with(60, 20, 2));
         assert_eq!(few.train.pixels, more.train.pixels[..few.train.pixels.len()]);
         assert_eq!(few.test.labels, more.test.labels[..10]);
+    }
+
+    #[test]
+    fn degraded_pictures_are_the_same_ones_coarser_and_say_how_much() {
+        let with = |degraded: f64, count| {
+            let mut settings = Settings::default();
+            settings.set("degraded", Value::Real(degraded));
+            settings.set("train", Value::Whole(count));
+            let settings = settings.filled(CARD.fields);
+            (describe(&settings).unwrap().quality, load(&settings, 1, &Wanted::all(32)).unwrap().train)
+        };
+        let ((none, plain), (range, half)) = (with(0.0, 200), with(0.5, 200));
+        assert!(none.is_none() && plain.quality.is_empty());
+        assert_eq!(Scores::of(half.quality.iter().copied()), range);
+        assert_eq!(range, Some(Scores { lowest: 0.25, highest: 1.0 }));
+        let untouched = half.quality.iter().filter(|q| **q == 1.0).count();
+        assert!((80..120).contains(&untouched), "{untouched}");
+        // The coarser, the farther from what was drawn.
+        let mut apart: std::collections::BTreeMap<usize, Vec<f64>> = Default::default();
+        for n in 0..200 {
+            let pairs = plain.image(n).iter().zip(half.image(n));
+            let sum: f64 = pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+            apart.entry((half.quality[n] * SIDE as f32) as usize).or_default().push(sum / (SIDE * SIDE * 3) as f64);
+        }
+        let means: Vec<f64> = apart.values().map(|of| of.iter().sum::<f64>() / of.len() as f64).collect();
+        assert_eq!((apart.len(), means.last()), (5, Some(&0.0)));
+        assert!(means.is_sorted_by(|a, b| a > b), "{means:?}");
+        assert_eq!(plain.labels, half.labels);
+        let few = with(0.5, 30).1;
+        assert_eq!((few.pixels.as_slice(), few.quality.as_slice()), (&half.pixels[..few.pixels.len()], &half.quality[..30]));
+        let (range, all) = with(1.0, 200);
+        assert_eq!(range, Some(Scores { lowest: 0.25, highest: 0.75 }));
+        assert_eq!(Scores::of(all.quality), range);
     }
 
     #[test]

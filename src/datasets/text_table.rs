@@ -1,4 +1,4 @@
-//! Texts in tables: CSV, TSV or JSON lines, with columns for a text or a pair of texts, a label or a score, and a split.
+//! Texts in tables: CSV, TSV, JSON lines or parquet, with columns for a text or a pair of texts, a label or a score, and a split.
 //! Called through the catalogue (`datasets::CATALOG`); splits by `splits`. Must not know methods, models or tensors.
 
 use std::cmp::Ordering;
@@ -8,23 +8,24 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde_json::Value as Json;
 
+use super::columns::{self, Cell};
 use super::{Card, Described, Holds, Loaded, Samples, Text, Wanted, once, path_of, splits};
 use crate::session::settings::{Field, Settings};
 
 /// More different labels are no classes.
-const MOST: usize = 1000;
+pub const MOST: usize = 1000;
 /// Longest piece of a file in a message, in characters.
 const QUOTED: usize = 60;
 
 pub const CARD: Card = Card {
     name: "text-table",
     title: "Text table",
-    help: "Your own texts: a CSV, TSV or JSONL file with a column of texts (or two, for pairs) and a column of labels, or of scores \
+    help: "Your own texts: a CSV, TSV, JSONL or parquet file with a column of texts (or two, for pairs) and a column of labels, or of scores \
            that a threshold makes labels of.",
     source: "The file that you choose",
     licence: "That of your texts",
     fields: &[
-        Field::text("file", "", "The table: a file that ends in .csv, .tsv or .jsonl (one object a line)."),
+        Field::text("file", "", "The table: a file that ends in .csv, .tsv, .jsonl (one object a line) or .parquet."),
         Field::flag("header", true, "The first line names the columns. If not, columns go by their numbers, from 1."),
         Field::flag(
             "quotes",
@@ -71,7 +72,7 @@ struct Row {
 }
 
 fn describe(set: &Settings) -> Result<Described, String> {
-    let path = path_of(set, "file", "a file that ends in .csv, .tsv or .jsonl")?;
+    let path = path_of(set, "file", "a file that ends in .csv, .tsv, .jsonl or .parquet")?;
     once(&[path], set, || {
         let rows = rows(set)?;
         let (classes, _) = labels(set, &rows)?;
@@ -163,20 +164,29 @@ fn labels(set: &Settings, rows: &[Row]) -> Result<(Vec<String>, Vec<u32>), Strin
         }
     }
     let mut classes: Vec<String> = found.into_iter().map(str::to_owned).collect();
-    classes.sort_by(|a, b| match (a.parse::<i64>(), b.parse::<i64>()) {
-        (Ok(a), Ok(b)) => a.cmp(&b), // 10 comes after 9
-        (Ok(_), Err(_)) => Ordering::Less,
-        (Err(_), Ok(_)) => Ordering::Greater,
-        _ => a.cmp(b),
-    });
+    classes.sort_by(|a, b| in_order(a, b));
     let number: std::collections::HashMap<&str, u32> = classes.iter().zip(0..).map(|(name, n)| (name.as_str(), n)).collect();
     let labels = rows.iter().map(|row| number[row.label.as_str()]).collect();
     Ok((classes, labels))
 }
 
+/// Numbers as numbers, before everything else.
+pub fn in_order(a: &str, b: &str) -> Ordering {
+    match (a.parse::<i64>(), b.parse::<i64>()) {
+        (Ok(a), Ok(b)) => a.cmp(&b), // 10 comes after 9
+        (Ok(_), Err(_)) => Ordering::Less,
+        (Err(_), Ok(_)) => Ordering::Greater,
+        _ => a.cmp(b),
+    }
+}
+
 /// The lines of the file, each with the columns that the settings name.
 fn rows(set: &Settings) -> Result<Vec<Row>, String> {
     let place = set.text("file");
+    let ending = Path::new(place).extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if ending == columns::END {
+        return in_columns(set, Path::new(place));
+    }
     let bytes = std::fs::read(place).map_err(|fault| format!("cannot read {place} ({fault}). Choose another file"))?;
     let text = String::from_utf8(bytes).map_err(|fault| {
         let (at, bytes) = (fault.utf8_error().valid_up_to(), fault.as_bytes());
@@ -184,12 +194,15 @@ fn rows(set: &Settings) -> Result<Vec<Row>, String> {
         format!("{place}, line {line}: this is no UTF-8 text. Save the table as UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text); // some programs begin a file so
-    let ending = Path::new(place).extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
     let rows = match ending.as_str() {
         "csv" => separated(set, text, b',')?,
         "tsv" => separated(set, text, b'\t')?,
         "jsonl" => objects(set, text)?,
-        _ => return Err(format!("{place} ends in none of .csv, .tsv, .jsonl. Choose such a file, or save the table as one")),
+        _ => {
+            return Err(format!(
+                "{place} ends in none of .csv, .tsv, .jsonl, .parquet. Choose such a file, or save the table as one"
+            ));
+        }
     };
     match rows.is_empty() {
         true => Err(format!("{place} has no samples in it. Choose another file")),
@@ -250,6 +263,38 @@ fn separated(set: &Settings, text: &str, by: u8) -> Result<Vec<Row>, String> {
         rows.push(row(line, columns.map(|column| Some(record.get(column?).unwrap_or_default().to_owned()))));
     }
     Ok(rows)
+}
+
+/// The rows of a parquet file. Numbers of a label get the names that the file notes for them.
+fn in_columns(set: &Settings, path: &Path) -> Result<Vec<Row>, String> {
+    let named: Vec<&str> = COLUMNS.iter().map(|(setting, _)| set.text(setting).trim()).collect();
+    if let Some((setting, _)) =
+        COLUMNS.iter().zip(&named).find(|((_, optional), name)| name.is_empty() && !optional).map(|(c, _)| c)
+    {
+        return Err(format!("{}: `{setting}` must name a column", path.display()));
+    }
+    let wanted: Vec<&str> = named.iter().copied().filter(|name| !name.is_empty()).collect();
+    let names = columns::names(path, set.text("label").trim());
+    let mut rows = vec![];
+    for (line, cells) in (1..).zip(columns::read(path, &wanted)?) {
+        let mut given = [const { None }; 4];
+        let mut cells = cells.into_iter();
+        for (cell, name) in given.iter_mut().zip(&named).filter(|(_, name)| !name.is_empty()) {
+            *cell = match cells.next() {
+                Some(Cell::Text(text)) => Some(text),
+                Some(Cell::Empty) => Some(String::new()),
+                _ => return Err(format!("{}, row {line}, column `{name}`: neither text nor number", path.display())),
+            };
+        }
+        if let Some(name) = given[2].as_ref().and_then(|label| names.get(label.parse::<usize>().ok()?)) {
+            given[2] = Some(name.clone());
+        }
+        rows.push(row(line, given));
+    }
+    match rows.is_empty() {
+        true => Err(format!("{} has no samples in it. Choose another file", path.display())),
+        false => Ok(rows),
+    }
 }
 
 fn objects(set: &Settings, text: &str) -> Result<Vec<Row>, String> {

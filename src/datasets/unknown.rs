@@ -29,7 +29,7 @@ fn describe(set: &Settings) -> Result<Described, String> {
     let classes: Vec<String> = serde_json::from_str(set.text("classes"))
         .map_err(|fault| format!("`classes` is no JSON list of names ({fault}). Import the adapter again"))?;
     let tasks = vec![Task { name: "classes", first: 0, classes: classes.len() }];
-    Ok(Described { classes, domains: vec!["unknown".to_owned()], tasks, holds: Holds::Unknown })
+    Ok(Described { classes, domains: vec!["unknown".to_owned()], tasks, holds: Holds::Unknown, quality: None })
 }
 
 fn load(_: &Settings, _seed: u64, _: &Wanted) -> Result<Loaded> {

@@ -311,7 +311,8 @@ impl At<'_> {
         mask(self.seen.as_ref(), self.causal, queries, keys)
     }
 
-    /// The quality of every image of the batch, `[batch, 1]`, plain: `engine::quality`.
+    /// The quality of every sample of the batch, `[batch, 1]`, plain: the data's own score, or the image's sharpness
+    /// (`engine::quality`) where the data gives none.
     ///
     /// # Panics
     /// When the method does not say that it `reads_quality`, and outside a forward pass.

@@ -17,6 +17,8 @@ pub struct Rows<'a> {
     pub samples: &'a [usize],
     /// Their tasks; empty where the data set has one only, and where nobody knows.
     pub tasks: &'a [u16],
+    /// Their quality scores; empty where the data set gives none.
+    pub quality: &'a [f32],
 }
 
 /// The order of one epoch, cut into batches of sample numbers. The same seed and epoch give the same order.

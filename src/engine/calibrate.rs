@@ -11,6 +11,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::bag::{self, Bag, Measured};
+use super::batch::Rows;
 use super::measure::Memory;
 use super::model::{Model, host};
 use super::run::Trainer;
@@ -102,7 +103,8 @@ fn norms(session: &Session, model: &Model, member: &Member, train: &Samples, tel
         }
         let (input, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
         let nothing = Bag::default();
-        let mut tuner = Tuner::new(&model.plan, &model.weights, &nothing, None);
+        let rows = Rows { samples: some, tasks: &train.tasks_of(some), quality: &train.quality_of(some) };
+        let mut tuner = Tuner::new(&model.plan, &model.weights, &nothing, None).on(rows);
         tuner.watched = member.sites.iter().map(|site| (site.clone(), None)).collect();
         tuner.look(&input);
         let seen = tuner.seen(); // [batch, positions]
@@ -145,7 +147,8 @@ fn gradients(session: &Session, model: &Model, member: &Member, train: &Samples,
         }
         let labels: Vec<u32> = some.iter().map(|n| train.labels[*n]).collect();
         let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
-        let features = model.pooled(&model.bag, pixels, None); // [batch, width]
+        let rows = Rows { samples: some, tasks: &train.tasks_of(some), quality: &train.quality_of(some) };
+        let features = model.pooled_of(rows, &model.bag, pixels, None); // [batch, width]
         let Some(loss) = contrast(features, &labels, &model.device) else { continue };
         for (key, gradient) in model.bag.gradients(loss.backward()) {
             let sum = match sums.remove(&key) {

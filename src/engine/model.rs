@@ -56,7 +56,7 @@ impl Model {
     }
 
     /// The same with what is known of the samples in it.
-    fn pooled_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
+    pub fn pooled_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
         let mut tuner = Tuner::new(&self.plan, &self.weights, bag, noise).on(rows);
         let input = input.into();
         tuner.look(&input);
@@ -87,7 +87,7 @@ impl Model {
         for some in picked.chunks(cost::evaluated_at_once(&self.plan.anatomy)) {
             let answers = shards::each(some, shards::count(&self.device), |some| {
                 let (input, _) = batch::tensors(&self.plan.anatomy.entry, samples, some, None, &self.device);
-                let rows = Rows { samples: some, tasks: &samples.tasks_of(some) };
+                let rows = Rows { samples: some, tasks: &samples.tasks_of(some), quality: &samples.quality_of(some) };
                 host(self.logits_of(rows, &bag, input, None))
             });
             for answer in answers {

@@ -1,6 +1,6 @@
 //! How sharp an image is, without a reference to compare it with: the variance of its Laplacian (Pech-Pacheco et al., "Diatom
 //! autofocusing in brightfield microscopy: a comparative study", 2000), pressed into 0 to 1. Low resolution and blur score
-//! low. Fixed, so that a score means the same in every session. Called by the tuner; knows no method.
+//! low. Fixed, so that a score means the same in every session. Called by the tuner where the data gives no score of its own.
 
 use burn::tensor::Tensor;
 

@@ -203,7 +203,7 @@ impl Trainer {
         let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
         let noise = random::stream(self.seed, &format!("step {}", self.done));
         let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, train, some, Some(augment), &model.device);
-        let rows = Rows { samples: some, tasks: &train.tasks_of(some) };
+        let rows = Rows { samples: some, tasks: &train.tasks_of(some), quality: &train.quality_of(some) };
         (model.logits_of(rows, bag, pixels, Some(noise)), labels)
     }
 

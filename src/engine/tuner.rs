@@ -22,7 +22,7 @@ pub struct Tuner<'a> {
     bag: &'a Bag,
     /// While training: the seed of this step's dropout.
     noise: Option<u64>,
-    /// Samples and tasks in the rows of the batch.
+    /// What is known of the samples in the rows of the batch.
     rows: Rows<'a>,
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
@@ -32,7 +32,7 @@ pub struct Tuner<'a> {
     seen: Option<Tensor<2>>,
     /// Where each text ends, as a row of all positions of the batch.
     ends: Vec<i64>,
-    /// Of every image of the batch, `[batch, 1]`, where a method reads it.
+    /// Of every sample of the batch, `[batch, 1]`, where a method reads it.
     quality: Option<Tensor<2>>,
     /// Roles that methods of the stack read within their block, and what last left each of them: blocks come one after the
     /// other, so what a method finds there is of its own.
@@ -67,13 +67,13 @@ impl<'a> Tuner<'a> {
         }
     }
 
-    /// Says which samples the batch holds: dropout goes by them, and what a method has for each task by their tasks.
+    /// Says which samples the batch holds: dropout goes by them, what a method has for each task by their tasks, and what it makes
+    /// of quality by their scores.
     pub fn on(self, rows: Rows<'a>) -> Tuner<'a> {
         Tuner { rows, ..self }
     }
 
-    /// Looks at what enters for methods that read their quality. Once a pass, and only
-    /// when there is such a method.
+    /// Looks at what enters: what of it is padding, and how good it is where a method reads that and the data did not say it.
     pub fn look(&mut self, input: &Input) {
         let pixels = match input {
             Input::Pixels(pixels) => pixels,
@@ -85,8 +85,11 @@ impl<'a> Tuner<'a> {
                 return;
             }
         };
-        if self.plan.members.iter().any(|m| m.card.method.reads_quality()) {
-            self.quality = Some(quality::sharpness(pixels.clone()));
+        if self.plan.reads_quality().is_some() {
+            self.quality = Some(match self.rows.quality {
+                [] => quality::sharpness(pixels.clone()),
+                scores => Tensor::from_data(TensorData::new(scores.to_vec(), [pixels.dims()[0], 1]), &pixels.device()),
+            });
         }
     }
 

@@ -18,7 +18,7 @@ pub const CARD: Card = Card {
     formula: "y = x W + b,  b trained",
     drawing: "x ──█ W █── + ▒ b ▒── y",
     count: "d_out a place that has a bias",
-    published: &[Published { what: "every bias", roles: ALL, settings: &[], trainable: 102_912 }],
+    published: &[Published::new("every bias", ALL, 102_912)],
     paper: "Ben Zaken et al., BitFit: Simple Parameter-efficient Fine-tuning",
     year: 2022,
     learning_rate: 1e-3,

@@ -4,12 +4,11 @@
 use burn::tensor::Tensor;
 
 use super::cayley;
+use super::parts::LINEAR;
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
-
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 pub const CARD: Card = Card {
     name: "boft",
@@ -20,20 +19,16 @@ pub const CARD: Card = Card {
     drawing: "x ─▒╲ ╱▒─▒╲   ╱▒──█ W █── ⊙ ▒ s ▒── y\n  ─▒ ╳ ▒─▒ ╲ ╱ ▒\n  ─▒╱ ╲▒─▒  ╳  ▒   m rounds, pairs ever further apart",
     count: "m · d_in · (b − 1) / 2 + d_out a place",
     published: &[
-        Published {
-            what: "m 2, b 8 on every linear layer",
-            roles: LINEAR,
-            settings: &[("factors", "2"), ("block_size", "8")],
-            // Table 1: .75 M on DeBERTaV3-base, whose blocks have these shapes, with the 82,944 biases that its runs train too:
-            // 746,496.
-            trainable: 12 * ((5 * 768 + 3072) * 2 * 7 / 2 + (4 * 768 + 3072 + 768)),
-        },
-        Published {
-            what: "m 4, b 4 on every linear layer, rotations alone",
-            roles: LINEAR,
-            settings: &[("factors", "4"), ("block_size", "4"), ("scale", "false")],
-            trainable: 12 * (5 * 768 + 3072) * 4 * 3 / 2, // section 4: (b − 1) d m / 2
-        },
+        // Table 1: .75 M on DeBERTaV3-base, whose blocks have these shapes, with the 82,944 biases that its runs train too:
+        // 746,496.
+        Published::new("m 2, b 8 on every linear layer", LINEAR, 12 * ((5 * 768 + 3072) * 2 * 7 / 2 + (4 * 768 + 3072 + 768)))
+            .with(&[("factors", "2"), ("block_size", "8")]),
+        // section 4: (b − 1) d m / 2
+        Published::new("m 4, b 4 on every linear layer, rotations alone", LINEAR, 12 * (5 * 768 + 3072) * 4 * 3 / 2).with(&[
+            ("factors", "4"),
+            ("block_size", "4"),
+            ("scale", "false"),
+        ]),
     ],
     paper: "Liu et al., Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization",
     year: 2024,
@@ -47,13 +42,8 @@ pub const CARD: Card = Card {
         Field::flag("scale", true, "Also learn a factor s for each output, as the authors' code does."),
     ],
     variants: &[
-        Variant { title: "BOFT on every linear layer", help: "The paper's choice.", roles: LINEAR, settings: &[] },
-        Variant {
-            title: "BOFT, rotations alone",
-            help: "Without output scales.",
-            roles: &[Role::Q, Role::V],
-            settings: &[("scale", "false")],
-        },
+        Variant::new("BOFT on every linear layer", "The paper's choice.", LINEAR),
+        Variant::new("BOFT, rotations alone", "Without output scales.", &[Role::Q, Role::V]).with(&[("scale", "false")]),
     ],
     roles: LINEAR,
     default_roles: &[Role::Q, Role::K, Role::V, Role::O],

@@ -3,6 +3,8 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
+use super::parts;
+
 /// Numbers that a skew-symmetric block of side `b` is made of.
 pub fn numbers(b: usize) -> usize {
     b * (b - 1) / 2
@@ -76,7 +78,5 @@ pub fn fold(w: Tensor<2>, turn: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<2
 
 /// Sizes of blocks, smallest first, into which `d` channels can be cut in multiples of `step`: "2, 3, 4".
 pub fn fitting(d: usize, step: usize) -> String {
-    let sizes: Vec<_> =
-        (2..=d).filter(|b| d.is_multiple_of(b * step) && (step == 1 || b.is_multiple_of(2))).map(|b| b.to_string()).collect();
-    sizes.join(", ")
+    parts::fitting(2..=d, |b| d.is_multiple_of(b * step) && (step == 1 || b.is_multiple_of(2)))
 }

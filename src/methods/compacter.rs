@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT};
+use super::parts::{self, BRANCHES, DROPOUT};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -18,18 +18,20 @@ pub const CARD: Card = Card {
     drawing: "x ──█ attn or mlp █─┬─────────────────────────────────⊕─ y\n                    └─▒ Σ A ⊗ s t ▒─ σ ─▒ Σ A ⊗ s t ▒─┘",
     count: "k · (2 d + 2 r) + r + d a place, and n³ for A; with B whole, 2 · d · r / n instead of the first term",
     published: &[
-        Published {
-            what: "PHM layers with B whole, n 2, 96 wide, nothing shared",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("bottleneck", "96"), ("n", "2"), ("rank", "0"), ("share_rule", "false")],
-            trainable: 24 * 74_608, // methods/06 (d): 2 · 2³ + 2 · 768 · 96 / 2 + 96 + 768
-        },
-        Published {
-            what: "n 4, rank 1, 24 wide, A shared",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("bottleneck", "24"), ("n", "4"), ("rank", "1"), ("share_rule", "true")],
-            trainable: 4 * 4 * 4 + 24 * (2 * (768 + 24) + 24 + 768), // methods/06 (b): s_i and t_i of both layers, biases
-        },
+        // methods/06 (d): 2 · 2³ + 2 · 768 · 96 / 2 + 96 + 768
+        Published::new("PHM layers with B whole, n 2, 96 wide, nothing shared", BRANCHES, 24 * 74_608).with(&[
+            ("bottleneck", "96"),
+            ("n", "2"),
+            ("rank", "0"),
+            ("share_rule", "false"),
+        ]),
+        // methods/06 (b): s_i and t_i of both layers, biases
+        Published::new("n 4, rank 1, 24 wide, A shared", BRANCHES, 4 * 4 * 4 + 24 * (2 * (768 + 24) + 24 + 768)).with(&[
+            ("bottleneck", "24"),
+            ("n", "4"),
+            ("rank", "1"),
+            ("share_rule", "true"),
+        ]),
     ],
     paper: "Karimi Mahabadi, Henderson and Ruder, Compacter: Efficient Low-Rank Hypercomplex Adapter Layers",
     year: 2021,
@@ -47,22 +49,16 @@ pub const CARD: Card = Card {
         DROPOUT,
     ],
     variants: &[
-        Variant {
-            title: "Compacter",
-            help: "After attention and after the MLP.",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[],
-        },
-        Variant { title: "Compacter++", help: "After the MLP only.", roles: &[Role::Mlp], settings: &[] },
-        Variant {
-            title: "PHM adapter",
-            help: "B whole and nothing shared, n = 2: VL-Adapter's best.",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("n", "2"), ("rank", "0"), ("share_rule", "false")],
-        },
+        Variant::new("Compacter", "After attention and after the MLP.", BRANCHES),
+        Variant::new("Compacter++", "After the MLP only.", &[Role::Mlp]),
+        Variant::new("PHM adapter", "B whole and nothing shared, n = 2: VL-Adapter's best.", BRANCHES).with(&[
+            ("n", "2"),
+            ("rank", "0"),
+            ("share_rule", "false"),
+        ]),
     ],
-    roles: &[Role::Attn, Role::Mlp],
-    default_roles: &[Role::Attn, Role::Mlp],
+    roles: BRANCHES,
+    default_roles: BRANCHES,
     identity_at_start: false,
     folds: false,
     method: &Compacter,
@@ -83,8 +79,8 @@ impl Method for Compacter {
         for site in sites {
             let d = site.d_out;
             if d % n != 0 || r % n != 0 {
-                let fits: Vec<_> = (1..=64).filter(|n| d % n == 0 && r % n == 0).map(|n| n.to_string()).collect();
-                return Err(format!("n {n} does not divide width {d} and bottleneck {r}; n that fit: {}", fits.join(", ")));
+                let fit = parts::fitting(1..=64, |n| d % n == 0 && r % n == 0);
+                return Err(format!("n {n} does not divide width {d} and bottleneck {r}; n that fit: {fit}"));
             }
             let mut params = Vec::new();
             if set.flag("share_rule") && placements.is_empty() {

@@ -5,7 +5,7 @@
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation, module};
 
-use super::parts::{dense, kaiming, row, without_padding};
+use super::parts::{BRANCHES, kaiming, linear, row, through, without_padding};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -19,13 +19,15 @@ pub const CARD: Card = Card {
     formula: "Ad(x) = PW_2 SiLU(Norm(DW(GLU(PW_1 x)))),  parallel: y ← y + Ad(x);  sequential: y ← y + Ad(y)",
     drawing: "x ─┬─█ attn or mlp █─────────────────────────────────────────────⊕─ y\n   └─▒ PW_1 ▒─ GLU ─▒ DW along tokens ▒─▒ norm ▒─ SiLU ─▒ PW_2 ▒─┘",
     count: "2 d r + 2 r + k r + r + 2 r + r d + d a place",
-    published: &[Published {
-        what: "reduction 96, beside the MLP",
-        roles: &[Role::Mlp],
-        settings: &[("bottleneck", "8"), ("kernel", "31")],
+    published: &[
         // methods/01 (d), 252,288, without its first 2 d: those belong to a norm that the released code never uses.
-        trainable: 12 * (2 * 768 * 8 + 2 * 8 + 31 * 8 + 8 + 2 * 8 + 8 * 768 + 768),
-    }],
+        Published::new(
+            "reduction 96, beside the MLP",
+            &[Role::Mlp],
+            12 * (2 * 768 * 8 + 2 * 8 + 31 * 8 + 8 + 2 * 8 + 8 * 768 + 768),
+        )
+        .with(&[("bottleneck", "8"), ("kernel", "31")]),
+    ],
     paper: "Cappellazzo et al., Parameter-Efficient Transfer Learning of Audio Spectrogram Transformers",
     year: 2024,
     learning_rate: 5e-3,
@@ -53,21 +55,12 @@ pub const CARD: Card = Card {
         ),
     ],
     variants: &[
-        Variant { title: "Parallel to the MLP", help: "The paper's choice.", roles: &[Role::Mlp], settings: &[] },
-        Variant {
-            title: "Parallel to both branches",
-            help: "Beside attention and the MLP.",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[],
-        },
-        Variant {
-            title: "Sequential",
-            help: "Behind the MLP, with the residual.",
-            roles: &[Role::Mlp],
-            settings: &[("form", "sequential"), ("residual", "true")],
-        },
+        Variant::new("Parallel to the MLP", "The paper's choice.", &[Role::Mlp]),
+        Variant::new("Parallel to both branches", "Beside attention and the MLP.", BRANCHES),
+        Variant::new("Sequential", "Behind the MLP, with the residual.", &[Role::Mlp])
+            .with(&[("form", "sequential"), ("residual", "true")]),
     ],
-    roles: &[Role::Attn, Role::Mlp],
+    roles: BRANCHES,
     default_roles: &[Role::Mlp],
     identity_at_start: true,
     folds: false,
@@ -85,18 +78,14 @@ impl Method for Conformer {
         let last = |r| if set.text("start") == "exact" { Init::Zeros } else { kaiming(r) };
         let place = |site: &&Site| {
             let d = site.d_out;
-            let params = vec![
-                ParamSpec::new("PW_1", d, 2 * r, kaiming(d)),
-                ParamSpec::new("PW_1_bias", 1, 2 * r, Init::Zeros),
-                ParamSpec::new("DW", r, k, kaiming(k)),
-                ParamSpec::new("DW_bias", 1, r, Init::Zeros),
-                ParamSpec::new("gamma", 1, r, Init::Ones),
-                ParamSpec::new("beta", 1, r, Init::Zeros),
-                ParamSpec::new("PW_2", r, d, last(r)),
-                ParamSpec::new("PW_2_bias", 1, d, Init::Zeros),
+            let params = [
+                linear("PW_1", d, 2 * r, kaiming(d)),
+                [ParamSpec::new("DW", r, k, kaiming(k)), ParamSpec::new("DW_bias", 1, r, Init::Zeros)],
+                [ParamSpec::new("gamma", 1, r, Init::Ones), ParamSpec::new("beta", 1, r, Init::Zeros)],
+                linear("PW_2", r, d, last(r)),
             ];
             let n = anatomy.tokens;
-            Placement::new(site, Door::After, params).costs(n * (3 * d * r + k * r), n * (d + 9 * r))
+            Placement::new(site, Door::After, params.concat()).costs(n * (3 * d * r + k * r), n * (d + 9 * r))
         };
         Ok(sites.iter().map(place).collect())
     }
@@ -117,7 +106,7 @@ impl Method for Conformer {
 fn adapter(at: &At, x: Tensor<3>) -> Tensor<3> {
     let (r, k) = (at.set.whole("bottleneck"), at.set.whole("kernel"));
     let vector = |name: &str| at.param(name).squeeze_dim::<1>(0);
-    let h = activation::glu(dense(x, at.param("PW_1"), at.param("PW_1_bias")), 2); // [batch, positions, r]
+    let h = activation::glu(through(at, "PW_1", x), 2); // [batch, positions, r]
     let h = without_padding(at, h); // a convolution looks beyond the end
     let same = ConvOptions::new([1], [k / 2], [1], r); // one kernel a channel, as many tokens out as in
     let h = module::conv1d(h.swap_dims(1, 2), at.param("DW").reshape([r, 1, k]), Some(vector("DW_bias")), same); // [batch, r, positions]
@@ -126,5 +115,5 @@ fn adapter(at: &At, x: Tensor<3>) -> Tensor<3> {
         "each token" => module::layer_norm(h, vector("gamma"), Some(vector("beta")), 1e-5),
         _ => h * row(at.param("gamma")) + row(at.param("beta")),
     };
-    dense(activation::silu(h), at.param("PW_2"), at.param("PW_2_bias")) // [batch, positions, d]
+    through(at, "PW_2", activation::silu(h)) // [batch, positions, d]
 }

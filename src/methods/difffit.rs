@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::row;
+use super::parts::{BRANCHES, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -18,12 +18,10 @@ pub const CARD: Card = Card {
     formula: "x ← x + γ_a ⊙ Attn(LN(x)),  x ← x + γ_f ⊙ FFN(LN(x))",
     drawing: "x ─┬────────────────────────────────────⊕─ y\n   └─█ LN █──█ attn or mlp █── ⊙ ▒ γ ▒ ─┘",
     count: "d a branch, d_out a linear layer",
-    published: &[Published {
-        what: "one scale a branch",
-        roles: &[Role::Attn, Role::Mlp],
-        settings: &[],
-        trainable: 12 * 2 * 768, // methods/23 (b): γ ∈ R^d for each branch
-    }],
+    published: &[
+        // methods/23 (b): γ ∈ R^d for each branch
+        Published::new("one scale a branch", BRANCHES, 12 * 2 * 768),
+    ],
     paper: "Xie et al., DiffFit: Unlocking Transferability of Large Diffusion Models via Simple Parameter-Efficient Fine-Tuning",
     year: 2023,
     learning_rate: 1e-3, // methods/23: ten times pre-training, 1e-3 in the port for Stable Diffusion
@@ -32,21 +30,15 @@ pub const CARD: Card = Card {
     licence: "MIT OR Apache-2.0 (own code)",
     fields: &[],
     variants: &[
-        Variant {
-            title: "A scale for each branch",
-            help: "As the paper's figure draws it.",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[],
-        },
-        Variant {
-            title: "A scale for each linear layer of attention",
-            help: "q, k, v and o, as the authors' code for LLaMA.",
-            roles: &[Role::Q, Role::K, Role::V, Role::O],
-            settings: &[],
-        },
+        Variant::new("A scale for each branch", "As the paper's figure draws it.", BRANCHES),
+        Variant::new(
+            "A scale for each linear layer of attention",
+            "q, k, v and o, as the authors' code for LLaMA.",
+            &[Role::Q, Role::K, Role::V, Role::O],
+        ),
     ],
     roles: &[Role::Attn, Role::Mlp, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
-    default_roles: &[Role::Attn, Role::Mlp],
+    default_roles: BRANCHES,
     identity_at_start: true,
     folds: true,
     method: &DiffFit,

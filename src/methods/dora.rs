@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, kaiming, row};
+use super::parts::{self, DROPOUT, LINEAR, kaiming, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::{At, Start};
 use crate::engine::model;
@@ -22,18 +22,14 @@ pub const CARD: Card = Card {
     drawing: "x ─┬─█ W █────────────⊕─ ÷ ‖·‖ ─ ⊙ ▒ m ▒── y\n   └─▒ A ▒─▒ B ▒─ × s ─┘",
     count: "r · (d_in + d_out) + d_out a place",
     published: &[
-        Published {
-            what: "rank 8 on q, v",
-            roles: &[Role::Q, Role::V],
-            settings: &[("rank", "8")],
-            trainable: 294_912 + 24 * 768, // LoRA's, and one length for each output channel
-        },
-        Published {
-            what: "rank 8 where the paper puts it",
-            roles: PAPERS,
-            settings: &[("rank", "8")],
-            trainable: 12 * (3 * (8 * 1536 + 768) + (8 * 3840 + 3072) + (8 * 3840 + 768)),
-        },
+        // LoRA's, and one length for each output channel
+        Published::new("rank 8 on q, v", &[Role::Q, Role::V], 294_912 + 24 * 768).with(&[("rank", "8")]),
+        Published::new(
+            "rank 8 where the paper puts it",
+            PAPERS,
+            12 * (3 * (8 * 1536 + 768) + (8 * 3840 + 3072) + (8 * 3840 + 768)),
+        )
+        .with(&[("rank", "8")]),
     ],
     paper: "Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation",
     year: 2024,
@@ -52,16 +48,12 @@ pub const CARD: Card = Card {
         ),
     ],
     variants: &[
-        Variant { title: "DoRA on q, k, v and the MLP", help: "The paper's choice.", roles: PAPERS, settings: &[] },
-        Variant { title: "DoRA on q, v", help: "Beside LoRA's usual place.", roles: &[Role::Q, Role::V], settings: &[] },
-        Variant {
-            title: "DoRA, gradient through the norms",
-            help: "Equation 5 without the shortcut of section 4.3.",
-            roles: PAPERS,
-            settings: &[("norm", "through")],
-        },
+        Variant::new("DoRA on q, k, v and the MLP", "The paper's choice.", PAPERS),
+        Variant::new("DoRA on q, v", "Beside LoRA's usual place.", &[Role::Q, Role::V]),
+        Variant::new("DoRA, gradient through the norms", "Equation 5 without the shortcut of section 4.3.", PAPERS)
+            .with(&[("norm", "through")]),
     ],
-    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
+    roles: LINEAR,
     default_roles: PAPERS,
     identity_at_start: true,
     folds: true,

@@ -3,13 +3,12 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, kaiming};
+use super::parts::{self, DROPOUT, LINEAR, kaiming};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
-use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::plan::anatomy::{Anatomy, Door, Site};
 use crate::session::settings::{Field, Settings};
 
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 const TRAIN: &str = "tensor train";
 const TUCKER: &str = "tucker";
 
@@ -22,26 +21,16 @@ pub const CARD: Card = Card {
     drawing: "x ─┬─█ W_i █───────────────⊕─ y     U, V, C: one for all layers\n   └─▒ U ▒─▒ Σ_i ▒─▒ Vᵀ ▒─ × s ─┘",
     count: "2 · d · r shared, and r² for each d x d piece of a place (tensor train), or r³ shared and r a piece (Tucker)",
     published: &[
-        Published {
-            what: "tensor train, rank 16, every linear layer",
-            roles: LINEAR,
-            settings: &[("form", TRAIN), ("rank", "16")],
-            // A block is 12 pieces of 768 x 768: q, k, v, o, and 4 each of up and down. The paper's .037 M is a mean over tasks
-            // of ranks up to 16; with the ranks that its code sets (4 once, 8 nine times, 16 nine times) the mean is .040 M.
-            trainable: 2 * 768 * 16 + 144 * 16 * 16,
-        },
-        Published {
-            what: "tensor train, rank 4, every linear layer", // the abstract's 8K
-            roles: LINEAR,
-            settings: &[("form", TRAIN), ("rank", "4")],
-            trainable: 2 * 768 * 4 + 144 * 4 * 4,
-        },
-        Published {
-            what: "Tucker, rank 32, every linear layer",
-            roles: LINEAR,
-            settings: &[("form", TUCKER), ("rank", "32")],
-            trainable: 2 * 768 * 32 + 32 * 32 * 32 + 144 * 32, // .087 M; methods/12's .07 is a mean over tasks of ranks up to 32
-        },
+        // A block is 12 pieces of 768 x 768: q, k, v, o, and 4 each of up and down. The paper's .037 M is a mean over tasks
+        // of ranks up to 16; with the ranks that its code sets (4 once, 8 nine times, 16 nine times) the mean is .040 M.
+        Published::new("tensor train, rank 16, every linear layer", LINEAR, 2 * 768 * 16 + 144 * 16 * 16)
+            .with(&[("form", TRAIN), ("rank", "16")]),
+        // the abstract's 8K
+        Published::new("tensor train, rank 4, every linear layer", LINEAR, 2 * 768 * 4 + 144 * 4 * 4)
+            .with(&[("form", TRAIN), ("rank", "4")]),
+        // .087 M; methods/12's .07 is a mean over tasks of ranks up to 32
+        Published::new("Tucker, rank 32, every linear layer", LINEAR, 2 * 768 * 32 + 32 * 32 * 32 + 144 * 32)
+            .with(&[("form", TUCKER), ("rank", "32")]),
     ],
     paper: "Jie and Deng, FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer",
     year: 2023,
@@ -56,13 +45,9 @@ pub const CARD: Card = Card {
         DROPOUT,
     ],
     variants: &[
-        Variant { title: "FacT-TT", help: "Tensor train, as the paper places it.", roles: LINEAR, settings: &[("form", TRAIN)] },
-        Variant {
-            title: "FacT-TK",
-            help: "Tucker with rank 32: more shared, less of its own for each layer.",
-            roles: LINEAR,
-            settings: &[("form", TUCKER), ("rank", "32")],
-        },
+        Variant::new("FacT-TT", "Tensor train, as the paper places it.", LINEAR).with(&[("form", TRAIN)]),
+        Variant::new("FacT-TK", "Tucker with rank 32: more shared, less of its own for each layer.", LINEAR)
+            .with(&[("form", TUCKER), ("rank", "32")]),
     ],
     roles: LINEAR,
     default_roles: LINEAR,

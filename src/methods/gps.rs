@@ -22,19 +22,11 @@ pub const CARD: Card = Card {
     // methods/12 lists 0.22 M; no k and places that the authors' code offers give it. Counted here: a ViT-B/16 block has
     // 4 · 768 + 3072 + 768 = 6912 neurons, the patch embedding 768.
     published: &[
-        Published { what: "k = 1, every layer", roles: ALL, settings: &[("k", "1")], trainable: 12 * 6_912 + 768 },
-        Published {
-            what: "as the authors' VTAB scripts: k = 1 and biases",
-            roles: ALL,
-            settings: &[("k", "1"), ("biases", "true")],
-            trainable: 2 * (12 * 6_912 + 768),
-        },
-        Published {
-            what: "as the authors' CUB script: k = 2 and biases",
-            roles: ALL,
-            settings: &[("k", "2"), ("biases", "true")],
-            trainable: 3 * (12 * 6_912 + 768),
-        },
+        Published::new("k = 1, every layer", ALL, 12 * 6_912 + 768).with(&[("k", "1")]),
+        Published::new("as the authors' VTAB scripts: k = 1 and biases", ALL, 2 * (12 * 6_912 + 768))
+            .with(&[("k", "1"), ("biases", "true")]),
+        Published::new("as the authors' CUB script: k = 2 and biases", ALL, 3 * (12 * 6_912 + 768))
+            .with(&[("k", "2"), ("biases", "true")]),
     ],
     paper: "Zhang et al., Gradient-based Parameter Selection for Efficient Fine-Tuning",
     year: 2024,
@@ -47,8 +39,8 @@ pub const CARD: Card = Card {
         Field::flag("biases", false, "Train the biases of these layers too, as the authors' code does."),
     ],
     variants: &[
-        Variant { title: "GPS, k = 1", help: "One connection of each neuron.", roles: ALL, settings: &[("k", "1")] },
-        Variant { title: "As released", help: "With biases.", roles: ALL, settings: &[("k", "1"), ("biases", "true")] },
+        Variant::new("GPS, k = 1", "One connection of each neuron.", ALL).with(&[("k", "1")]),
+        Variant::new("As released", "With biases.", ALL).with(&[("k", "1"), ("biases", "true")]),
     ],
     roles: ALL,
     default_roles: ALL,

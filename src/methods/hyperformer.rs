@@ -4,10 +4,10 @@
 
 use burn::tensor::{Tensor, activation, module};
 
-use super::parts;
+use super::parts::{self, BRANCHES};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
-use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::plan::anatomy::{Anatomy, Door, Site};
 use crate::session::settings::{Field, Settings};
 
 pub const CARD: Card = Card {
@@ -19,19 +19,19 @@ pub const CARD: Card = Card {
     drawing: "[▒ task ▒ layer ▒ place ▒]─▒ M ▒─ I ─▒ G ▒─┐ writes\nx ──█ attn or mlp █─┬───────────────────────────────⊕─ y\n                    └─ W_dn ─ σ ─ W_up ─ LN ────────┘",
     count: "(p + 1)(2 d r + r + 3 d) for all places, 3 e h + h + h p + 3 p for the network, e for each task, layer and kind of place",
     published: &[
-        Published {
-            what: "sizes of HyperFormer++",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("bottleneck", "24"), ("code", "64"), ("embedding", "64"), ("hidden", "128"), ("norm", "true")],
-            // Every generator is a linear layer from 64 to what it writes; 1 task, 12 layers, 2 kinds of place.
-            trainable: 65 * (2 * 768 * 24 + 24 + 3 * 768) + (192 * 128 + 128) + (128 * 64 + 64) + 2 * 64 + (1 + 12 + 2) * 64,
-        },
-        Published {
-            what: "code 8 and no norm, as VL-Adapter",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("bottleneck", "96"), ("code", "8"), ("embedding", "512"), ("hidden", "128"), ("norm", "false")],
-            trainable: 9 * (2 * 768 * 96 + 96 + 768) + (1536 * 128 + 128) + (128 * 8 + 8) + 2 * 8 + (1 + 12 + 2) * 512,
-        },
+        // Every generator is a linear layer from 64 to what it writes; 1 task, 12 layers, 2 kinds of place.
+        Published::new(
+            "sizes of HyperFormer++",
+            BRANCHES,
+            65 * (2 * 768 * 24 + 24 + 3 * 768) + (192 * 128 + 128) + (128 * 64 + 64) + 2 * 64 + (1 + 12 + 2) * 64,
+        )
+        .with(&[("bottleneck", "24"), ("code", "64"), ("embedding", "64"), ("hidden", "128"), ("norm", "true")]),
+        Published::new(
+            "code 8 and no norm, as VL-Adapter",
+            BRANCHES,
+            9 * (2 * 768 * 96 + 96 + 768) + (1536 * 128 + 128) + (128 * 8 + 8) + 2 * 8 + (1 + 12 + 2) * 512,
+        )
+        .with(&[("bottleneck", "96"), ("code", "8"), ("embedding", "512"), ("hidden", "128"), ("norm", "false")]),
     ],
     paper: "Karimi Mahabadi et al., Parameter-efficient Multi-task Fine-tuning for Transformers via Shared Hypernetworks",
     year: 2021,
@@ -48,21 +48,11 @@ pub const CARD: Card = Card {
         Field::choice("activation", &["gelu", "relu", "silu"], "The bend between down and up."),
     ],
     variants: &[
-        Variant {
-            title: "HyperFormer++",
-            help: "After attention and after the MLP, with the written norm.",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[],
-        },
-        Variant {
-            title: "As in VL-Adapter",
-            help: "Without the norm.",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("norm", "false")],
-        },
+        Variant::new("HyperFormer++", "After attention and after the MLP, with the written norm.", BRANCHES),
+        Variant::new("As in VL-Adapter", "Without the norm.", BRANCHES).with(&[("norm", "false")]),
     ],
-    roles: &[Role::Attn, Role::Mlp],
-    default_roles: &[Role::Attn, Role::Mlp],
+    roles: BRANCHES,
+    default_roles: BRANCHES,
     identity_at_start: false,
     folds: false,
     method: &HyperFormer,
@@ -96,20 +86,12 @@ impl Method for HyperFormer {
                 params.push(ParamSpec::new(name, 1, e, Init::Normal(1.0)));
             }
         }
-        let mut linear = |name: &str, d_in, d_out| {
-            params.push(ParamSpec::new(name, d_in, d_out, Init::Normal(0.01)));
-            params.push(ParamSpec::new(format!("{name}_bias"), 1, d_out, Init::Zeros));
-        };
-        linear("M_1", 3 * e, h);
-        linear("M_2", h, p);
-        linear("G_W_dn", p, d * r);
-        linear("G_b_dn", p, r);
-        linear("G_W_up", p, r * d);
-        linear("G_b_up", p, d);
+        let mut layers = vec![("M_1", 3 * e, h), ("M_2", h, p)];
+        layers.extend([("G_W_dn", p, d * r), ("G_b_dn", p, r), ("G_W_up", p, r * d), ("G_b_up", p, d)]);
         if set.flag("norm") {
-            linear("G_gamma", p, d);
-            linear("G_beta", p, d);
+            layers.extend([("G_gamma", p, d), ("G_beta", p, d)]);
         }
+        params.extend(layers.into_iter().flat_map(|(name, d_in, d_out)| parts::linear(name, d_in, d_out, Init::Normal(0.01))));
         params.push(ParamSpec::new("norm", 1, p, Init::Ones));
         params.push(ParamSpec::new("norm_bias", 1, p, Init::Zeros));
 

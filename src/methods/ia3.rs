@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::row;
+use super::parts::{LINEAR, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -17,12 +17,7 @@ pub const CARD: Card = Card {
     formula: "k ← l_k ⊙ k,  v ← l_v ⊙ v,  MLP: W_2 (l_ff ⊙ σ(W_1 x))",
     drawing: "k ── ⊙ ▒ l_k ▒     v ── ⊙ ▒ l_v ▒\nx ──█ W_1 █─ σ ─ ⊙ ▒ l_ff ▒──█ W_2 █── y",
     count: "d_out at k, v, q, o, up;  d_in at down, and wherever the input is scaled",
-    published: &[Published {
-        what: "k, v and the hidden layer",
-        roles: &[Role::K, Role::V, Role::Down],
-        settings: &[],
-        trainable: 12 * (2 * 768 + 3072),
-    }],
+    published: &[Published::new("k, v and the hidden layer", &[Role::K, Role::V, Role::Down], 12 * (2 * 768 + 3072))],
     paper: "Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
     year: 2022,
     learning_rate: 3e-3,
@@ -35,7 +30,7 @@ pub const CARD: Card = Card {
         "Which side of a layer is scaled: the paper scales the hidden layer where it enters `down`, and what leaves every other layer.",
     )],
     variants: &[],
-    roles: &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
+    roles: LINEAR,
     default_roles: &[Role::K, Role::V, Role::Down],
     identity_at_start: true,
     folds: true,

@@ -16,12 +16,10 @@ pub const CARD: Card = Card {
     formula: "y = γ ⊙ (x - μ) / √(σ² + ε) + β,  γ and β trained",
     drawing: "x ──█ normalise █── ⊙ ▒ γ ▒ ── + ▒ β ▒ ── y",
     count: "2 · d a norm",
-    published: &[Published {
-        what: "two norms a block and the last",
-        roles: &[Role::Norm],
-        settings: &[],
-        trainable: (2 * 12 + 1) * 2 * 768, // every norm of ViT-B/16
-    }],
+    published: &[
+        // every norm of ViT-B/16
+        Published::new("two norms a block and the last", &[Role::Norm], (2 * 12 + 1) * 2 * 768),
+    ],
     paper: "Kim et al., How to Adapt Your Large-Scale Vision-and-Language Model; Zhao et al., Tuning LayerNorm in Attention (2023)",
     year: 2021,
     learning_rate: 1e-3, // the order of the rates that methods/12 gives for every method; the papers' own are not at hand

@@ -4,12 +4,11 @@
 
 use burn::tensor::Tensor;
 
+use super::parts::LINEAR;
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
-
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 pub const CARD: Card = Card {
     name: "loha",
@@ -20,18 +19,11 @@ pub const CARD: Card = Card {
     drawing: "x ─┬─█ W █────────────────────────⊕─ y\n   └─(▒ A_1 ▒ B_1 ▒ ⊙ ▒ A_2 ▒ B_2 ▒)─ × s ─┘",
     count: "2 · r · (d_in + d_out) a place",
     published: &[
-        Published {
-            what: "rank 8 on q, v",
-            roles: &[Role::Q, Role::V],
-            settings: &[("rank", "8")],
-            trainable: 24 * 2 * 8 * (768 + 768), // FedPara, proposition 2: 2 R (m + n) a matrix
-        },
-        Published {
-            what: "rank 4 on every linear layer",
-            roles: LINEAR,
-            settings: &[("rank", "4"), ("alpha", "2")], // LyCORIS's default
-            trainable: 12 * 2 * 4 * (4 * (768 + 768) + 2 * (768 + 3072)),
-        },
+        // FedPara, proposition 2: 2 R (m + n) a matrix
+        Published::new("rank 8 on q, v", &[Role::Q, Role::V], 24 * 2 * 8 * (768 + 768)).with(&[("rank", "8")]),
+        // LyCORIS's default
+        Published::new("rank 4 on every linear layer", LINEAR, 12 * 2 * 4 * (4 * (768 + 768) + 2 * (768 + 3072)))
+            .with(&[("rank", "4"), ("alpha", "2")]),
     ],
     paper: "Hyeon-Woo et al., FedPara: Low-Rank Hadamard Product; Yeh et al. (LyCORIS, 2024) for fine-tuning",
     year: 2022,
@@ -44,13 +36,9 @@ pub const CARD: Card = Card {
         Field::real("alpha", 0.0, 4096.0, 8.0, "Strength α of the change; the scale is α / r."),
     ],
     variants: &[
-        Variant { title: "LoHa on q, v", help: "As LoRA is placed.", roles: &[Role::Q, Role::V], settings: &[] },
-        Variant {
-            title: "LoHa on every linear layer",
-            help: "LyCORIS's attention and MLP, rank 4 and α 2.",
-            roles: LINEAR,
-            settings: &[("rank", "4"), ("alpha", "2")],
-        },
+        Variant::new("LoHa on q, v", "As LoRA is placed.", &[Role::Q, Role::V]),
+        Variant::new("LoHa on every linear layer", "LyCORIS's attention and MLP, rank 4 and α 2.", LINEAR)
+            .with(&[("rank", "4"), ("alpha", "2")]),
     ],
     roles: LINEAR,
     default_roles: &[Role::Q, Role::V],

@@ -3,13 +3,11 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::kaiming;
+use super::parts::{LINEAR, kaiming};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
-
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 pub const CARD: Card = Card {
     name: "lokr",
@@ -20,18 +18,11 @@ pub const CARD: Card = Card {
     drawing: "x ─┬─█ W █────────────────────⊕─ y\n   └─▒ C ▒ ⊗ (▒ A ▒ ▒ B ▒)─ × s ─┘",
     count: "u_in · u_out + min(v_in · v_out, r · (v_in + v_out)) a place,  d = u · v, u the smaller",
     published: &[
-        Published {
-            what: "rank 8 on q, v",
-            roles: &[Role::Q, Role::V],
-            settings: &[("rank", "8")],
-            trainable: 24 * (24 * 24 + 8 * (32 + 32)), // 768 = 24 · 32
-        },
-        Published {
-            what: "factor 8, full right block, every linear layer",
-            roles: LINEAR,
-            settings: &[("factor", "8"), ("rank", "512")], // LyCORIS's default; 768 = 8 · 96, 3072 = 8 · 384
-            trainable: 12 * (6 * 8 * 8 + 4 * 96 * 96 + 2 * 96 * 384),
-        },
+        // 768 = 24 · 32
+        Published::new("rank 8 on q, v", &[Role::Q, Role::V], 24 * (24 * 24 + 8 * (32 + 32))).with(&[("rank", "8")]),
+        // LyCORIS's default; 768 = 8 · 96, 3072 = 8 · 384
+        Published::new("factor 8, full right block, every linear layer", LINEAR, 12 * (6 * 8 * 8 + 4 * 96 * 96 + 2 * 96 * 384))
+            .with(&[("factor", "8"), ("rank", "512")]),
     ],
     paper: "Yeh et al., Navigating Text-to-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation",
     year: 2024,
@@ -46,13 +37,9 @@ pub const CARD: Card = Card {
         Field::flag("decompose_both", false, "Make the left block low-rank too, where that is smaller."),
     ],
     variants: &[
-        Variant { title: "LoKr on q, v", help: "As LoRA is placed.", roles: &[Role::Q, Role::V], settings: &[] },
-        Variant {
-            title: "LoKr, full right block",
-            help: "LyCORIS's default: factor 8, attention and MLP, nothing low-rank.",
-            roles: LINEAR,
-            settings: &[("factor", "8"), ("rank", "512"), ("alpha", "512")],
-        },
+        Variant::new("LoKr on q, v", "As LoRA is placed.", &[Role::Q, Role::V]),
+        Variant::new("LoKr, full right block", "LyCORIS's default: factor 8, attention and MLP, nothing low-rank.", LINEAR)
+            .with(&[("factor", "8"), ("rank", "512"), ("alpha", "512")]),
     ],
     roles: LINEAR,
     default_roles: &[Role::Q, Role::V],

@@ -1,12 +1,12 @@
 //! LoRA: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), equation 3; rsLoRA's scale by Kalajdzievski,
 //! "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023); LoRA+'s learning rates by Hayou, Ghosh and Yu,
-//! "LoRA+: Efficient Low Rank Adaptation of Large Models" (2024); PiSSA's start by Meng, Wang and Zhang, "PiSSA: Principal
-//! Singular Values and Singular Vectors Adaptation" (2024), section 3; the gate by Mao et al., "UniPELT" (2022). Called through
-//! the catalogue.
+//! "LoRA+: Efficient Low Rank Adaptation of Large Models" (2024); PiSSA's start by `pissa`; the gate by Mao et al., "UniPELT"
+//! (2022). Called through the catalogue.
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, GATE, kaiming};
+use super::parts::{self, DROPOUT, GATE, LINEAR, kaiming};
+use super::pissa;
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::{At, Start};
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -21,13 +21,10 @@ pub const CARD: Card = Card {
     drawing: "x ─┬─█ W █────────────⊕─ y\n   └─▒ A ▒─▒ B ▒─ × s ─┘",
     count: "r · (d_in + d_out) a place, and d_in + 1 for a gate",
     published: &[
-        Published { what: "rank 8 on q, v", roles: &[Role::Q, Role::V], settings: &[("rank", "8")], trainable: 294_912 }, // methods/12: 12 · 4 · 768 · 8
-        Published {
-            what: "UniPELT's part: rank 8 on q, v, gated",
-            roles: &[Role::Q, Role::V],
-            settings: &[("rank", "8"), ("gate", "true")],
-            trainable: 294_912 + 24 * (768 + 1),
-        },
+        // methods/12: 12 · 4 · 768 · 8
+        Published::new("rank 8 on q, v", &[Role::Q, Role::V], 294_912).with(&[("rank", "8")]),
+        Published::new("UniPELT's part: rank 8 on q, v, gated", &[Role::Q, Role::V], 294_912 + 24 * (768 + 1))
+            .with(&[("rank", "8"), ("gate", "true")]),
     ],
     paper: "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models; Hayou et al., LoRA+ (2024); Meng et al., PiSSA (2024)",
     year: 2021,
@@ -51,40 +48,19 @@ pub const CARD: Card = Card {
             "The scale s; the second is rsLoRA's, which keeps high ranks learning.",
         ),
         Field::real("ratio", 1.0, 64.0, 1.0, "LoRA+: B learns at this many times the learning rate of A; its paper takes 16."),
-        Field::choice(
-            "start",
-            &["normal", "pissa"],
-            "Normal: A random, B zero. PiSSA: A and B are the r strongest singular directions of the frozen weight.",
-        ),
+        pissa::START,
         GATE,
     ],
     variants: &[
-        Variant { title: "LoRA on q, v", help: "The paper's choice.", roles: &[Role::Q, Role::V], settings: &[] },
-        Variant { title: "LoRA on every linear layer", help: "Attention and MLP, as QLoRA does.", roles: LINEAR, settings: &[] },
-        Variant {
-            title: "rsLoRA on q, v",
-            help: "Rank-stabilised scale.",
-            roles: &[Role::Q, Role::V],
-            settings: &[("scaling", "alpha / sqrt r"), ("rank", "16")],
-        },
-        Variant {
-            title: "LoRA+ on q, v",
-            help: "B learns sixteen times as fast as A.",
-            roles: &[Role::Q, Role::V],
-            settings: &[("ratio", "16")],
-        },
-        Variant {
-            title: "PiSSA on every linear layer",
-            help: "Trains the strongest directions of the weights themselves, s = 1.",
-            roles: LINEAR,
-            settings: &[("start", "pissa"), ("alpha", "8")],
-        },
-        Variant {
-            title: "Gated LoRA on q, v",
-            help: "UniPELT's part; the preset `unipelt` is the whole.",
-            roles: &[Role::Q, Role::V],
-            settings: &[("gate", "true")],
-        },
+        Variant::new("LoRA on q, v", "The paper's choice.", &[Role::Q, Role::V]),
+        Variant::new("LoRA on every linear layer", "Attention and MLP, as QLoRA does.", LINEAR),
+        Variant::new("rsLoRA on q, v", "Rank-stabilised scale.", &[Role::Q, Role::V])
+            .with(&[("scaling", "alpha / sqrt r"), ("rank", "16")]),
+        Variant::new("LoRA+ on q, v", "B learns sixteen times as fast as A.", &[Role::Q, Role::V]).with(&[("ratio", "16")]),
+        Variant::new("PiSSA on every linear layer", "Trains the strongest directions of the weights themselves, s = 1.", LINEAR)
+            .with(&[("start", "pissa"), ("alpha", "8")]),
+        Variant::new("Gated LoRA on q, v", "UniPELT's part; the preset `unipelt` is the whole.", &[Role::Q, Role::V])
+            .with(&[("gate", "true")]),
     ],
     roles: LINEAR,
     default_roles: &[Role::Q, Role::V],
@@ -92,8 +68,6 @@ pub const CARD: Card = Card {
     folds: true,
     method: &Lora,
 };
-
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 struct Lora;
 
@@ -107,25 +81,20 @@ pub fn scale(set: &Settings) -> f64 {
     set.real("alpha") / divisor
 }
 
-/// A and B start from the frozen weight, and keep where they started as the constants A0 and B0.
-pub fn is_pissa(set: &Settings) -> bool {
-    set.text("start") == "pissa"
-}
-
 impl Method for Lora {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (r, n) = (set.whole("rank"), anatomy.tokens);
-        let most = sites.iter().map(|s| s.d_in.min(s.d_out)).min().unwrap_or(r);
-        if is_pissa(set) && r > most {
-            return Err(format!("PiSSA takes r singular directions of each weight; ranks that fit: 1 to {most}"));
+        let is_pissa = pissa::is_chosen(set);
+        if is_pissa {
+            pissa::fits(sites, r)?;
         }
         let place = |site: &&Site| {
-            let [a, b] = if is_pissa(set) { [Init::Own; 2] } else { [kaiming(site.d_in), Init::Zeros] };
+            let [a, b] = if is_pissa { [Init::Own; 2] } else { [kaiming(site.d_in), Init::Zeros] };
             let pair =
                 |a_name, b_name| [ParamSpec::new(a_name, site.d_in, r, a), ParamSpec::new(b_name, r, site.d_out, b).matrix()];
             let [a, b] = pair("A", "B");
             let mut params = vec![a, b.rate(set.real("ratio"))];
-            if is_pissa(set) {
+            if is_pissa {
                 params.extend(pair("A0", "B0").map(ParamSpec::constant));
             }
             let paths = params.len() / 2;
@@ -138,13 +107,7 @@ impl Method for Lora {
     }
 
     fn start(&self, places: &[Start]) -> Vec<(String, Vec<f32>)> {
-        let of = |place: &Start| {
-            let (site, r, s) = (place.site, place.set.whole("rank"), scale(place.set));
-            let share = if s > 0.0 { (1.0 / s).sqrt() as f32 } else { 1.0 }; // s A B is the principal part of W
-            let (a, b) = parts::principal(&place.frozen("weight"), site.d_in, site.d_out, r)?; // [d_in, r], [r, d_out]
-            let [a, b] = [a, b].map(|m| m.into_iter().map(|v| v * share).collect::<Vec<_>>());
-            Some([("A", a.clone()), ("B", b.clone()), ("A0", a), ("B0", b)].map(|(name, m)| (place.key(name), m)))
-        };
+        let of = |place: &Start| pissa::start(place, place.set.whole("rank"), scale(place.set));
         places.iter().filter_map(of).flatten().collect()
     }
 

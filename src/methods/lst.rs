@@ -4,7 +4,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::parts::{dense, kaiming};
+use super::parts::{self, kaiming};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published};
 use crate::engine::bag::At;
 use crate::engine::kernels;
@@ -19,17 +19,19 @@ pub const CARD: Card = Card {
     formula: "s_i = Side_i(μ_i s_(i-1) + (1 - μ_i) D_i h_i),  μ_i = σ(a_i / T),  out = U · LN(s_L)",
     drawing: "█ block 1 █──█ block 2 █── … ──█ block L █\n    │            │                 │\n ▒ D, μ ▒     ▒ D, μ ▒          ▒ D, μ ▒\n ▒ side ▒─────▒ side ▒─── … ────▒ side ▒──▒ U ▒── y",
     count: "blocks · (4 d_s² + 2 d_s h/r + vectors) + (blocks + 1)(d d_s + d_s) + d_s d + d,  d_s = d / r",
-    published: &[Published {
-        what: "reduction 8",
-        roles: &[Role::Head],
-        settings: &[("reduction", "8")],
+    published: &[
         // methods/05: n (4 d_s² + 2 d_s h/r + vectors) + (n + 1)(d d_s + d_s) + the last norm + d_s d + d, with d_s = 96
-        trainable: 12 * (4 * (96 * 96 + 96) + (96 * 384 + 384) + (384 * 96 + 96) + 4 * 96 + 1)
-            + 13 * (768 * 96 + 96)
-            + 2 * 96
-            + 96 * 768
-            + 768,
-    }],
+        Published::new(
+            "reduction 8",
+            &[Role::Head],
+            12 * (4 * (96 * 96 + 96) + (96 * 384 + 384) + (384 * 96 + 96) + 4 * 96 + 1)
+                + 13 * (768 * 96 + 96)
+                + 2 * 96
+                + 96 * 768
+                + 768,
+        )
+        .with(&[("reduction", "8")]),
+    ],
     paper: "Sung, Cho and Bansal, LST: Ladder Side-Tuning",
     year: 2022,
     learning_rate: 3e-3,
@@ -61,17 +63,13 @@ impl Method for Ladder {
         let r = set.whole("reduction");
         let (d, n, heads) = (anatomy.width, anatomy.tokens, anatomy.heads);
         if d % (r * heads) != 0 {
-            let fits: Vec<_> = (1..=64).filter(|r| d % (r * heads) == 0).map(|r| r.to_string()).collect();
-            return Err(format!(
-                "width {d} / reduction {r} is not a multiple of {heads} heads; reductions that fit: {}",
-                fits.join(", ")
-            ));
+            let fit = parts::fitting(1..=64, |r| d % (r * heads) == 0);
+            return Err(format!("width {d} / reduction {r} is not a multiple of {heads} heads; reductions that fit: {fit}"));
         }
         let (s, h) = (d / r, (anatomy.hidden / r).max(1));
         let mut params = Vec::new();
         let linear = |params: &mut Vec<ParamSpec>, name: &str, d_in, d_out| {
-            params.push(ParamSpec::new(name, d_in, d_out, kaiming(d_in)).matrix());
-            params.push(ParamSpec::new(format!("{name}_bias"), 1, d_out, Init::Zeros));
+            params.extend(parts::linear(name, d_in, d_out, kaiming(d_in)));
         };
         let norm = |params: &mut Vec<ParamSpec>, name: &str| {
             params.push(ParamSpec::new(name, 1, s, Init::Ones));
@@ -100,7 +98,7 @@ impl Method for Ladder {
     }
 
     fn readout(&self, at: &At, taps: &[Tensor<3>], _y: Tensor<3>) -> Tensor<3> {
-        let linear = |name: String, x| dense(x, at.param(&name), at.param(&format!("{name}_bias")));
+        let linear = |name: String, x| parts::through(at, &name, x);
         let norm = |name: String, x: Tensor<3>| {
             let bias = at.param(&format!("{name}_bias")).squeeze_dim::<1>(0);
             kernels::layer_norm(x, at.param(&name).squeeze_dim::<1>(0), bias, 1e-6)

@@ -23,10 +23,10 @@ pub const CARD: Card = Card {
     count: "K in all: a share of the placed weights, or a number",
     published: &[
         // methods/24 (d): the ranking modules' K, matched to adapters of reduction 1 and 16; K is the count by definition.
-        Published { what: "K of reduction 1", roles: MASKABLE, settings: &[("count", "14174208")], trainable: 14_174_208 },
-        Published { what: "K of reduction 16", roles: MASKABLE, settings: &[("count", "894528")], trainable: 894_528 },
+        Published::new("K of reduction 1", MASKABLE, 14_174_208).with(&[("count", "14174208")]),
+        Published::new("K of reduction 16", MASKABLE, 894_528).with(&[("count", "894528")]),
         // round(0.01 · (85,798,656 − 25 · 2 · 768 of the norms))
-        Published { what: "1 % of all but norms", roles: MASKABLE, settings: &[], trainable: 857_603 },
+        Published::new("1 % of all but norms", MASKABLE, 857_603),
     ],
     paper: "Ansell et al., Composable Sparse Fine-Tuning for Cross-Lingual Transfer",
     year: 2022,
@@ -41,8 +41,8 @@ pub const CARD: Card = Card {
         Field::real("l1", 0.0, 1000.0, 0.0, "λ: pulls the trained numbers back to the start; the paper uses 0.1 for languages."),
     ],
     variants: &[
-        Variant { title: "Everything but norms", help: "As the paper places it.", roles: MASKABLE, settings: &[] },
-        Variant { title: "Attention only", help: "q, k, v and o.", roles: ATTENTION, settings: &[] },
+        Variant::new("Everything but norms", "As the paper places it.", MASKABLE),
+        Variant::new("Attention only", "q, k, v and o.", ATTENTION),
     ],
     roles: MASKABLE,
     default_roles: MASKABLE,

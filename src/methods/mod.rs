@@ -5,7 +5,6 @@ pub mod adalora;
 pub mod bitfit;
 pub mod boft;
 pub mod bottleneck;
-pub mod cayley;
 pub mod compacter;
 pub mod conformer;
 pub mod difffit;
@@ -23,7 +22,6 @@ pub mod lst;
 pub mod ltsft;
 pub mod oft;
 pub mod padapter;
-pub mod parts;
 pub mod prefix;
 pub mod prompt;
 pub mod repadapter;
@@ -33,6 +31,14 @@ pub mod ssf;
 pub mod twin;
 pub mod vera;
 pub mod vlpet;
+
+// No methods: what several share, or may. None of them knows a method.
+pub mod budget;
+pub mod cayley;
+pub mod laplacian;
+pub mod parts;
+pub mod pissa;
+pub mod sharing;
 
 use burn::tensor::Tensor;
 
@@ -127,6 +133,17 @@ pub struct Variant {
     pub settings: &'static [(&'static str, &'static str)],
 }
 
+impl Variant {
+    /// With the default settings.
+    pub const fn new(title: &'static str, help: &'static str, roles: &'static [Role]) -> Variant {
+        Variant { title, help, roles, settings: &[] }
+    }
+
+    pub const fn with(self, settings: &'static [(&'static str, &'static str)]) -> Variant {
+        Variant { settings, ..self }
+    }
+}
+
 /// A number of trainable parameters (without head) that the paper or its formula gives for ViT-B/16 at 224 pixels, or for a
 /// network with the same blocks. `tests/laws.rs` holds the method to it, on a plan without weights.
 pub struct Published {
@@ -135,6 +152,17 @@ pub struct Published {
     /// `name = value`, as in a session file.
     pub settings: &'static [(&'static str, &'static str)],
     pub trainable: usize,
+}
+
+impl Published {
+    /// With the default settings.
+    pub const fn new(what: &'static str, roles: &'static [Role], trainable: usize) -> Published {
+        Published { what, roles, settings: &[], trainable }
+    }
+
+    pub const fn with(self, settings: &'static [(&'static str, &'static str)]) -> Published {
+        Published { settings, ..self }
+    }
 }
 
 /// What the catalogue says of a method; the form, the hover text, the command line and the manual print it.

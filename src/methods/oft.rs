@@ -4,12 +4,11 @@
 use burn::tensor::Tensor;
 
 use super::cayley;
+use super::parts::LINEAR;
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
-
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 pub const CARD: Card = Card {
     name: "oft",
@@ -19,14 +18,12 @@ pub const CARD: Card = Card {
     formula: "y = x R W + b,  R = diag(R_1, …, R_n),  R_i = (I + Q_i)(I − Q_i)⁻¹,  Q_i = −Q_iᵀ",
     drawing: "x ──▒ R_1 ▒     ▒──█ W █── y\n    ▒    ▒ R_2 ▒ ▒\n    ▒     … R_n ▒  rotations on the diagonal",
     count: "d_in · (b − 1) / 2 a place",
-    published: &[Published {
-        what: "blocks of 16 on every linear layer",
-        roles: LINEAR,
-        settings: &[("block_size", "16")],
+    published: &[
         // Liu et al. (2024), table 1: .79 M on DeBERTaV3-base, whose blocks have these shapes, with 82,944 output scales and
         // as many biases trained beside the rotations: 787,968.
-        trainable: 12 * (5 * 768 + 3072) * 15 / 2,
-    }],
+        Published::new("blocks of 16 on every linear layer", LINEAR, 12 * (5 * 768 + 3072) * 15 / 2)
+            .with(&[("block_size", "16")]),
+    ],
     paper: "Qiu et al., Controlling Text-to-Image Diffusion by Orthogonal Finetuning",
     year: 2023,
     learning_rate: 1e-3, // Liu et al. (2024), table 8: 2e-4 to 4e-3 on VTAB-1k
@@ -49,19 +46,10 @@ pub const CARD: Card = Card {
         Field::flag("share", false, "One rotation for all blocks of a layer."),
     ],
     variants: &[
-        Variant {
-            title: "OFT on attention",
-            help: "The paper's choice.",
-            roles: &[Role::Q, Role::K, Role::V, Role::O],
-            settings: &[],
-        },
-        Variant { title: "OFT on every linear layer", help: "Attention and MLP.", roles: LINEAR, settings: &[] },
-        Variant {
-            title: "OFT as PEFT computes it",
-            help: "Five terms in place of the exact inverse.",
-            roles: &[Role::Q, Role::V],
-            settings: &[("inverse", "five terms")],
-        },
+        Variant::new("OFT on attention", "The paper's choice.", &[Role::Q, Role::K, Role::V, Role::O]),
+        Variant::new("OFT on every linear layer", "Attention and MLP.", LINEAR),
+        Variant::new("OFT as PEFT computes it", "Five terms in place of the exact inverse.", &[Role::Q, Role::V])
+            .with(&[("inverse", "five terms")]),
     ],
     roles: LINEAR,
     default_roles: &[Role::Q, Role::K, Role::V, Role::O],

@@ -4,7 +4,8 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::parts::dense;
+use super::laplacian;
+use super::parts::{self, BRANCHES, dense};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::engine::kernels;
@@ -21,14 +22,9 @@ pub const CARD: Card = Card {
     count: "attention: 3 · d · r + 2 · r + d + 2;  mlp: 2 · d · r + r + d;  r = d / ρ",
     published: &[
         // methods/17 (d): 2 (d r + r) + (r d + d) + 2 with d = 768, r = 96, self-attention alone
-        Published { what: "after every attention", roles: &[Role::Attn], settings: &[], trainable: 12 * 222_146 },
+        Published::new("after every attention", &[Role::Attn], 12 * 222_146),
         // and 2 d r + r + d beside every MLP
-        Published {
-            what: "attention and MLP",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[],
-            trainable: 12 * (222_146 + 148_320),
-        },
+        Published::new("attention and MLP", BRANCHES, 12 * (222_146 + 148_320)),
     ],
     paper: "Wu et al., p-Laplacian Adaptation for Generative Pre-trained Vision-Language Models",
     year: 2024,
@@ -54,14 +50,10 @@ pub const CARD: Card = Card {
         ),
     ],
     variants: &[
-        Variant {
-            title: "Entailment",
-            help: "The paper's p and μ0 for SNLI-VE: most of a node is itself.",
-            roles: BRANCHES,
-            settings: &[("p", "1.5"), ("mu", "10")],
-        },
-        Variant { title: "Captions", help: "The paper's p and μ0 for captions.", roles: BRANCHES, settings: &[("p", "1.75")] },
-        Variant { title: "Attention only", help: "Without the adapter beside the MLP.", roles: &[Role::Attn], settings: &[] },
+        Variant::new("Entailment", "The paper's p and μ0 for SNLI-VE: most of a node is itself.", BRANCHES)
+            .with(&[("p", "1.5"), ("mu", "10")]),
+        Variant::new("Captions", "The paper's p and μ0 for captions.", BRANCHES).with(&[("p", "1.75")]),
+        Variant::new("Attention only", "Without the adapter beside the MLP.", &[Role::Attn]),
     ],
     roles: BRANCHES,
     default_roles: BRANCHES,
@@ -70,11 +62,8 @@ pub const CARD: Card = Card {
     method: &PAdapter,
 };
 
-const BRANCHES: &[Role] = &[Role::Attn, Role::Mlp];
 /// Tokens beyond which the maps of one image take gigabytes.
 const MOST: usize = 1024;
-/// Keeps the release's roots and norms from zero.
-const EPSILON: f64 = 1e-8;
 
 struct PAdapter;
 
@@ -82,11 +71,8 @@ impl Method for PAdapter {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (d, n, heads, rho) = (anatomy.width, anatomy.tokens, anatomy.heads, set.whole("reduction"));
         if d % (rho * heads) != 0 {
-            let fits: Vec<_> = (1..=64).filter(|rho| d % (rho * heads) == 0).map(|rho| rho.to_string()).collect();
-            return Err(format!(
-                "width {d} / {rho} is not a multiple of {heads} heads; reductions that fit: {}",
-                fits.join(", ")
-            ));
+            let fit = parts::fitting(1..=64, |rho| d % (rho * heads) == 0);
+            return Err(format!("width {d} / {rho} is not a multiple of {heads} heads; reductions that fit: {fit}"));
         }
         if anatomy.rotary {
             return Err("it reads queries and keys as they leave their layers, which positions turn afterwards in this network"
@@ -154,39 +140,10 @@ fn message(at: &At, h: Tensor<3>) -> Tensor<3> {
     let features = |x| split(dense(x, w.clone(), b.clone() + at.param("b_i")));
     let (f_q, f_v) = (features(q), features(v)); // [batch, heads, queries or values, r/heads]
 
-    let p = at.param("p").unsqueeze::<4>(); // [1, 1, 1, 1]
     let mu = (at.param("theta").tanh() + 2.0) * at.set.real("mu"); // between μ0 and 3 μ0
-    let own = mu.unsqueeze::<4>() * 2.0 / p.clone();
-    let far = (squares(a.clone(), &f_q, &f_v).log() * (p / 2.0 - 1.0)).exp(); // ‖√A (F_j - F_k)‖^(p-2)
-    let m = a * far; // [batch, heads, queries, values]
-    let f = (m.clone().matmul(f_v) + f_q * own.clone()) / (m.sum_dim(3) + own); // [batch, heads, queries, r/heads]
+    let f = laplacian::step(a, f_q, f_v, at.param("p"), mu); // [batch, heads, queries, r/heads]
     let f = f.swap_dims(1, 2).flatten::<3>(2, 3); // [batch, queries, r]
 
     let gate = kernels::gelu(dense(h, at.param("W_g"), at.param("b_g"))); // [batch, queries, r]
     dense(gate * f, at.param("W_o"), at.param("b_o")) // [batch, queries, d]
-}
-
-/// ‖√(A + ε) (F_j - F_k) + ε‖² of every query and value node `[batch, heads, queries, values]`, multiplied out so that the
-/// differences themselves, r / heads times as large, never stand in memory.
-fn squares(a: Tensor<4>, f_q: &Tensor<4>, f_v: &Tensor<4>) -> Tensor<4> {
-    let channels = f_q.dims()[3] as f64;
-    let sums = f_q.clone().sum_dim(3) - f_v.clone().sum_dim(3).swap_dims(2, 3); // Σ (F_j - F_k)
-    let a = a + EPSILON;
-    let slopes = a.clone() * distances(f_q, f_v) + a.sqrt() * sums * (2.0 * EPSILON) + channels * EPSILON * EPSILON;
-    slopes.clamp_min(EPSILON * EPSILON) // a safe base for the power, also where rounding says less than nothing
-}
-
-/// ‖F_j - F_k‖² `[batch, heads, queries, values]`: its value channel by channel, exact also for nodes close to each other, its
-/// gradient by ‖F_j‖² + ‖F_k‖² - 2 F_j F_k, which keeps no map for each channel.
-fn distances(f_q: &Tensor<4>, f_v: &Tensor<4>) -> Tensor<4> {
-    let square = |x: Tensor<4>| x.clone() * x;
-    let (q, v) = (f_q.clone().inner(), f_v.clone().inner().swap_dims(2, 3));
-    let of = |n| square(q.clone().narrow(3, n, 1) - v.clone().narrow(2, n, 1));
-    let exact = (1..q.dims()[3]).fold(of(0), |sum, n| sum + of(n));
-    if !f_q.is_autodiff() {
-        return exact;
-    }
-    let lengths = square(f_q.clone()).sum_dim(3) + square(f_v.clone()).sum_dim(3).swap_dims(2, 3);
-    let expanded = lengths - f_q.clone().matmul(f_v.clone().swap_dims(2, 3)) * 2.0;
-    exact + (expanded.clone() - expanded.detach())
 }

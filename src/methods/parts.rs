@@ -1,14 +1,21 @@
 //! Phrases that several methods share. Knows no method.
 
+use std::ops::RangeInclusive;
+
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
-use faer::Mat;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Init, ParamSpec};
 use crate::engine::bag::At;
 use crate::engine::kernels;
+use crate::plan::anatomy::Role;
 use crate::session::settings::{Field, Settings};
+
+/// Every linear layer of a block.
+pub const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
+/// Attention and MLP, each as a whole.
+pub const BRANCHES: &[Role] = &[Role::Attn, Role::Mlp];
 
 /// Bound of PyTorch's default for a linear layer of `d_in` inputs: Kaiming-uniform with a = sqrt 5 (He et al. 2015).
 pub fn kaiming(d_in: usize) -> Init {
@@ -96,6 +103,16 @@ pub fn dense(x: Tensor<3>, w: Tensor<2>, b: Tensor<2>) -> Tensor<3> {
     burn::tensor::module::linear(x, w, Some(b.squeeze_dim::<1>(0)))
 }
 
+/// W `[d_in, d_out]` of a linear layer that is called `name`, and its b `[1, d_out]`, which starts at zero.
+pub fn linear(name: &str, d_in: usize, d_out: usize, init: Init) -> [ParamSpec; 2] {
+    [ParamSpec::new(name, d_in, d_out, init).matrix(), ParamSpec::new(format!("{name}_bias"), 1, d_out, Init::Zeros)]
+}
+
+/// `x` through the placement's linear layer `name`: `[batch, positions, d_in]` to `[batch, positions, d_out]`.
+pub fn through(at: &At, name: &str, x: Tensor<3>) -> Tensor<3> {
+    dense(x, at.param(name), at.param(&format!("{name}_bias")))
+}
+
 /// UniPELT's gate: Mao et al., "UniPELT: A Unified Framework for Parameter-Efficient Language Model Tuning" (2022).
 pub const GATE: Field =
     Field::flag("gate", false, "UniPELT: a trained gate, one number from 0 to 1 for each image, weighs what the method adds.");
@@ -133,18 +150,9 @@ pub fn gated(set: &Settings) -> Option<&'static str> {
     set.flag("gate").then_some("with `gate` on changes the weights for each image differently")
 }
 
-/// The best product of rank `r` for W `[rows, cols]`, in equal halves: U_r S_r^(1/2) `[rows, r]` and S_r^(1/2) V_rᵀ `[r, cols]`,
-/// by singular value. None when W is not there, is too small, or holds what is no number.
-pub fn principal(w: &[f32], rows: usize, cols: usize, r: usize) -> Option<(Vec<f32>, Vec<f32>)> {
-    if w.len() != rows * cols || r > rows.min(cols) || w.iter().any(|v| !v.is_finite()) {
-        return None;
-    }
-    let svd = Mat::from_fn(rows, cols, |i, j| f64::from(w[i * cols + j])).thin_svd().ok()?;
-    let (u, v, s) = (svd.U(), svd.V(), svd.S().column_vector());
-    let half = |n: usize| s[n].sqrt();
-    let a = (0..rows).flat_map(|i| (0..r).map(move |n| (u[(i, n)] * half(n)) as f32)).collect();
-    let b = (0..r).flat_map(|n| (0..cols).map(move |j| (v[(j, n)] * half(n)) as f32)).collect();
-    Some((a, b))
+/// The numbers in `range` that fit, in words: "1, 2, 4".
+pub fn fitting(range: RangeInclusive<usize>, fits: impl Fn(usize) -> bool) -> String {
+    range.filter(|n| fits(*n)).map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// A mask of the `count` highest scores: 1 for them, 0 for the rest. Of equal scores the earlier wins.

@@ -19,18 +19,9 @@ pub const CARD: Card = Card {
     drawing: "q ─────────────┐\n[▒ P_k ▒; K] ──█ attention █── y\n[▒ P_v ▒; V] ──┘",
     count: "2 · l · d a block, and d + 1 for a gate",
     published: &[
-        Published {
-            what: "16 keys and values a block",
-            roles: &[Role::Attn],
-            settings: &[("length", "16")],
-            trainable: 12 * 2 * 16 * 768,
-        },
-        Published {
-            what: "UniPELT's part: 10 keys and values a block, gated",
-            roles: &[Role::Attn],
-            settings: &[("length", "10"), ("gate", "true")],
-            trainable: 12 * (2 * 10 * 768 + 768 + 1),
-        },
+        Published::new("16 keys and values a block", &[Role::Attn], 12 * 2 * 16 * 768).with(&[("length", "16")]),
+        Published::new("UniPELT's part: 10 keys and values a block, gated", &[Role::Attn], 12 * (2 * 10 * 768 + 768 + 1))
+            .with(&[("length", "10"), ("gate", "true")]),
     ],
     paper: "Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation",
     year: 2021,
@@ -43,12 +34,8 @@ pub const CARD: Card = Card {
         Field::real("deviation", 0.0, 1.0, 0.02, "Standard deviation of the first values."),
         GATE,
     ],
-    variants: &[Variant {
-        title: "Gated prefix",
-        help: "UniPELT's part; the preset `unipelt` is the whole.",
-        roles: &[Role::Attn],
-        settings: &[("gate", "true")],
-    }],
+    variants: &[Variant::new("Gated prefix", "UniPELT's part; the preset `unipelt` is the whole.", &[Role::Attn])
+        .with(&[("gate", "true")])],
     roles: &[Role::Attn],
     default_roles: &[Role::Attn],
     identity_at_start: false,

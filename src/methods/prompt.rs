@@ -18,18 +18,8 @@ pub const CARD: Card = Card {
     drawing: "[ tokens │ ▒ P ▒ ] ──█ block █── [ tokens │ P taken off ]",
     count: "p · d (shallow), p · d a block (deep)",
     published: &[
-        Published {
-            what: "shallow, 100 tokens",
-            roles: &[Role::Block],
-            settings: &[("tokens", "100"), ("depth", "shallow")],
-            trainable: 76_800,
-        },
-        Published {
-            what: "deep, 100 tokens",
-            roles: &[Role::Block],
-            settings: &[("tokens", "100"), ("depth", "deep")],
-            trainable: 12 * 76_800,
-        },
+        Published::new("shallow, 100 tokens", &[Role::Block], 76_800).with(&[("tokens", "100"), ("depth", "shallow")]),
+        Published::new("deep, 100 tokens", &[Role::Block], 12 * 76_800).with(&[("tokens", "100"), ("depth", "deep")]),
     ],
     paper: "Jia et al., Visual Prompt Tuning",
     year: 2022,
@@ -43,13 +33,8 @@ pub const CARD: Card = Card {
         DROPOUT,
     ],
     variants: &[
-        Variant {
-            title: "VPT-shallow",
-            help: "Before the first block.",
-            roles: &[Role::Block],
-            settings: &[("depth", "shallow")],
-        },
-        Variant { title: "VPT-deep", help: "Before every block.", roles: &[Role::Block], settings: &[("depth", "deep")] },
+        Variant::new("VPT-shallow", "Before the first block.", &[Role::Block]).with(&[("depth", "shallow")]),
+        Variant::new("VPT-deep", "Before every block.", &[Role::Block]).with(&[("depth", "deep")]),
     ],
     roles: &[Role::Block],
     default_roles: &[Role::Block],

@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, dense};
+use super::parts::{self, BRANCHES, DROPOUT, dense};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -18,19 +18,10 @@ pub const CARD: Card = Card {
     drawing: "x ─┬──────────────────────⊕──█ attn or mlp █── y\n   └─▒ W_d ▒─┬─▒ W_u1 ▒─┬─ × s ─┘\n             └─▒ W_uk ▒─┘",
     count: "d · r + r + r · d / k + d a place",
     published: &[
-        Published {
-            what: "8 wide, 2 groups",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("hidden", "8"), ("groups", "2")],
-            // The paper's .22 M counts the matrices, 24 (768 · 8 + 8 · 768 / 2) = 221,184; the code trains both biases too.
-            trainable: 24 * (768 * 8 + 8 + 8 * 768 / 2 + 768),
-        },
-        Published {
-            what: "before attention alone",
-            roles: &[Role::Attn],
-            settings: &[],
-            trainable: 12 * (768 * 8 + 8 + 8 * 768 / 2 + 768),
-        },
+        // The paper's .22 M counts the matrices, 24 (768 · 8 + 8 · 768 / 2) = 221,184; the code trains both biases too.
+        Published::new("8 wide, 2 groups", BRANCHES, 24 * (768 * 8 + 8 + 8 * 768 / 2 + 768))
+            .with(&[("hidden", "8"), ("groups", "2")]),
+        Published::new("before attention alone", &[Role::Attn], 12 * (768 * 8 + 8 + 8 * 768 / 2 + 768)),
     ],
     paper: "Luo et al., Towards Efficient Visual Adaption via Structural Re-parameterization",
     year: 2023,
@@ -45,16 +36,12 @@ pub const CARD: Card = Card {
         DROPOUT,
     ],
     variants: &[
-        Variant {
-            title: "RepAdapter",
-            help: "Before attention and MLP, with dropout as in its code.",
-            roles: &[Role::Attn, Role::Mlp],
-            settings: &[("dropout", "0.1")],
-        },
-        Variant { title: "RepAdapter attn", help: "Before attention alone.", roles: &[Role::Attn], settings: &[] },
+        Variant::new("RepAdapter", "Before attention and MLP, with dropout as in its code.", BRANCHES)
+            .with(&[("dropout", "0.1")]),
+        Variant::new("RepAdapter attn", "Before attention alone.", &[Role::Attn]),
     ],
-    roles: &[Role::Attn, Role::Mlp],
-    default_roles: &[Role::Attn, Role::Mlp],
+    roles: BRANCHES,
+    default_roles: BRANCHES,
     identity_at_start: true,
     folds: true,
     method: &RepAdapter,
@@ -75,11 +62,8 @@ impl Method for RepAdapter {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (r, k, d, n) = (set.whole("hidden"), set.whole("groups"), anatomy.width, anatomy.tokens);
         if r % k != 0 || d % k != 0 {
-            let fits: Vec<_> = (1..=64).filter(|k| r % k == 0 && d % k == 0).map(|k| k.to_string()).collect();
-            return Err(format!(
-                "hidden {r} and width {d} cannot both be cut into {k} groups; groups that fit: {}",
-                fits.join(", ")
-            ));
+            let fit = parts::fitting(1..=64, |k| r % k == 0 && d % k == 0);
+            return Err(format!("hidden {r} and width {d} cannot both be cut into {k} groups; groups that fit: {fit}"));
         }
         let place = |site: &&Site| {
             let params = vec![

@@ -19,7 +19,7 @@ pub const CARD: Card = Card {
     count: "k² + k a place",
     published: &[
         // methods/12: 12 (96² + 96)
-        Published { what: "96 channels after attention", roles: &[Role::Mid], settings: &[("k", "96")], trainable: 111_744 },
+        Published::new("96 channels after attention", &[Role::Mid], 111_744).with(&[("k", "96")]),
     ],
     paper: "Zhao et al., SCT: A Simple Baseline for Parameter-Efficient Fine-Tuning via Salient Channels",
     year: 2023,
@@ -32,13 +32,8 @@ pub const CARD: Card = Card {
         Field::real("scale", 0.0, 10.0, 1.0, "Strength s of the change."),
     ],
     variants: &[
-        Variant { title: "After attention", help: "The paper's choice.", roles: &[Role::Mid], settings: &[] },
-        Variant {
-            title: "After the MLP",
-            help: "At the end of each block, as the authors' code can.",
-            roles: &[Role::Block],
-            settings: &[],
-        },
+        Variant::new("After attention", "The paper's choice.", &[Role::Mid]),
+        Variant::new("After the MLP", "At the end of each block, as the authors' code can.", &[Role::Block]),
     ],
     roles: &[Role::Mid, Role::Block],
     default_roles: &[Role::Mid],

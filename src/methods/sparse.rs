@@ -5,14 +5,12 @@ use burn::tensor::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::parts::{self, EXACT};
+use super::parts::{self, EXACT, LINEAR};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::{At, Start};
 use crate::engine::random;
-use crate::plan::anatomy::{Anatomy, Door, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Door, Part, Site};
 use crate::session::settings::{Field, Settings};
-
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 pub const CARD: Card = Card {
     name: "sparse",
@@ -24,7 +22,7 @@ pub const CARD: Card = Card {
     count: "share · d_in · d_out a place, rounded",
     published: &[
         // The paper trains 1 to 2 % of each matrix: 12 (4 · round(0.01 · 768²) + 2 · round(0.01 · 768 · 3072))
-        Published { what: "1 % of every linear layer", roles: LINEAR, settings: &[], trainable: 12 * (4 * 5_898 + 2 * 23_593) },
+        Published::new("1 % of every linear layer", LINEAR, 12 * (4 * 5_898 + 2 * 23_593)),
     ],
     paper: "Bhardwaj et al., Sparse High Rank Adapters",
     year: 2024,
@@ -37,8 +35,8 @@ pub const CARD: Card = Card {
         Field::choice("choose", &["random", "magnitude"], "Which numbers: drawn by the seed, or the largest weights."),
     ],
     variants: &[
-        Variant { title: "SHiRA-Rand", help: "Drawn by the seed.", roles: LINEAR, settings: &[("choose", "random")] },
-        Variant { title: "SHiRA-WM", help: "The largest weights.", roles: LINEAR, settings: &[("choose", "magnitude")] },
+        Variant::new("SHiRA-Rand", "Drawn by the seed.", LINEAR).with(&[("choose", "random")]),
+        Variant::new("SHiRA-WM", "The largest weights.", LINEAR).with(&[("choose", "magnitude")]),
     ],
     roles: LINEAR,
     default_roles: LINEAR,

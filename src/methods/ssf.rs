@@ -22,13 +22,14 @@ pub const CARD: Card = Card {
     formula: "y = γ ⊙ x + β",
     drawing: "x ──█ embedding, norm or linear █── ⊙ ▒ γ ▒ ── + ▒ β ▒ ── y",
     count: "2 · d_out a place",
-    published: &[Published {
-        what: "after every operation of ViT-B/16",
-        roles: ALL,
-        settings: &[],
+    published: &[
         // methods/12: 205,824. Patches 2 · 768; a block's two norms, q, k, v, o, up, down; the last norm 2 · 768.
-        trainable: 2 * 768 + 12 * 2 * (2 * 768 + 3 * 768 + 768 + 3072 + 768) + 2 * 768,
-    }],
+        Published::new(
+            "after every operation of ViT-B/16",
+            ALL,
+            2 * 768 + 12 * 2 * (2 * 768 + 3 * 768 + 768 + 3072 + 768) + 2 * 768,
+        ),
+    ],
     paper: "Lian et al., Scaling & Shifting Your Features: A New Baseline for Efficient Model Tuning",
     year: 2022,
     learning_rate: 1e-2,

@@ -16,21 +16,19 @@ pub const CARD: Card = Card {
     name: "twin",
     title: "Twin quality-weighted LoRA",
     family: Family::LowRank,
-    help: "Two LoRA modules at queries, keys and values: the sharper the image, the more the second one speaks and the less the first.",
+    help: "Two LoRA modules at queries, keys and values: the higher the quality of an image, the more the second one speaks and the less the first. The quality is the score that the data gives, or else the image's sharpness.",
     formula: "y = x W + s (1 - α) (x A₁) B₁ + s α (x A₂) B₂,  α = clamp(1/2 + k (q - τ), 0, 1)",
     drawing: "x ─┬─█ W █──────────────────────────⊕─ y\n   ├─▒ A₁ ▒─▒ B₁ ▒─ × s (1 - α) ────┤\n   └─▒ A₂ ▒─▒ B₂ ▒─ × s α ──────────┘\n     α from each image's quality q",
     count: "2 · r · (d + d · places) a block: q, k, v share A, as in a fused layer",
-    published: &[Published {
-        what: "rank 8 on q, k, v",
-        roles: QKV,
-        settings: &[("rank", "8")],
-        trainable: 12 * 2 * 8 * (768 + 3 * 768), // methods/03: Σ_blocks 2 · r · (d + 3 d)
-    }],
+    published: &[
+        // methods/03: Σ_blocks 2 · r · (d + 3 d)
+        Published::new("rank 8 on q, k, v", QKV, 12 * 2 * 8 * (768 + 3 * 768)).with(&[("rank", "8")]),
+    ],
     paper: "Narayan et al., PETALface: Parameter Efficient Transfer Learning for Low-Resolution Face Recognition",
     year: 2025,
     learning_rate: 5e-4,
-    released: "The released code draws B again after its zero start (truncated normal 0.02), so it does not begin at the frozen model; here B stays zero, as the paper means it. It scores quality with BRISQUE or CNN-IQA; here it is the variance of the Laplacian (0 to 1). Its plain LoRA on the face model's last projection has no place in these backbones, and its margin loss belongs to the task.",
-    caution: "The weights depend on the image, so it cannot be merged. Where all images are equally sharp it is one LoRA at twice the cost. The raw rule gives negative weights when q leaves τ by more than one half.",
+    released: "The released code draws B again after its zero start (truncated normal 0.02), so it does not begin at the frozen model; here B stays zero, as the paper means it. It scores quality with BRISQUE (higher is worse) or CNN-IQA; here the data may give any score, and where it gives none it is the variance of the Laplacian (0 to 1). Its plain LoRA on the face model's last projection has no place in these backbones, and its margin loss belongs to the task.",
+    caution: "The weights depend on the image, so it cannot be merged. Where all images are equally good it is one LoRA at twice the cost. The raw rule gives negative weights when q leaves τ by more than one half. Scores on another scale than 0 to 1 want another k and τ.",
     licence: "The authors' repository states none; this is our own code.",
     fields: &[
         Field::whole("rank", 1, 512, 8, "Width r of each module."),
@@ -45,13 +43,8 @@ pub const CARD: Card = Card {
         Field::real("threshold", -100.0, 100.0, 0.5, "τ: the quality at which both modules speak equally."),
     ],
     variants: &[
-        Variant { title: "Twin LoRA", help: "α held within 0 and 1.", roles: QKV, settings: &[] },
-        Variant {
-            title: "Twin LoRA, raw rule",
-            help: "α as the released code has it.",
-            roles: QKV,
-            settings: &[("rule", "raw")],
-        },
+        Variant::new("Twin LoRA", "α held within 0 and 1.", QKV),
+        Variant::new("Twin LoRA, raw rule", "α as the released code has it.", QKV).with(&[("rule", "raw")]),
     ],
     roles: QKV,
     default_roles: QKV,
@@ -79,7 +72,7 @@ fn shared_a(n: usize, site: &Site) -> String {
 impl Method for Twin {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         if !matches!(anatomy.entry, Entry::Image { .. }) {
-            return Err("it mixes by the sharpness of each image, but this backbone sees none".to_owned());
+            return Err("it mixes by the quality of each image, but this backbone sees none".to_owned());
         }
         let (r, n) = (set.whole("rank"), anatomy.tokens);
         let place = |(index, site): (usize, &&Site)| {

@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, row};
+use super::parts::{self, DROPOUT, LINEAR, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
@@ -19,18 +19,10 @@ pub const CARD: Card = Card {
     drawing: "x ─┬─█ W █──────────────────────────────⊕─ y\n   └─█ A █─ ⊙ ▒ d ▒ ─█ B █─ ⊙ ▒ b ▒ ────┘",
     count: "r + d_out a place",
     published: &[
-        Published {
-            what: "rank 256 on q, v, the paper's 24.6 thousand for ViT-B",
-            roles: &[Role::Q, Role::V],
-            settings: &[("rank", "256")],
-            trainable: 24 * (768 + 256),
-        },
-        Published {
-            what: "rank 1024 on q, v, the paper's 0.043 million for RoBERTa-base",
-            roles: &[Role::Q, Role::V],
-            settings: &[("rank", "1024")],
-            trainable: 24 * (768 + 1024),
-        },
+        Published::new("rank 256 on q, v, the paper's 24.6 thousand for ViT-B", &[Role::Q, Role::V], 24 * (768 + 256))
+            .with(&[("rank", "256")]),
+        Published::new("rank 1024 on q, v, the paper's 0.043 million for RoBERTa-base", &[Role::Q, Role::V], 24 * (768 + 1024))
+            .with(&[("rank", "1024")]),
     ],
     paper: "Kopiczko, Blankevoort and Asano, VeRA: Vector-based Random Matrix Adaptation",
     year: 2024,
@@ -44,8 +36,8 @@ pub const CARD: Card = Card {
         DROPOUT,
     ],
     variants: &[
-        Variant { title: "VeRA on q, v", help: "The paper's choice.", roles: &[Role::Q, Role::V], settings: &[] },
-        Variant { title: "VeRA on every linear layer", help: "As for its language models.", roles: LINEAR, settings: &[] },
+        Variant::new("VeRA on q, v", "The paper's choice.", &[Role::Q, Role::V]),
+        Variant::new("VeRA on every linear layer", "As for its language models.", LINEAR),
     ],
     roles: LINEAR,
     default_roles: &[Role::Q, Role::V],
@@ -53,8 +45,6 @@ pub const CARD: Card = Card {
     folds: true,
     method: &Vera,
 };
-
-const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
 
 struct Vera;
 

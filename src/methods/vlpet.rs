@@ -3,14 +3,12 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::parts::{self, row};
+use super::parts::{self, BRANCHES, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
 use crate::engine::kernels;
-use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::plan::anatomy::{Anatomy, Door, Site};
 use crate::session::settings::{Field, Settings};
-
-const BRANCHES: &[Role] = &[Role::Attn, Role::Mlp];
 
 /// 2 d r + r + d with d = 768: an adapter, and the large gate.
 const fn adapter(r: usize) -> usize {
@@ -26,30 +24,18 @@ pub const CARD: Card = Card {
     drawing: "X ─┬─█ attn or mlp █─ H ─┬───────────────────────⊕── ⊙ ── y\n   │                     └─▒ D_1…D_h ▒─ σ ─▒ U ▒─┘   │\n   └──────────────────────────────────────▒ gate G ▒─┘",
     count: "2 · d · r + r + d a place; the gate: 2 · d · r_g + r_g + d large, d + 1 middle x, d middle y, 2 · d + 1 small",
     published: &[
-        Published {
-            what: "large, both ranks 96",
-            roles: BRANCHES,
-            settings: &[("bottleneck", "96"), ("gate", "large"), ("gate_rank", "96")],
-            trainable: 24 * 2 * adapter(96), // methods/30 (d): m(r) + m(r_g) a branch
-        },
-        Published {
-            what: "middle x, 96 wide",
-            roles: BRANCHES,
-            settings: &[("bottleneck", "96"), ("gate", "middle x")],
-            trainable: 24 * (adapter(96) + 768 + 1),
-        },
-        Published {
-            what: "middle y, 96 wide",
-            roles: BRANCHES,
-            settings: &[("bottleneck", "96"), ("gate", "middle y")],
-            trainable: 24 * (adapter(96) + 768),
-        },
-        Published {
-            what: "small, 96 wide",
-            roles: BRANCHES,
-            settings: &[("bottleneck", "96"), ("gate", "small")],
-            trainable: 24 * (adapter(96) + 2 * 768 + 1),
-        },
+        // methods/30 (d): m(r) + m(r_g) a branch
+        Published::new("large, both ranks 96", BRANCHES, 24 * 2 * adapter(96)).with(&[
+            ("bottleneck", "96"),
+            ("gate", "large"),
+            ("gate_rank", "96"),
+        ]),
+        Published::new("middle x, 96 wide", BRANCHES, 24 * (adapter(96) + 768 + 1))
+            .with(&[("bottleneck", "96"), ("gate", "middle x")]),
+        Published::new("middle y, 96 wide", BRANCHES, 24 * (adapter(96) + 768))
+            .with(&[("bottleneck", "96"), ("gate", "middle y")]),
+        Published::new("small, 96 wide", BRANCHES, 24 * (adapter(96) + 2 * 768 + 1))
+            .with(&[("bottleneck", "96"), ("gate", "small")]),
     ],
     paper: "Hu et al., VL-PET: Vision-and-Language Parameter-Efficient Tuning via Granularity Control",
     year: 2023,
@@ -74,15 +60,10 @@ pub const CARD: Card = Card {
         ),
     ],
     variants: &[
-        Variant { title: "VL-PET large", help: "A gate for each number.", roles: BRANCHES, settings: &[("gate", "large")] },
-        Variant { title: "VL-PET middle x", help: "A gate for each token.", roles: BRANCHES, settings: &[("gate", "middle x")] },
-        Variant {
-            title: "VL-PET middle y",
-            help: "A gate for each channel.",
-            roles: BRANCHES,
-            settings: &[("gate", "middle y")],
-        },
-        Variant { title: "VL-PET small", help: "A gate for each sample.", roles: BRANCHES, settings: &[("gate", "small")] },
+        Variant::new("VL-PET large", "A gate for each number.", BRANCHES).with(&[("gate", "large")]),
+        Variant::new("VL-PET middle x", "A gate for each token.", BRANCHES).with(&[("gate", "middle x")]),
+        Variant::new("VL-PET middle y", "A gate for each channel.", BRANCHES).with(&[("gate", "middle y")]),
+        Variant::new("VL-PET small", "A gate for each sample.", BRANCHES).with(&[("gate", "small")]),
     ],
     roles: BRANCHES,
     default_roles: BRANCHES,
@@ -97,8 +78,8 @@ impl Method for VlPet {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let [r, heads, rank] = ["bottleneck", "heads", "gate_rank"].map(|name| set.whole(name));
         if r % heads != 0 {
-            let fits: Vec<_> = (1..=16).filter(|h| r % h == 0).map(|h| h.to_string()).collect();
-            return Err(format!("{heads} heads do not divide bottleneck {r}; heads that fit: {}", fits.join(", ")));
+            let fit = parts::fitting(1..=16, |h| r % h == 0);
+            return Err(format!("{heads} heads do not divide bottleneck {r}; heads that fit: {fit}"));
         }
         let drawn = Init::Normal(0.02);
         let up = if set.text("start") == "zero up" { Init::Zeros } else { drawn };
@@ -106,18 +87,13 @@ impl Method for VlPet {
         let place = |site: &&Site| {
             let d = site.d_out;
             let mut params = Vec::new();
-            let mut linear = |name: String, d_in, d_out, init| {
-                params.push(ParamSpec::new(format!("{name}_bias"), 1, d_out, Init::Zeros));
-                params.push(ParamSpec::new(name, d_in, d_out, init));
-            };
             for i in 1..=heads {
-                linear(format!("D_{i}"), d, r / heads, drawn);
+                params.extend(parts::linear(&format!("D_{i}"), d, r / heads, drawn));
             }
-            linear("U".into(), r, d, up);
+            params.extend(parts::linear("U", r, d, up));
             let gate = match set.text("gate") {
                 "large" => {
-                    linear("W_d".into(), d, rank, drawn);
-                    linear("W_u".into(), rank, d, up);
+                    params.extend([parts::linear("W_d", d, rank, drawn), parts::linear("W_u", rank, d, up)].concat());
                     2 * d * rank
                 }
                 "middle y" => {
@@ -126,7 +102,7 @@ impl Method for VlPet {
                 }
                 wide => {
                     let d_in = if wide == "small" { 2 * d } else { d };
-                    linear("w".into(), d_in, 1, drawn);
+                    params.extend(parts::linear("w", d_in, 1, drawn));
                     d_in
                 }
             };
@@ -141,11 +117,10 @@ impl Method for VlPet {
         let down = Tensor::cat(heads.clone().map(|i| at.param(&format!("D_{i}"))).collect(), 1); // [d, r]
         let bias = Tensor::cat(heads.map(|i| at.param(&format!("D_{i}_bias"))).collect(), 1); // [1, r]
         let h = kernels::gelu(parts::dense(y.clone(), down, bias)); // [batch, positions, r]
-        let adapted = y + parts::dense(h, at.param("U"), at.param("U_bias")); // [batch, positions, d]
+        let adapted = y + parts::through(at, "U", h); // [batch, positions, d]
         let gate = match at.set.text("gate") {
             "middle x" => {
-                let both = x.clone() + adapted.clone();
-                activation::sigmoid(parts::dense(both, at.param("w"), at.param("w_bias"))) // [batch, positions, 1]
+                activation::sigmoid(parts::through(at, "w", x.clone() + adapted.clone())) // [batch, positions, 1]
             }
             "middle y" => row(at.param("z")) + 1.0, // [1, 1, d]
             "small" => {
@@ -155,8 +130,8 @@ impl Method for VlPet {
                 parts::mean(at, activation::sigmoid(of_x + of_adapted)) // [batch, 1, 1]
             }
             _ => {
-                let h = kernels::gelu(parts::dense(x.clone(), at.param("W_d"), at.param("W_d_bias"))); // [batch, positions, r_g]
-                activation::sigmoid(parts::dense(h, at.param("W_u"), at.param("W_u_bias"))) // [batch, positions, d]
+                let h = kernels::gelu(parts::through(at, "W_d", x.clone())); // [batch, positions, r_g]
+                activation::sigmoid(parts::through(at, "W_u", h)) // [batch, positions, d]
             }
         };
         gate * adapted * at.set.real("scale")

@@ -8,6 +8,7 @@ pub mod problems;
 use std::collections::BTreeMap;
 
 use crate::backbones;
+use crate::datasets::quality::Scores;
 use crate::datasets::{self, Described, Holds, Task};
 use crate::engine::bag;
 use crate::methods::{self, ParamSpec, Placement};
@@ -72,6 +73,8 @@ pub struct Plan {
     /// The data set's tasks; empty where there is no such data set.
     pub tasks: Vec<Task>,
     pub holds: Holds,
+    /// What quality scores the data gives its samples; none where it gives none.
+    pub quality: Option<Scores>,
     pub problems: Vec<Problem>,
     pub cost: Cost,
 }
@@ -100,9 +103,9 @@ impl Plan {
         let mut problems = problems::of_session(session);
         let described = datasets::describe(&session.data);
         problems.extend(problems::of_data(session, &described, &anatomy));
-        let Described { classes, domains, tasks, holds } = described.unwrap_or_default();
+        let Described { classes, domains, tasks, holds, quality } = described.unwrap_or_default();
         let mut plan = Plan::with(session, anatomy, classes.len(), tasks, &mut problems);
-        (plan.classes, plan.domains, plan.holds) = (classes, domains, holds);
+        (plan.classes, plan.domains, plan.holds, plan.quality) = (classes, domains, holds, quality);
         problems::of_stack(session, &plan, &mut problems);
         plan.problems = problems;
         plan
@@ -145,7 +148,7 @@ impl Plan {
         let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal);
         let cost = cost::of(&anatomy, &members, &head, &session.recipe);
         let (classes, domains, holds, problems) = (vec![], vec![], Holds::default(), vec![]);
-        Plan { anatomy, lost: false, members, head, classes, domains, tasks, holds, problems, cost }
+        Plan { anatomy, lost: false, members, head, classes, domains, tasks, holds, quality: None, problems, cost }
     }
 
     /// Trainable parameters of the stack, without the head.
@@ -194,6 +197,11 @@ impl Plan {
     /// Nobody knows what it was trained on: there is nothing to train on, to test on or to look at.
     pub fn has_no_samples(&self) -> bool {
         self.holds == Holds::Unknown
+    }
+
+    /// The first method that goes by the quality of each sample.
+    pub fn reads_quality(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.card.method.reads_quality())
     }
 
     pub fn stands_at(&self, site: &str) -> bool {

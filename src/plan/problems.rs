@@ -255,6 +255,13 @@ pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
             );
         }
     }
+    for member in plan.members.iter().filter(|m| m.card.method.reads_quality()) {
+        let source = match plan.quality {
+            Some(scores) => format!("the quality score that the data gives each sample, {scores}"),
+            None => "the sharpness of each image, 0 to 1, since the data gives no quality score".to_owned(),
+        };
+        problems.push(Problem::note(format!("methods[{}]", member.index), format!("{} goes by {source}", member.card.title)));
+    }
     let side = plan.members.iter().position(|m| m.card.family == Family::Side);
     if let Some(side) = side {
         for member in plan.members.iter().filter(|m| m.card.family != Family::Side) {

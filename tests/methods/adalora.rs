@@ -8,8 +8,8 @@ use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::optimise::Optimiser;
 use petl_workbench::engine::run::{self, Surroundings};
 use petl_workbench::exports;
-use petl_workbench::methods::adalora::{CARD, budget};
-use petl_workbench::methods::{Gradients, Moment};
+use petl_workbench::methods::adalora::CARD;
+use petl_workbench::methods::{Gradients, Moment, budget};
 use petl_workbench::session::{Recipe, Settings, Value, file};
 use petl_workbench::tasks::classify;
 
@@ -28,18 +28,18 @@ fn live(model: &Model) -> BTreeMap<String, usize> {
 
 #[test]
 fn the_budget_falls_as_a_cubic_between_t_init_and_t_final() {
-    let set = settings(&[("rank", Value::Whole(8)), ("t_init", Value::Real(0.1)), ("t_final", Value::Real(0.3))]);
-    let at = |t| budget(&set, 10, t, 1000).0;
-    assert_eq!((at(1), at(100)), (120, 120), "1.5 times the target until t_i");
+    let set = settings(&[("t_init", Value::Real(0.1)), ("t_final", Value::Real(0.3))]);
+    let at = |t| budget::at(&set, [120, 80], t, 1000).0;
+    assert_eq!((at(1), at(100)), (120, 120), "the first until t_i");
     assert_eq!(at(400), 80 + 5, "half way 40 / 2³ more than the target");
     assert_eq!(at(250), 80 + 16, "a quarter of the way 40 (3 / 4)³ = 16.9 more");
     assert_eq!((at(699), at(700), at(1000)), (80, 80, 80), "the target from T - t_f");
     let falls: Vec<usize> = (1..=1000).map(at).collect();
     assert!(falls.is_sorted_by(|a, b| a >= b));
     // Parts that leave no middle, odd targets and one single step.
-    let set = settings(&[("rank", Value::Whole(3)), ("t_init", Value::Real(0.9)), ("t_final", Value::Real(0.9))]);
-    assert_eq!(budget(&set, 1, 1, 1), (3, 1));
-    assert_eq!((budget(&set, 1, 9, 100).0, budget(&set, 1, 10, 100).0), (5, 3));
+    let set = settings(&[("t_init", Value::Real(0.9)), ("t_final", Value::Real(0.9))]);
+    assert_eq!(budget::at(&set, [5, 3], 1, 1), (3, 1));
+    assert_eq!([9, 10].map(|t| budget::at(&set, [5, 3], t, 100).0), [5, 3]);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! methods/03, twin quality-weighted LoRA, and the quality that it reads.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use petl_workbench::engine::batch::Rows;
 use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::quality::sharpness;
 use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::twin::CARD;
 use petl_workbench::session::Value;
+use petl_workbench::tasks::classify;
 
-use crate::common::{CLASSES, apart, gradients, logits, numbers, put, session, toy, with};
+use crate::common::{CLASSES, apart, batch, gradients, logits, numbers, put, session, toy, with};
 
 const Q: &str = "blocks.0.attn.q";
 
@@ -41,14 +43,24 @@ fn pixels() -> Tensor<4> {
 }
 
 fn through(model: &Model, x: &Tensor<3>) -> Tensor<3> {
+    scored(model, &[], x)
+}
+
+/// The same where the data gives the images these scores.
+fn scored(model: &Model, quality: &[f32], x: &Tensor<3>) -> Tensor<3> {
     let bag = model.bag.frozen();
-    let mut tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
+    let mut tuner = Tuner::new(&model.plan, &model.weights, &bag, None).on(Rows { quality, ..Rows::default() });
     tuner.look(&pixels().into());
     tuner.linear(Q, x.clone())
 }
 
 fn answers(model: &Model) -> Vec<f32> {
-    host(model.logits(&model.bag.frozen(), pixels(), None)).expect("logits")
+    scored_answers(model, &[])
+}
+
+fn scored_answers(model: &Model, quality: &[f32]) -> Vec<f32> {
+    let rows = Rows { quality, ..Rows::default() };
+    host(model.logits_of(rows, &model.bag.frozen(), pixels(), None)).expect("logits")
 }
 
 fn x() -> Tensor<3> {
@@ -90,6 +102,61 @@ fn a_module_without_weight_has_no_gradient() {
         };
         assert_eq!(largest(silent).1, 0.0, "α = {alpha}");
         assert!(largest(speaking).0 > 0.0, "α = {alpha}");
+    }
+}
+
+/// Scores of the data for the four images, in another order than their sharpness, on a scale of their own.
+const SCORES: [f32; 4] = [0.75, 0.2, 1.4, 0.0];
+
+#[test]
+fn the_datas_own_score_takes_the_place_of_sharpness() {
+    // methods/03 (h) 1: with B = 0 no score matters.
+    let plain = toy(&session(vec![with(&CARD, &[])]));
+    assert_eq!(scored_answers(&plain, &SCORES), answers(&toy(&session(vec![]))));
+    // (h) 2: affine in α, by both rules of methods/03 (b).
+    let (y0, y1) = (through(&model(&fixed(0.0)), &x()), through(&model(&fixed(1.0)), &x()));
+    let steep = [("k", Value::Real(2.0)), ("threshold", Value::Real(0.4))];
+    for (set, alpha) in [
+        (raw(0.5), SCORES),
+        (raw(-1.0), SCORES.map(|q| q + 1.5)),
+        (steep.to_vec(), SCORES.map(|q| (0.5 + 2.0 * (q - 0.4)).clamp(0.0, 1.0))),
+    ] {
+        let model = model(&set);
+        let alpha = Tensor::<3>::from_data(TensorData::new(alpha.to_vec(), [4, 1, 1]), &Device::flex());
+        let expected = host(y0.clone() * (-alpha.clone() + 1.0) + y1.clone() * alpha).expect("y");
+        let difference = apart(&host(scored(&model, &SCORES, &x())).expect("y"), &expected);
+        assert!(difference < 3e-5, "{set:?}: {difference}");
+        assert!(apart(&host(through(&model, &x())).expect("y"), &expected) > 1e-2, "{set:?}: sharpness gives the same");
+    }
+}
+
+#[test]
+fn a_score_at_an_end_leaves_one_module_without_gradient() {
+    // methods/03 (h) 3, with α = q.
+    let model = model(&[]);
+    let (pixels, labels) = batch(&model.device);
+    for (score, silent) in [(0.0, '2'), (1.0, '1')] {
+        let rows = Rows { quality: &[score; 6], ..Rows::default() };
+        let loss = classify::loss(model.logits_of(rows, &model.bag, pixels.clone(), Some(1)), labels.clone(), 0.0);
+        for (key, gradient) in model.bag.gradients(loss.backward()).iter().filter(|(key, _)| key.contains("twin")) {
+            let largest = gradient.clone().abs().max().into_scalar::<f32>();
+            let of_silent = key.contains(&format!("/A{silent}_")) || key.ends_with(&format!("/B{silent}"));
+            assert_eq!(largest == 0.0, of_silent, "score {score}, {key}: {largest}");
+        }
+    }
+}
+
+#[test]
+fn one_score_merges_and_two_do_not() {
+    // methods/03 (h) 4.
+    let model = model(&raw(0.5)); // α = q
+    let own = scored_answers(&model, &SCORES);
+    for (n, score) in SCORES.iter().enumerate() {
+        let one = answers(&merged(&model, f64::from(*score)));
+        assert!(apart(&scored_answers(&model, &[*score; 4]), &one) < 1e-5, "all images with score {score}");
+        for (image, (a, b)) in own.chunks(CLASSES).zip(one.chunks(CLASSES)).enumerate() {
+            assert_eq!(apart(a, b) < 1e-5, image == n, "image {image} by the weight for image {n}: {}", apart(a, b));
+        }
     }
 }
 

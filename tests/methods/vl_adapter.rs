@@ -45,14 +45,14 @@ fn answers(model: &Model) -> Vec<f32> {
 }
 
 fn answers_as(model: &Model, tasks: &[u16]) -> Vec<f32> {
-    let rows = Rows { samples: &[], tasks };
+    let rows = Rows { tasks, ..Rows::default() };
     list(model.logits_of(rows, &model.bag.frozen(), batch(&model.device).0, None))
 }
 
 /// Gradients of the loss, by key.
 fn gradients(model: &Model) -> Gradients {
     let (pixels, labels) = batch(&model.device);
-    let rows = Rows { samples: &[], tasks: &OF };
+    let rows = Rows { tasks: &OF, ..Rows::default() };
     model.bag.gradients(classify::loss(model.logits_of(rows, &model.bag, pixels, None), labels, 0.0).backward())
 }
 
@@ -313,7 +313,7 @@ fn dropout_goes_by_the_sample_whatever_its_task() {
     let (bag, (pixels, _)) = (model.bag.frozen(), batch(&model.device));
     let samples = [40, 7, 12, 3, 25, 9];
     let of = |from: usize, to: usize| {
-        let rows = Rows { samples: &samples[from..to], tasks: &OF[from..to] };
+        let rows = Rows { samples: &samples[from..to], tasks: &OF[from..to], ..Rows::default() };
         list(model.logits_of(rows, &bag, pixels.clone().narrow(0, from, to - from), Some(1)))
     };
     let parts = [of(0, 2), of(2, 3), of(3, 6)].concat();

@@ -144,8 +144,9 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
         _ => format!("{} classes · {} train · {} test", classes.len(), words::count(thumbs.train), words::count(thumbs.test)),
     };
     weak(ui, line).on_hover_text(format!(
-        "Classes: {}.\n\nSource: {}.\nLicence: {}.",
+        "Classes: {}.\nQuality scores: {}.\n\nSource: {}.\nLicence: {}.",
         classes.join(", "),
+        workbench.plan.quality.map_or("none".to_owned(), |scores| scores.to_string()),
         card.source,
         card.licence
     ));
@@ -155,6 +156,10 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
         weak(ui, format!("{} tasks: {}", tasks.len(), tasks.join(", "))).on_hover_text(
             "How many classes each has. Every sample is of one task, and only the classes of this task compete for it.",
         );
+    }
+    if let Some(scores) = workbench.plan.quality {
+        weak(ui, format!("Quality scores: {scores}"))
+            .on_hover_text("The data gives each sample a score of its own. A method that goes by quality reads it.");
     }
     tiles(ui, view);
     for note in &view.thumbnails.notes {

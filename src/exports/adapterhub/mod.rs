@@ -17,7 +17,7 @@ use super::tensors::{self, Named};
 use super::{Adapter, Card, peft, transformers};
 use crate::engine::bag;
 use crate::engine::model::Model;
-use crate::methods::{bottleneck, lora};
+use crate::methods::{bottleneck, lora, pissa};
 use crate::plan::anatomy::{Anatomy, Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::settings::Settings;
@@ -164,7 +164,7 @@ impl<'a> Layout<'a> {
 }
 
 fn lora_config(set: &Settings, roles: &BTreeSet<Role>, leave_out: &[usize]) -> Result<Json, String> {
-    if lora::is_pissa(set) {
+    if pissa::is_chosen(set) {
         return Err("PiSSA's start has no place in an AdapterHub folder; a PEFT folder (`peft`) holds it".to_owned());
     }
     if let Some(role) = roles.iter().find(|role| !LORA_ROLES.iter().any(|(known, _)| known == *role)) {

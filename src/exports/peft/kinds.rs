@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::targets::Config;
 use crate::exports::tensors;
-use crate::methods::{ia3, lora};
+use crate::methods::{ia3, lora, pissa};
 use crate::plan::anatomy::{Role, Site};
 use crate::session::settings::{Settings, Value};
 
@@ -400,7 +400,7 @@ const fn part(ours: &'static str, theirs: &'static str, how: How) -> Part {
 /// The rank that PEFT needs for LoRA. It adds to the original weight, where PiSSA takes its start A0 B0 from it first: as in PEFT's
 /// own conversion of PiSSA, the difference leaves as one change of twice the rank.
 pub fn rank_of(set: &Settings) -> usize {
-    set.whole("rank") * if lora::is_pissa(set) { 2 } else { 1 }
+    set.whole("rank") * if pissa::is_chosen(set) { 2 } else { 1 }
 }
 
 /// The smallest rank of AdaLoRA here that begins with that many rows.

@@ -12,7 +12,7 @@ use crate::engine::bag;
 use crate::exports::head::Head;
 use crate::exports::tensors::{self, Named};
 use crate::exports::transformers;
-use crate::methods::{boft, ia3, lora};
+use crate::methods::{boft, ia3, pissa};
 use crate::plan::anatomy::Site;
 use crate::plan::{Member, Plan};
 
@@ -165,7 +165,7 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
         for part in (kind.parts)(&member.settings, site) {
             let Some((key, data)) = of(&site.path, part.ours) else { continue };
             let start = || of(&site.path, if part.ours == "A" { "A0" } else { "B0" });
-            let theirs = match lora::is_pissa(&member.settings).then(start).flatten() {
+            let theirs = match pissa::is_chosen(&member.settings).then(start).flatten() {
                 None => part.how.theirs(&key, data)?,
                 Some((_, a0)) if part.ours == "A" => {
                     tensors::stacked(&key, &tensors::turned(&key, data)?, &tensors::turned(&key, a0)?, 1.0)? // [2 r, in]
