@@ -132,6 +132,9 @@ pub fn fingerprint(test: &Samples) -> String {
     for text in &test.texts {
         hash.update(format!("{text:?}"));
     }
+    for value in test.sounds.iter().flatten() {
+        hash.update(value.to_le_bytes());
+    }
     for score in &test.quality {
         hash.update(score.to_le_bytes());
     }

@@ -118,7 +118,7 @@ fn a_folder_of_folders_is_split_by_class_and_seed_and_shares_no_image() {
     let few = load(&few, 1, Wanted::all(16)).unwrap();
     assert_eq!((by_class(&few.train), by_class(&few.test)), ([(0, 3), (1, 3), (2, 3)].into(), [(0, 8), (1, 4), (2, 2)].into()));
 
-    let look = load(&choice, 1, Wanted { side: 16, at_most: 7 }).unwrap();
+    let look = load(&choice, 1, Wanted { at_most: 7, ..Wanted::all(16) }).unwrap();
     assert_eq!((look.counts(), look.train.len()), ([28, 7], 7));
     assert!(numbers(&look.train).iter().all(|n| train.contains(n)));
     assert_eq!(by_class(&look.train).len(), 3, "spread over all classes");
@@ -239,7 +239,7 @@ fn a_table_of_quality_scores_goes_with_its_images() {
         assert_eq!((quality.lowest, quality.highest, quality.to_string().as_str()), (0.0, 19.0, "0 to 19"));
         for (wanted, more) in [
             (Wanted::all(8), &[][..]),
-            (Wanted { side: 8, at_most: 5 }, &[]),
+            (Wanted { at_most: 5, ..Wanted::all(8) }, &[]),
             (Wanted::all(8), &[("per_class", "3"), ("test", "0.4")]),
         ] {
             let loaded = load(&folder(scratch.path(), more), 2, wanted).unwrap();
@@ -398,7 +398,7 @@ fn a_table_is_split_by_class_and_seed_and_shares_no_text() {
     let few = load(&few, 1, Wanted::all(0)).unwrap();
     assert_eq!((few.train.len(), few.test.len()), (20, 7));
     assert!(by_class(&few.train).values().all(|count| *count <= 12));
-    let look = load(&choice, 1, Wanted { side: 0, at_most: 6 }).unwrap();
+    let look = load(&choice, 1, Wanted { at_most: 6, ..Wanted::all(0) }).unwrap();
     assert_eq!((look.counts(), look.train.len(), look.test.len()), ([80, 20], 6, 6));
 }
 

@@ -15,7 +15,7 @@ use petl_workbench::datasets::{Samples, Text};
 use petl_workbench::engine::bag::Bag;
 use petl_workbench::engine::batch;
 use petl_workbench::engine::measure::{self, Counting};
-use petl_workbench::engine::model::host;
+use petl_workbench::engine::model::{self, host};
 use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::plan::Plan;
 use petl_workbench::session::{Choice, Session, Value};
@@ -23,23 +23,32 @@ use petl_workbench::session::{Choice, Session, Value};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A sound of the English Asterisk sounds (Debian's asterisk-core-sounds-en-wav).
+const GOODBYE: &str = "spoken/en_US_f_Allison/vm-goodbye.wav";
+
 /// What a test does with the folder of its network.
 type Test = fn(&Path) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let tests: [(&str, &str, Test); 3] = [
+    let tests: [(&str, &str, Test); 4] = [
         ("minilm_gives_its_sentence_embeddings", "minilm", minilm),
         ("dinov2_small_gives_its_features_on_another_grid", "dinov2-small", dinov2),
         ("smollm2_gives_its_features_from_packed_numbers", "smollm2", smollm2),
+        ("whisper_tiny_hears_what_it_should", "whisper-tiny-encoder", whisper),
     ];
     let trials = tests.map(|(name, item, run)| {
         let folder = data().join(item);
-        match ["config.json", "model.gguf"].iter().any(|name| folder.join(name).is_file()) {
-            true => Trial::test(name, move || run(&folder)),
-            false => {
-                let why = format!("{name}, ignored: no folder {} with the pretrained network", folder.display());
-                Trial::test(why, || Ok(())).with_ignored_flag(true)
+        let sound = data().join(GOODBYE);
+        let lacks = match () {
+            () if !["config.json", "model.gguf"].iter().any(|name| folder.join(name).is_file()) => {
+                Some(format!("no folder {} with the pretrained network", folder.display()))
             }
+            () if item.starts_with("whisper") && !sound.is_file() => Some(format!("no sound {}", sound.display())),
+            () => None,
+        };
+        match lacks {
+            None => Trial::test(name, move || run(&folder)),
+            Some(why) => Trial::test(format!("{name}, ignored: {why}"), || Ok(())).with_ignored_flag(true),
         }
     });
     libtest_mimic::run(&Arguments { test_threads: Some(1), ..Arguments::from_args() }, trials.into()).exit_code()
@@ -149,6 +158,46 @@ fn dinov2(folder: &Path) -> Result<(), Failed> {
     let (features, _) = run(&choice, Tensor::<4>::from_data(TensorData::new(pixels, shape), &Device::flex()).into());
     let (theirs, shape) = of("last_hidden_state")?;
     let apart = apart(&features[..shape[1] * shape[2]], &theirs);
+    assert!(apart < 1e-4, "{apart:e}");
+    Ok(())
+}
+
+fn whisper(folder: &Path) -> Result<(), Failed> {
+    let fault = |fault: anyhow::Error| format!("{fault:#}");
+    let choice = backbones::of_folder(folder)?;
+    let opened = backbones::open(&choice)?;
+    // The sound as the data set reads it: two classes of two copies.
+    let scratch = tempfile::tempdir()?;
+    for copy in ["a/0.wav", "a/1.wav", "b/0.wav", "b/1.wav"] {
+        let place = scratch.path().join(copy);
+        std::fs::create_dir_all(place.parent().ok_or("a folder")?)?;
+        std::fs::copy(data().join(GOODBYE), place)?;
+    }
+    let mut sounds = Choice::named("audio-folder");
+    sounds.settings.set("folder", Value::Text(scratch.path().display().to_string()));
+    let session = Session { backbone: choice.clone(), data: sounds, ..common::session(vec![]) };
+    let samples = model::data(&session).map_err(fault)?.test;
+
+    let expected = Tensors::open(&golden("whisper_tiny_en.safetensors")).map_err(fault)?;
+    let (mel, shape) = expected.floats("mel").map_err(fault)?;
+    let mut ours = vec![];
+    samples.spectrograms[0].fill(3000, &mut ours);
+    let first: Vec<f32> = ours.chunks(3000).flat_map(|band| band[..shape[1]].to_vec()).collect();
+    let apart_mel = common::apart(&first, &mel);
+    let least = mel.iter().copied().fold(f32::INFINITY, f32::min);
+    let rest = ours.chunks(3000).flat_map(|band| &band[shape[1]..]).map(|v| (v - least).abs()).fold(0.0, f32::max);
+    eprintln!("the spectrogram is {apart_mel:e} off, {rest:e} behind the sound");
+    assert!(apart_mel < 1e-3 && rest < 1e-3, "{apart_mel:e}, {rest:e}");
+
+    let (input, _) = batch::tensors(&opened.network.anatomy().entry, &samples, &[0], None, &Device::flex());
+    let (features, _) = run(&choice, input);
+    let (theirs, shape) = expected.floats("encoder_out").map_err(fault)?;
+    let (positions, _) = expected.wholes("positions").map_err(fault)?;
+    let width = shape[1];
+    let ours: Vec<f32> =
+        positions.iter().flat_map(|n| &features[*n as usize * width..(*n as usize + 1) * width]).copied().collect();
+    let apart = apart(&ours, &theirs);
+    eprintln!("the encoder is {apart:e} off");
     assert!(apart < 1e-4, "{apart:e}");
     Ok(())
 }

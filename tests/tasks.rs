@@ -49,8 +49,12 @@ fn the_tasks_of_every_data_set_part_its_classes_and_its_samples_keep_to_them() {
         for samples in [loaded.train, loaded.test] {
             let texts = samples.texts.len();
             let images = samples.pixels.len() / (samples.side * samples.side * 3).max(1);
-            let expected = if described.holds == Holds::Texts { (samples.len(), 0) } else { (0, samples.len()) };
-            assert_eq!((texts, images), expected, "{}", card.name);
+            let expected = match described.holds {
+                Holds::Texts => [samples.len(), 0, 0],
+                Holds::Sounds => [0, 0, samples.len()],
+                _ => [0, samples.len(), 0],
+            };
+            assert_eq!([texts, images, samples.sounds.len()], expected, "{}", card.name);
             assert!(!samples.is_empty(), "{}", card.name);
             let of_a_domain = samples.domains.iter().all(|domain| usize::from(*domain) < described.domains.len());
             assert!(of_a_domain && samples.domains.len() == samples.len(), "{}", card.name);

@@ -2,6 +2,8 @@
 //! nothing is drawn; `tests/drawing.rs` draws.
 #![cfg(feature = "window")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -665,6 +667,46 @@ fn data_with_quality_scores_says_so_and_who_goes_by_them() {
     ask(&mut harness, Command::Edit(Edit::Set { path: "data.settings.degraded".into(), value: Value::Real(0.5) }));
     assert!(shows(&harness, "Quality scores: 0.25 to 1"));
     assert!(shows(&harness, "goes by the quality score that the data gives each sample, 0.25 to 1"));
+}
+
+#[test]
+fn sounds_are_shown_as_the_network_gets_them() {
+    let home = home();
+    let mut harness = window(home.path());
+    let root = home.path().join("sounds");
+    for n in 0..12 {
+        let class = root.join(["high", "low"][n % 2]);
+        std::fs::create_dir_all(&class).expect("a folder");
+        let tone = |k: usize| (f32::sin(k as f32 * [0.9, 0.1][n % 2]) * 9000.0) as i16;
+        std::fs::write(class.join(format!("{n}.wav")), common::wav(8000, 1, &(0..1200).map(tone).collect::<Vec<_>>()))
+            .expect("written");
+    }
+    ask(&mut harness, Command::Edit(Edit::Data("audio-folder".into())));
+    let folder =
+        |path: &str, at: &Path| Command::Edit(Edit::Set { path: path.into(), value: Value::Text(at.display().to_string()) });
+    ask(&mut harness, folder("data.settings.folder", &root));
+    let problem = bench(&harness).plan.blocked().expect("a network that sees hears nothing");
+    assert!(problem.words.contains("holds sounds"), "{problem:?}");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backbones/whisper");
+    let chosen = model.clone();
+    harness.state_mut().answer_dialogs(move |ask| matches!(ask, Ask::Model).then(|| chosen.clone()));
+    click(&mut harness, "Open a model folder...");
+    for words in ["16 x 100 of sound", "2 classes · 10 train · 2 test"] {
+        until(&mut harness, words, 20, move |harness| shows(harness, words));
+    }
+    assert_eq!(session(&harness).backbone.name, "whisper");
+    assert!(bench(&harness).plan.blocked().is_none(), "{:?}", bench(&harness).plan.blocked());
+    assert!(shows(&harness, "[16, 100], 1 s at 16 kHz, (max(lg mel, loudest - 8) + 4) / 4"), "what the network gets");
+    for class in ["high", "low"] {
+        assert!(harness.query_all_by_label(&format!("Sample of class {class}")).count() >= 2, "{class} is drawn");
+        assert!(shows(&harness, class));
+    }
+    // The stem's convolutions and positions are drawn, and the grid has a row for every part of a block.
+    let places: Vec<_> = bench(&harness).plan.anatomy.sites.iter().take(3).map(|site| site.place).collect();
+    assert_eq!(places, ["conv 1", "conv 2", "positions"]);
+    ask(&mut harness, Command::Train);
+    ended(&mut harness, 1);
+    assert!(bench(&harness).board.runs[0].accuracy().is_some());
 }
 
 #[test]

@@ -246,6 +246,7 @@ impl Bert {
             has_classifier: self.config().is_some(),
             stretched: false,
             saved: 0,
+            projector: 0,
         }
     }
 }

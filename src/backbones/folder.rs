@@ -121,6 +121,21 @@ impl Folder {
         serde_json::from_str(&std::fs::read_to_string(self.path.join(name)).ok()?).ok()
     }
 
+    /// What `preprocessor_config.json` says of sounds; nothing where there is none.
+    ///
+    /// # Errors
+    /// In words, when the network hears another rate than 16 kHz, which is the only one that sounds are brought to.
+    pub fn ear(&self) -> Result<Json, String> {
+        let noted = self.beside("preprocessor_config.json").unwrap_or_default();
+        match noted["sampling_rate"].as_f64().unwrap_or(16_000.0) {
+            16_000.0 => Ok(noted),
+            rate => Err(format!(
+                "{}: `sampling_rate` is {rate}; this program knows networks that hear 16000 numbers a second",
+                self.path.join("preprocessor_config.json").display()
+            )),
+        }
+    }
+
     fn place(&self) -> String {
         self.path.join(CONFIG).display().to_string()
     }

@@ -217,6 +217,7 @@ impl Gpt2 {
             has_classifier: false,
             stretched: false,
             saved: 0,
+            projector: 0,
         }
     }
 }

@@ -209,6 +209,7 @@ impl Llama {
             has_classifier: self.config().is_some(),
             stretched: self.saved > 0,
             saved: self.saved,
+            projector: 0,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Backbones: the frozen networks. To add one: a new file here with a `CARD` and a `Backbone`, then two plain lines below
 //! (`mod` and `CATALOG`). A backbone owns no tensors: it declares its anatomy and its forward pass; `weights` and `folder` load.
 
+pub mod ast;
 pub mod bert;
 pub mod folder;
 pub mod gguf;
@@ -13,6 +14,7 @@ pub mod stored;
 pub mod tensors;
 pub mod vit;
 pub mod weights;
+pub mod whisper;
 pub mod words;
 
 use std::path::Path;
@@ -29,7 +31,8 @@ use crate::session::Choice;
 use crate::session::settings::{Field, Settings, Value};
 use folder::Folder;
 
-pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER, &gpt2::CLIP];
+pub const CATALOG: &[&Card] =
+    &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER, &gpt2::CLIP, &whisper::FOLDER, &ast::FOLDER];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
@@ -56,7 +59,7 @@ pub struct Opened {
     pub prepare: Box<Prepare>,
 }
 
-/// Brings samples into the form that the network takes: images to its side, texts to its tokens.
+/// Brings samples into the form that the network takes: images to its side, texts to its tokens, sounds to its spectrograms.
 pub type Prepare = dyn Fn(&mut Samples) -> anyhow::Result<()> + Send + Sync;
 
 /// Loads the frozen weights onto a device, one matrix for every part that the anatomy declares; the seed is for random ones.
@@ -92,6 +95,8 @@ pub enum Input {
     /// `[batch, 3, side, side]`.
     Pixels(Tensor<4>),
     Text(Text),
+    /// Log-mel spectrograms `[batch, bins, frames]`.
+    Sound(Tensor<3>),
 }
 
 /// Tokens of texts that are filled up to one length, text after text.
@@ -139,7 +144,7 @@ impl Input {
     pub fn pixels(self) -> Tensor<4> {
         match self {
             Input::Pixels(pixels) => pixels,
-            Input::Text(_) => panic!("a network that sees was given text"),
+            Input::Text(_) | Input::Sound(_) => panic!("a network that sees was given something else"),
         }
     }
 
@@ -150,7 +155,18 @@ impl Input {
     pub fn tokens(self) -> Text {
         match self {
             Input::Text(text) => text,
-            Input::Pixels(_) => panic!("a network that reads was given images"),
+            Input::Pixels(_) | Input::Sound(_) => panic!("a network that reads was given something else"),
+        }
+    }
+
+    /// The spectrograms of a network that hears.
+    ///
+    /// # Panics
+    /// As `pixels`.
+    pub fn spectrograms(self) -> Tensor<3> {
+        match self {
+            Input::Sound(spectrograms) => spectrograms,
+            Input::Pixels(_) | Input::Text(_) => panic!("a network that hears was given something else"),
         }
     }
 }

@@ -285,6 +285,36 @@ pub const GPT2: Naming = Naming {
     ..VIT_4
 };
 
+/// The encoder of `WhisperForAudioClassification`, the same in transformers 4 and 5.
+pub const WHISPER: Naming = Naming {
+    program: "transformers",
+    prefix: "encoder.",
+    blocks: "layers.",
+    below: &[
+        (Role::Q, "self_attn.q_proj"),
+        (Role::K, "self_attn.k_proj"),
+        (Role::V, "self_attn.v_proj"),
+        (Role::O, "self_attn.out_proj"),
+        (Role::Up, "fc1"),
+        (Role::Down, "fc2"),
+    ],
+    norms: ["self_attn_layer_norm", "final_layer_norm"],
+    outside: &[
+        ("embed.conv1.weight", "conv1.weight", Stored::Taps),
+        ("embed.conv1.bias", "conv1.bias", Stored::Vector),
+        ("embed.conv2.weight", "conv2.weight", Stored::Taps),
+        ("embed.conv2.bias", "conv2.bias", Stored::Vector),
+        ("embed.pos", "embed_positions.weight", Stored::Table),
+        ("norm.weight", "layer_norm.weight", Stored::Vector),
+        ("norm.bias", "layer_norm.bias", Stored::Vector),
+    ],
+    ..VIT_4
+};
+
+/// `ASTForAudioClassification`: a vision transformer's names.
+pub const AST_4: Naming = Naming { prefix: "audio_spectrogram_transformer.", ..VIT_4 };
+pub const AST_5: Naming = Naming { prefix: "audio_spectrogram_transformer.", ..VIT_5 };
+
 impl Naming {
     /// The same without what stands before every name: how the file names a network without a head.
     pub fn bare(&self) -> Naming {

@@ -10,8 +10,10 @@ pub enum Stored {
     Vector,
     /// `[1, positions, d]`, in our order.
     Positions,
-    /// `[d, 3, patch, patch]`: turned over, then cut into channels, rows and columns.
+    /// `[d, channels, patch, patch]`: turned over, then cut into channels, rows and columns.
     Patches,
+    /// `[d, channels, 3]`: turned over, then cut into channels and what stands before, at and behind a place.
+    Taps,
     /// `[patch, patch, 3, d]`.
     PatchesLast,
     /// In our order, in any number of dimensions.
@@ -34,6 +36,7 @@ impl Stored {
             Stored::Flat => shape.iter().product::<usize>() == rows * cols,
             Stored::PatchesLast => shape.len() == 4 && shape[2] == 3 && shape[3] == cols && shape[0] * shape[1] * 3 == rows,
             Stored::Patches => shape.len() == 4 && shape[0] == cols && shape[1..].iter().product::<usize>() == rows,
+            Stored::Taps => shape == [cols, rows / 3, 3],
             Stored::Third(_) if rows == 1 && shape.len() == 1 => shape == [3 * cols],
             Stored::Third(_) => shape == [3 * cols, rows],
             Stored::ThirdOfRow(_) => shape == [rows, 3 * cols],
@@ -50,7 +53,7 @@ impl Stored {
                 let row = |n: usize| &values[(n % places * 3 + n / places) * cols..][..cols];
                 (0..rows).flat_map(row).copied().collect()
             }
-            Stored::Turned | Stored::Patches => turned(&values, rows, cols),
+            Stored::Turned | Stored::Patches | Stored::Taps => turned(&values, rows, cols),
             Stored::Third(n) if values.len() == 3 * cols => values[n * cols..(n + 1) * cols].to_vec(),
             Stored::ThirdOfRow(n) => {
                 values.chunks_exact(3 * cols).flat_map(|row| &row[n * cols..(n + 1) * cols]).copied().collect()

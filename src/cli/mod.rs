@@ -105,13 +105,14 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Logits of a run for your own pictures or texts; of a bare model folder, its features.
+    /// Logits of a run for your own pictures, texts or spectrograms; of a bare model folder, its features.
     Predict {
         /// Folder of a run, or its name under PETL_HOME/runs; or a model's folder (config.json and safetensors).
         run: String,
         /// safetensors file with `pixel_values` [batch, 3, height, width], normalised as the backbone takes them (the embedded one:
-        /// byte / 127.5 - 1), or with `input_ids` [batch, tokens] (i64), and `attention_mask` and `token_type_ids` where there are any. For a
-        /// method that goes by quality also `quality` [batch], the score of each picture.
+        /// byte / 127.5 - 1); with `input_ids` [batch, tokens] (i64), and `attention_mask` and `token_type_ids` where there are any; or
+        /// with `input_features` [batch, bins, frames] (or AST's `input_values` [batch, frames, bins]). For a method that goes by quality
+        /// also `quality` [batch], the score of each picture.
         #[arg(long, value_name = "FILE")]
         inputs: PathBuf,
         /// safetensors file to write: `logits` [batch, classes]; of a bare model, `last_hidden_state` [batch, positions, channels].

@@ -15,17 +15,20 @@ use crate::engine::bag::Bag;
 use crate::engine::batch::Rows;
 use crate::engine::model::{Model, host};
 use crate::exports;
-use crate::plan::Plan;
-use crate::plan::anatomy::{Anatomy, Entry, Pixels};
+use crate::plan::anatomy::{Anatomy, Entry, Front, Pixels};
+use crate::plan::{Plan, cost};
 use crate::session::settings::Value;
 use crate::session::{Choice, Session, file, presets};
 
-/// Pictures or texts that go through the network at once.
+/// Samples that go through the network at once, at most.
 const AT_ONCE: usize = 100;
 const PIXELS: &str = "pixel_values";
 const TOKENS: &str = "input_ids";
 const MASK: &str = "attention_mask";
 const KINDS: &str = "token_type_ids";
+/// Spectrograms `[batch, bins, frames]`, as Whisper's front end in transformers calls them; and `[batch, frames, bins]`, as AST's.
+const SOUND: &str = "input_features";
+const TURNED: &str = "input_values";
 const QUALITY: &str = "quality";
 
 /// Writes the logits of the run `what` for `inputs` to `to`; the features, where it is a model's folder.
@@ -88,22 +91,25 @@ fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     out::say(&format!("Wrote last_hidden_state {shape:?} to {}", to.display()))
 }
 
-/// The model in a folder, for pictures of the side that the inputs have, where it can take them.
+/// The model in a folder, for pictures of the side or sounds of the length that the inputs have, where it can take them.
 fn sized(folder: &Path, inputs: &Path) -> Result<Choice> {
-    let mut choice = backbones::of_folder(folder).map_err(|e| anyhow!(e))?;
-    let card = backbones::find(&choice.name).context("the backbone's card")?;
-    let side = match Tensors::open(inputs).ok().and_then(|file| file.shape(PIXELS)).as_deref() {
-        Some([_, _, height, width]) if height == width => *height,
-        _ => return Ok(choice),
+    let own = backbones::of_folder(folder).map_err(|e| anyhow!(e))?;
+    let card = backbones::find(&own.name).context("the backbone's card")?;
+    let file = Tensors::open(inputs).ok();
+    let shape = |name: &str| file.as_ref().and_then(|file| file.shape(name)).unwrap_or_default();
+    let seconds = |frames: usize| Value::Real((frames * Front::HOP) as f64 / Front::RATE as f64);
+    let (name, value) = match (shape(PIXELS).as_slice(), shape(SOUND).as_slice(), shape(TURNED).as_slice()) {
+        ([_, _, height, width], ..) if height == width => ("side", Value::Whole(*height as i64)),
+        (_, [_, _, frames], _) | (_, [], [_, frames, _]) => ("seconds", seconds(*frames)),
+        _ => return Ok(own),
     };
-    if card.fields.iter().any(|field| field.name == "side") {
-        let own = choice.clone();
-        choice.settings.set("side", Value::Whole(side as i64));
-        if backbones::open(&choice).is_err() {
-            return Ok(own); // its own side is then asked for, in words
-        }
+    if !card.fields.iter().any(|field| field.name == name) {
+        return Ok(own);
     }
-    Ok(choice)
+    let mut choice = own.clone();
+    choice.settings.set(name, value);
+    // Where it cannot take them, what it does take is then asked for, in words.
+    Ok(if backbones::open(&choice).is_ok() { choice } else { own })
 }
 
 fn write(to: &Path, name: &str, data: TensorData, mut notes: BTreeMap<String, String>) -> Result<()> {
@@ -131,6 +137,8 @@ fn task_of(plan: &Plan, name: Option<&str>) -> Result<Option<u16>> {
 struct Given {
     batch: usize,
     values: Values,
+    /// How many go through the network at once.
+    at_once: usize,
     /// The score of every picture, where the file has them.
     quality: Option<Vec<f32>>,
 }
@@ -138,6 +146,7 @@ struct Given {
 enum Values {
     Pixels { side: usize, values: Vec<f32> },
     Tokens { length: usize, ids: Vec<u32>, kinds: Vec<u8>, seen: Vec<bool> },
+    Sounds { bins: usize, frames: usize, values: Vec<f32> },
 }
 
 impl Given {
@@ -147,7 +156,7 @@ impl Given {
             bail!("cannot read the inputs {place}. Check the path");
         }
         let file = Tensors::open(path)?;
-        let given = match anatomy.entry {
+        let (batch, values) = match anatomy.entry {
             Entry::Image { side, pixels, .. } => {
                 lacks(&file, path, PIXELS, &format!("[batch, 3, {side}, {side}]"))?;
                 Given::pixels(&file, path, side, pixels)?
@@ -156,9 +165,15 @@ impl Given {
                 lacks(&file, path, TOKENS, "[batch, tokens], whole numbers of 64 bits")?;
                 Given::tokens(&file, path, vocabulary, longest)?
             }
+            Entry::Sound { bins, frames, .. } => {
+                if !file.has(TURNED) {
+                    lacks(&file, path, SOUND, &format!("[batch, {bins}, {frames}]"))?;
+                }
+                Given::sounds(&file, path, bins, frames)?
+            }
         };
-        let quality = if file.has(QUALITY) { Some(scores(&file, path, given.batch)?) } else { None };
-        Ok(Given { quality, ..given })
+        let quality = if file.has(QUALITY) { Some(scores(&file, path, batch)?) } else { None };
+        Ok(Given { batch, values, quality, at_once: cost::evaluated_at_once(anatomy).min(AT_ONCE) })
     }
 
     /// Notes where scores are not read, and where what was trained with scores has to do without.
@@ -174,7 +189,28 @@ impl Given {
         }
     }
 
-    fn pixels(file: &Tensors, path: &Path, side: usize, pixels: Pixels) -> Result<Given> {
+    fn sounds(file: &Tensors, path: &Path, bins: usize, frames: usize) -> Result<(usize, Values)> {
+        let place = path.display();
+        let (name, wanted) = if file.has(SOUND) { (SOUND, [bins, frames]) } else { (TURNED, [frames, bins]) };
+        let shape = file.shape(name).unwrap_or_default();
+        if shape.len() != 3 || shape[1..] != wanted || shape[0] == 0 {
+            let [rows, cols] = wanted;
+            bail!("`{name}` in {place} has shape {shape:?}; this network takes [batch, {rows}, {cols}]");
+        }
+        let (mut values, _) = file.floats(name)?;
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            bail!("`{name}` in {place} holds {} in sound {}. Mend the file", values[at], at / (bins * frames));
+        }
+        if name == TURNED {
+            let turn = |sound: &[f32]| -> Vec<f32> {
+                (0..bins).flat_map(|bin| (0..frames).map(move |frame| sound[frame * bins + bin])).collect()
+            };
+            values = values.chunks(bins * frames).flat_map(turn).collect();
+        }
+        Ok((shape[0], Values::Sounds { bins, frames, values }))
+    }
+
+    fn pixels(file: &Tensors, path: &Path, side: usize, pixels: Pixels) -> Result<(usize, Values)> {
         let place = path.display();
         let shape = file.shape(PIXELS).unwrap_or_default();
         if shape.len() != 4 || shape[1..] != [3, side, side] || shape[0] == 0 {
@@ -190,10 +226,10 @@ impl Given {
                 "petl: note: pixels go from {low:.2} to {high:.2}; the backbone expects byte / 127.5 - 1, from -1 to 1"
             ));
         }
-        Ok(Given { batch: shape[0], values: Values::Pixels { side, values }, quality: None })
+        Ok((shape[0], Values::Pixels { side, values }))
     }
 
-    fn tokens(file: &Tensors, path: &Path, vocabulary: usize, longest: usize) -> Result<Given> {
+    fn tokens(file: &Tensors, path: &Path, vocabulary: usize, longest: usize) -> Result<(usize, Values)> {
         let place = path.display();
         let (ids, shape) = file.wholes(TOKENS)?;
         let &[batch, length] = shape.as_slice() else {
@@ -221,13 +257,13 @@ impl Given {
         }
         let kinds = beside(KINDS, 0)?.into_iter().map(|v| u8::from(v == 1)).collect();
         let ids = ids.iter().map(|id| *id as u32).collect();
-        Ok(Given { batch, values: Values::Tokens { length, ids, kinds, seen }, quality: None })
+        Ok((batch, Values::Tokens { length, ids, kinds, seen }))
     }
 
     /// What goes through the network at once, and which of the inputs it is.
     fn parts<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = (Input, Range<usize>)> + 'a {
-        (0..self.batch).step_by(AT_ONCE).map(move |from| {
-            let count = AT_ONCE.min(self.batch - from);
+        (0..self.batch).step_by(self.at_once).map(move |from| {
+            let count = self.at_once.min(self.batch - from);
             let input = match &self.values {
                 Values::Pixels { side, values } => {
                     let size = 3 * side * side;
@@ -238,6 +274,11 @@ impl Given {
                     let of = from * length..(from + count) * length;
                     let (ids, kinds, seen) = (ids[of.clone()].to_vec(), kinds[of.clone()].to_vec(), seen[of].to_vec());
                     Input::Text(Text { length: *length, ids, kinds, seen, device: device.clone() })
+                }
+                Values::Sounds { bins, frames, values } => {
+                    let size = bins * frames;
+                    let some = values[from * size..(from + count) * size].to_vec();
+                    Input::Sound(Tensor::from_data(TensorData::new(some, [count, *bins, *frames]), device))
                 }
             };
             (input, from..from + count)

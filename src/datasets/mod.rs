@@ -1,7 +1,9 @@
 //! Data sets: where samples come from. To add one: a new file here with a `CARD`, then two lines below
 //! (`mod` and `CATALOG`). Plain bytes and labels; knows no tensors and no window.
 
+pub mod audio_folder;
 pub mod cifar;
+pub mod class_folders;
 pub mod columns;
 pub mod digits;
 pub mod emoji;
@@ -9,6 +11,7 @@ pub mod idx;
 pub mod image_folder;
 pub mod image_list;
 pub mod image_parquet;
+pub mod log_mel;
 pub mod paint;
 pub mod quality;
 pub mod shapes;
@@ -61,6 +64,7 @@ pub const CATALOG: &[&Card] = &[
     &shapes::CARD,
     &three_tasks::CARD,
     &image_folder::CARD,
+    &audio_folder::CARD,
     &image_list::CARD,
     &image_parquet::CARD,
     &text_table::CARD,
@@ -92,6 +96,7 @@ pub enum Holds {
     #[default]
     Images,
     Texts,
+    Sounds,
     /// Nobody knows.
     Unknown,
 }
@@ -126,11 +131,13 @@ pub struct Wanted {
     pub side: usize,
     /// Samples of each split that are read, spread over it; what costs nothing to read is read whole.
     pub at_most: usize,
+    /// Numbers of a sound that are heard, at 16 kHz; longer ones are cut.
+    pub heard: usize,
 }
 
 impl Wanted {
     pub fn all(side: usize) -> Wanted {
-        Wanted { side, at_most: usize::MAX }
+        Wanted { side, at_most: usize::MAX, heard: usize::MAX }
     }
 
     /// As many of `all` as are wanted, spread over it.
@@ -210,7 +217,28 @@ pub struct Tokens {
     pub kinds: Vec<u8>,
 }
 
-/// One split: images or texts, never both.
+/// A sound as a network takes it: what stands behind its end is the same everywhere and is kept once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spectrogram {
+    pub bins: usize,
+    /// `[bins, frames]`.
+    pub values: Vec<f32>,
+    /// In every bin of every frame behind them.
+    pub rest: f32,
+}
+
+impl Spectrogram {
+    /// Appends it to `values`, filled up to so many frames or cut to them, `[bins, frames]`.
+    pub fn fill(&self, frames: usize, values: &mut Vec<f32>) {
+        let own = self.values.len() / self.bins.max(1);
+        for bin in 0..self.bins {
+            values.extend(&self.values[bin * own..bin * own + own.min(frames)]);
+            values.extend(std::iter::repeat_n(self.rest, frames.saturating_sub(own)));
+        }
+    }
+}
+
+/// One split: images, texts or sounds, of one kind only.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     /// Side of the images, in pixels; 0 where there are none.
@@ -220,6 +248,9 @@ pub struct Samples {
     /// As they were read, until the network's tokenizer has made `tokens` of them.
     pub texts: Vec<Text>,
     pub tokens: Vec<Tokens>,
+    /// Mono sounds at 16 kHz, from -1 to 1, until the network's front end has made `spectrograms` of them.
+    pub sounds: Vec<Vec<f32>>,
+    pub spectrograms: Vec<Spectrogram>,
     pub labels: Vec<u32>,
     /// Index into `Described::domains`, one a sample.
     pub domains: Vec<u16>,
@@ -275,6 +306,14 @@ impl Samples {
         self.tasks.push(0);
     }
 
+    /// Adds a sound.
+    pub fn push_sound(&mut self, sound: Vec<f32>, label: u32, domain: u16) {
+        self.sounds.push(sound);
+        self.labels.push(label);
+        self.domains.push(domain);
+        self.tasks.push(0);
+    }
+
     /// Every image at another side, in pixels: bicubic, with the average of what a pixel covers where it gets smaller.
     pub fn resize(&mut self, side: usize) -> anyhow::Result<()> {
         if side == self.side || self.pixels.is_empty() {
@@ -297,6 +336,8 @@ impl Samples {
         self.pixels.truncate(n * self.side * self.side * 3);
         self.texts.truncate(n);
         self.tokens.truncate(n);
+        self.sounds.truncate(n);
+        self.spectrograms.truncate(n);
         self.labels.truncate(n);
         self.domains.truncate(n);
         self.tasks.truncate(n);
@@ -308,6 +349,8 @@ impl Samples {
         self.pixels.append(&mut other.pixels);
         self.texts.append(&mut other.texts);
         self.tokens.append(&mut other.tokens);
+        self.sounds.append(&mut other.sounds);
+        self.spectrograms.append(&mut other.spectrograms);
         self.labels.append(&mut other.labels);
         self.domains.append(&mut other.domains);
         self.tasks.append(&mut other.tasks);

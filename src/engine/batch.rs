@@ -1,4 +1,4 @@
-//! Batches: shuffling, augmentation, normalising; bytes of a data set to pixels on a device. Called by the run.
+//! Batches: shuffling, augmentation, normalising; bytes, tokens and spectrograms of a data set to tensors on a device. Called by the run.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -41,6 +41,7 @@ pub fn tensors(
     let input = match entry {
         Entry::Image { pixels, .. } => Input::Pixels(images(pixels, samples, picked, augment, device)),
         Entry::Text { padding, .. } => Input::Text(texts(*padding, samples, picked, device)),
+        Entry::Sound { bins, frames, .. } => Input::Sound(sounds(*bins, *frames, samples, picked, device)),
     };
     (input, labels(samples, picked, device))
 }
@@ -59,6 +60,13 @@ fn texts(padding: u32, samples: &Samples, picked: &[usize], device: &Device) -> 
         text.seen.resize((row + 1) * length, false);
     }
     text
+}
+
+/// Spectrograms `[batch, bins, frames]`, filled up.
+fn sounds(bins: usize, frames: usize, samples: &Samples, picked: &[usize], device: &Device) -> Tensor<3> {
+    let mut values = Vec::with_capacity(picked.len() * bins * frames);
+    picked.iter().for_each(|n| samples.spectrograms[*n].fill(frames, &mut values));
+    Tensor::from_data(TensorData::new(values, [picked.len(), bins, frames]), device)
 }
 
 /// Pixels `[batch, 3, side, side]`, normalised.

@@ -108,7 +108,8 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
 pub fn data(session: &Session) -> Result<Loaded> {
     let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
     let opened = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?;
-    let wanted = Wanted::all(opened.network.anatomy().side());
+    let anatomy = opened.network.anatomy();
+    let wanted = Wanted { heard: anatomy.heard(), ..Wanted::all(anatomy.side()) };
     let mut loaded = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted)?;
     for samples in [&mut loaded.train, &mut loaded.test] {
         (opened.prepare)(samples)?;

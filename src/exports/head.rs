@@ -12,11 +12,26 @@ use crate::plan::anatomy::Anatomy;
 pub struct Head {
     /// The name of its last layer.
     pub layer: &'static str,
-    /// It reads the class token and beside it the mean of all patches (DINOv2): ours has zeros for the mean.
-    beside_mean: bool,
+    before: Before,
     /// A decoder's has no bias, nor has ours on one.
     bias: bool,
 }
+
+/// What stands in it before the last layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    /// It reads the class token and beside it the mean of all patches (DINOv2): ours has zeros for the mean.
+    Mean,
+    /// A norm's gain and shift (AST): ours has them in its own weight and bias.
+    Norm,
+    /// A linear layer with so many outputs (Whisper): ours is both in one. There it does all the work, and the last layer picks the
+    /// classes' own.
+    Layer(usize),
+}
+
+const NORM: &str = "classifier.layernorm";
+const PROJECTOR: &str = "projector";
 
 impl Head {
     /// The head of a network of this anatomy.
@@ -24,10 +39,12 @@ impl Head {
     /// # Errors
     /// In words, where transformers' classifier is none that ours can be written as.
     pub fn of(anatomy: &Anatomy) -> Result<Head, String> {
-        let head = Head { layer: anatomy.classifier(), beside_mean: false, bias: !anatomy.causal };
+        let head = Head { layer: anatomy.classifier()[0], before: Before::Nothing, bias: !anatomy.causal };
         match anatomy.dialects[0].prefix {
             "vit." | "deit." => Ok(head),
-            "dinov2." => Ok(Head { beside_mean: true, ..head }),
+            "dinov2." => Ok(Head { before: Before::Mean, ..head }),
+            "encoder." => Ok(Head { before: Before::Layer(anatomy.projector), ..head }),
+            "audio_spectrogram_transformer." => Ok(Head { layer: "classifier.dense", before: Before::Norm, ..head }),
             "bert." if anatomy.site("pooler").is_some() => Ok(head),
             "bert." => {
                 Err("transformers' classifier of BERT reads the pooler, but the head here reads the tokens themselves".to_owned())
@@ -47,19 +64,55 @@ impl Head {
         }
     }
 
+    /// Whether it has room for so many classes.
+    ///
+    /// # Errors
+    /// In words, when it has not.
+    pub fn holds(self, classes: usize) -> Result<Head, String> {
+        match self.before {
+            Before::Layer(outputs) if classes > outputs => Err(format!(
+                "transformers' classifier of this network reads through {outputs} channels, which are too few for {classes} classes"
+            )),
+            _ => Ok(self),
+        }
+    }
+
     /// Its tensors, `classifier.weight` and `classifier.bias`, from the bag's values.
     pub fn theirs(self, bag: &Named) -> Result<Named> {
         let of = |key: &str| bag.get(key).with_context(|| format!("the run's adapter lacks `{key}`"));
         let weight = of("head/weight")?; // [width, classes]
-        let weight = match self.beside_mean {
-            false => weight.clone(),
-            true => tensors::stacked("head/weight", weight, weight, 0.0)?, // [2 width, classes]
+        let &[width, classes] = weight.shape().as_slice() else { bail!("`head/weight` is no matrix") };
+        let mut all = Named::new();
+        let mut put = |layer: &str, weight: TensorData, bias: Option<TensorData>| {
+            all.insert(format!("{layer}.weight"), weight);
+            all.extend(bias.map(|bias| (format!("{layer}.bias"), bias)));
         };
-        let mut all = Named::from([(format!("{}.weight", self.layer), tensors::turned("head/weight", &weight)?)]);
-        if self.bias {
-            let bias = of("head/bias")?;
-            let bias = tensors::shaped("head/bias", bias, &[bias.shape().num_elements()])?;
-            all.insert(format!("{}.bias", self.layer), bias);
+        let bias =
+            self.bias.then(|| of("head/bias").and_then(|bias| tensors::shaped("head/bias", bias, &[classes]))).transpose()?;
+        let turned = tensors::turned("head/weight", weight)?; // [classes, width]
+        match self.before {
+            Before::Nothing => put(self.layer, turned, bias),
+            Before::Mean => {
+                let beside = tensors::stacked("head/weight", weight, weight, 0.0)?; // [2 width, classes]
+                put(self.layer, tensors::turned("head/weight", &beside)?, bias);
+            }
+            Before::Norm => {
+                put(NORM, TensorData::ones::<f32, _>([width]), Some(TensorData::zeros::<f32, _>([width])));
+                put(self.layer, turned, bias);
+            }
+            Before::Layer(outputs) => {
+                self.holds(classes).map_err(|words| anyhow!(words))?;
+                let filled = |values: Option<Vec<f32>>, count: usize| {
+                    let mut values = values.unwrap_or_default();
+                    values.resize(count, 0.0);
+                    values
+                };
+                let rows = filled(Some(tensors::values("head/weight", &turned)?), outputs * width);
+                let shift = filled(bias.map(|bias| tensors::values("head/bias", &bias)).transpose()?, outputs);
+                put(PROJECTOR, TensorData::new(rows, [outputs, width]), Some(TensorData::new(shift, [outputs])));
+                let own = (0..classes * outputs).map(|n| f32::from(u8::from(n % outputs == n / outputs))).collect::<Vec<_>>();
+                put(self.layer, TensorData::new(own, [classes, outputs]), Some(TensorData::zeros::<f32, _>([classes])));
+            }
         }
         Ok(all)
     }
@@ -67,12 +120,15 @@ impl Head {
     /// `head/weight` and, where there is one, `head/bias` from transformers' tensors, for features of `width` channels. `of` gives a
     /// tensor by its whole name.
     pub fn ours(self, of: impl Fn(&str) -> Result<TensorData>, width: usize) -> Result<Named> {
-        let name = format!("{}.weight", self.layer);
+        let (name, bias_name) = (format!("{}.weight", self.layer), format!("{}.bias", self.layer));
         let weight = of(&name)?;
         let turned = tensors::turned(&name, &weight)?; // [inputs, classes]
         let &[inputs, classes] = turned.shape().as_slice() else { bail!("`{name}` is no matrix") };
-        let wanted = width * if self.beside_mean { 2 } else { 1 };
-        let bias_name = format!("{}.bias", self.layer);
+        let wanted = match self.before {
+            Before::Mean => 2 * width,
+            Before::Layer(outputs) => outputs,
+            Before::Nothing | Before::Norm => width,
+        };
         let bias = self.bias.then(|| of(&bias_name)).transpose()?;
         let outputs = bias.as_ref().map_or(classes, |bias| bias.shape().num_elements());
         if inputs != wanted || outputs != classes {
@@ -81,22 +137,60 @@ impl Head {
                 weight.shape().as_slice(),
             );
         }
-        let values = tensors::values(&name, &turned)?;
-        let (own, rest) = values.split_at(width * classes);
-        if rest.iter().any(|v| *v != 0.0) {
-            bail!("`{name}` also reads the mean of all patches, which the head here does not");
-        }
-        let mut all = Named::from([("head/weight".to_owned(), TensorData::new(own.to_vec(), [width, classes]))]);
+        let (mut own, mut shift) = (tensors::values(&name, &turned)?, None);
         if let Some(bias) = bias {
-            all.insert("head/bias".to_owned(), tensors::shaped(&bias_name, &bias, &[1, classes])?);
+            shift = Some(tensors::values(&bias_name, &bias)?);
         }
+        // What stands before it is linear: both in one.
+        let before = |layer: &str, rows: &[usize]| -> Result<[Vec<f32>; 2]> {
+            let (name, bias_name) = (format!("{layer}.weight"), format!("{layer}.bias"));
+            let (weight, bias) = (of(&name)?, of(&bias_name)?);
+            if weight.shape().as_slice() != rows || bias.shape().as_slice() != &rows[..1] {
+                bail!("`{name}` is {:?}, but in a classifier of this network it is {rows:?}", weight.shape().as_slice());
+            }
+            Ok([tensors::values(&name, &weight)?, tensors::values(&bias_name, &bias)?])
+        };
+        let through = |shift: Vec<f32>, of: &[f32], own: &[f32]| -> Vec<f32> {
+            let more = |class: usize| {
+                of.iter().enumerate().map(|(n, v)| f64::from(*v) * f64::from(own[n * classes + class])).sum::<f64>()
+            };
+            shift.iter().enumerate().map(|(class, v)| (f64::from(*v) + more(class)) as f32).collect()
+        };
+        match self.before {
+            Before::Nothing => {}
+            Before::Mean => {
+                if own.split_off(width * classes).iter().any(|v| *v != 0.0) {
+                    bail!("`{name}` also reads the mean of all patches, which the head here does not");
+                }
+            }
+            Before::Norm => {
+                let [gain, bias] = before(NORM, &[width])?;
+                shift = shift.map(|shift| through(shift, &bias, &own));
+                own.chunks_mut(classes).zip(gain).for_each(|(row, gain)| row.iter_mut().for_each(|v| *v *= gain));
+            }
+            Before::Layer(outputs) => {
+                let [rows, bias] = before(PROJECTOR, &[outputs, width])?; // [outputs, width]
+                shift = shift.map(|shift| through(shift, &bias, &own));
+                let column = |n: usize| rows.iter().skip(n).step_by(width).copied().collect::<Vec<_>>();
+                own = (0..width).flat_map(|n| through(vec![0.0; classes], &column(n), &own)).collect();
+            }
+        }
+        let mut all = Named::from([("head/weight".to_owned(), TensorData::new(own, [width, classes]))]);
+        all.extend(shift.map(|shift| ("head/bias".to_owned(), TensorData::new(shift, [1, classes]))));
         Ok(all)
     }
 
     /// The same from tensors that have been read.
     pub fn among(self, found: &Named, width: usize) -> Result<Named> {
-        let known =
-            |name: &str| name.strip_prefix(self.layer).is_some_and(|rest| rest == ".weight" || (self.bias && rest == ".bias"));
+        let part = |name: &str, layer: &str, bias: bool| {
+            name.strip_prefix(layer).is_some_and(|rest| rest == ".weight" || (bias && rest == ".bias"))
+        };
+        let known = |name: &str| match self.before {
+            _ if part(name, self.layer, self.bias) => true,
+            Before::Norm => part(name, NORM, true),
+            Before::Layer(_) => part(name, PROJECTOR, true),
+            Before::Nothing | Before::Mean => false,
+        };
         if let Some(name) = found.keys().find(|name| !known(name)) {
             bail!("`{name}` is no part of a linear classifier as this network has it");
         }

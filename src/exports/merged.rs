@@ -99,6 +99,11 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
             config["vocabulary"] = json!(vocabulary);
             config["padding"] = json!(padding);
         }
+        Entry::Sound { bins, frames, .. } => {
+            config["bins"] = json!(bins);
+            config["frames"] = json!(frames);
+            config["spectrogram"] = json!(anatomy.takes());
+        }
     }
     tensors::write_json(&folder.join(CONFIG), &config)
 }

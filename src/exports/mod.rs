@@ -18,7 +18,7 @@ use burn::tensor::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::datasets::{Samples, Task, Tokens};
+use crate::datasets::{Samples, Spectrogram, Task, Tokens};
 use crate::engine::Finished;
 use crate::engine::model::{self, Model};
 use crate::plan::Plan;
@@ -214,7 +214,7 @@ impl Reference {
     }
 }
 
-/// As many samples as are compared, of nothing: bytes and tokens drawn at random, the same every time.
+/// As many samples as are compared, of nothing: bytes, tokens and sounds drawn at random, the same every time.
 fn noise(anatomy: &Anatomy) -> Samples {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let count = SAMPLES;
@@ -230,6 +230,10 @@ fn noise(anatomy: &Anatomy) -> Samples {
             let text = |n| (0..length(n)).map(|_| token()).collect::<Vec<u32>>();
             let texts: Vec<_> = (0..count).map(text).collect();
             samples.tokens = texts.into_iter().map(|ids| Tokens { kinds: vec![0; ids.len()], ids }).collect();
+        }
+        Entry::Sound { bins, frames, .. } => {
+            let mut sound = |_| (0..bins * frames).map(|_| rng.random_range(-1.0..1.0)).collect();
+            samples.spectrograms = (0..count).map(|n| Spectrogram { bins, values: sound(n), rest: 0.0 }).collect();
         }
     }
     samples

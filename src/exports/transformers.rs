@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, TensorData};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::Card;
 use super::head::Head;
@@ -18,16 +18,20 @@ use crate::backbones::stored::Stored;
 use crate::backbones::tensors::Tensors;
 use crate::engine::bag::Weights;
 use crate::engine::model::Model;
-use crate::plan::anatomy::{Anatomy, Entry};
+use crate::plan::anatomy::{Anatomy, Entry, Front};
 use crate::session::Session;
 use crate::session::settings::Value;
+
+/// Beside the weights: what is made of a sample before it enters.
+const PREPROCESSOR: &str = "preprocessor_config.json";
 
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT and BERT with a classifier), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
     fits: |plan| {
-        let leaves = names(&plan.anatomy).and_then(|_| Head::of(&plan.anatomy));
+        let head = || Head::of(&plan.anatomy)?.holds(plan.classes.len());
+        let leaves = names(&plan.anatomy).and_then(|_| head());
         leaves.map_err(|words| format!("{words}. Export it as `merged`"))?;
         if !plan.anatomy.has_classifier {
             return Err(
@@ -69,9 +73,11 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
             Stored::Vector => tensors::shaped(&ours, data, &[cols])?,
             Stored::Positions => tensors::shaped(&ours, data, &[1, rows, cols])?,
             Stored::Patches => {
-                let patch = (rows / 3).isqrt();
-                tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, 3, patch, patch])?
+                let channels = if matches!(plan.anatomy.entry, Entry::Image { .. }) { 3 } else { 1 };
+                let patch = (rows / channels).isqrt();
+                tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, channels, patch, patch])?
             }
+            Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
             Stored::Table => data.clone(),
             Stored::Third(_) | Stored::ThirdOfRow(_) | Stored::PatchesLast | Stored::Flat => {
                 bail!("`{theirs}` is stored as transformers stores nothing")
@@ -89,7 +95,13 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
     config["id2label"] = json!(by_number);
     config["label2id"] = json!(by_name);
     tensors::write_json(&folder.join("config.json"), &config)?;
-    let Entry::Image { side, pixels, .. } = plan.anatomy.entry else { return Ok(()) };
+    let (side, pixels) = match plan.anatomy.entry {
+        Entry::Image { side, pixels, .. } => (side, pixels),
+        Entry::Text { .. } => return Ok(()),
+        Entry::Sound { bins, frames, front } => {
+            return tensors::write_json(&folder.join(PREPROCESSOR), &ear(bins, frames, front));
+        }
+    };
     let pixels = json!({
         "do_normalize": true,
         "do_rescale": true,
@@ -100,7 +112,33 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
         "rescale_factor": 1.0 / 255.0,
         "size": { "height": side, "width": side },
     });
-    tensors::write_json(&folder.join("preprocessor_config.json"), &pixels)
+    tensors::write_json(&folder.join(PREPROCESSOR), &pixels)
+}
+
+/// What the front ends of transformers are told.
+fn ear(bins: usize, frames: usize, front: Front) -> Json {
+    let mut config = match front {
+        Front::Whisper => json!({
+            "chunk_length": frames * Front::HOP / Front::RATE,
+            "feature_extractor_type": "WhisperFeatureExtractor",
+            "feature_size": bins,
+            "hop_length": Front::HOP,
+            "n_fft": Front::WINDOW,
+        }),
+        Front::Kaldi { mean, deviation } => json!({
+            "do_normalize": true,
+            "feature_extractor_type": "ASTFeatureExtractor",
+            "feature_size": 1,
+            "max_length": frames,
+            "mean": mean,
+            "num_mel_bins": bins,
+            "std": deviation,
+        }),
+    };
+    config["padding_value"] = json!(0.0);
+    config["return_attention_mask"] = json!(false);
+    config["sampling_rate"] = json!(Front::RATE);
+    config
 }
 
 /// Puts the tokenizer beside a network that reads: no text can be read without it.
@@ -119,9 +157,9 @@ fn tokenizer(session: &Session, folder: &Path) -> Result<()> {
 pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(Weights, Named)> {
     let file = Tensors::open(folder)?;
     let all = names(anatomy).map_err(|e| anyhow!(e))?;
-    let layer = format!("{}.", anatomy.classifier());
-    let weights = file.weights(&all, anatomy, &|name| name.starts_with(&layer), device)?;
-    if !file.has(&format!("{layer}weight")) {
+    let of_head = |name: &str| anatomy.classifier().iter().any(|module| name.split('.').next() == Some(module));
+    let weights = file.weights(&all, anatomy, &of_head, device)?;
+    if !file.names().any(of_head) {
         return Ok((weights, Named::new()));
     }
     let of = |name: &str| file.floats(name).map(|(values, shape)| TensorData::new(values, shape));
@@ -149,8 +187,18 @@ pub fn check(model: &Model, folder: &Path) -> Result<()> {
             bail!("{}: `id2label` and `label2id` do not call label {n} `{name}`, as this network does", place.display());
         }
     }
-    let Entry::Image { side, pixels, .. } = plan.anatomy.entry else { return Ok(()) };
-    let place = folder.join("preprocessor_config.json");
+    let place = folder.join(PREPROCESSOR);
+    let (side, pixels) = match plan.anatomy.entry {
+        Entry::Image { side, pixels, .. } => (side, pixels),
+        Entry::Text { .. } => return Ok(()),
+        Entry::Sound { bins, frames, front } => {
+            let wanted = ear(bins, frames, front);
+            let of = |(name, value): (&String, &Json)| (format!("/{name}"), value.clone());
+            let wanted: Vec<_> = wanted.as_object().into_iter().flatten().map(of).collect();
+            let wanted: Vec<_> = wanted.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+            return tensors::agree(&place, &tensors::read_json(&place)?, &wanted);
+        }
+    };
     let yes = ["/do_normalize", "/do_rescale", "/do_resize"].map(|name| (name, json!(true)));
     let three = |name, values: [f32; 3]| [0, 1, 2].map(|channel| (format!("/{name}/{channel}"), json!(values[channel])));
     let channels = [three("image_mean", pixels.mean), three("image_std", pixels.deviation)].concat();

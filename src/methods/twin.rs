@@ -72,7 +72,7 @@ fn shared_a(n: usize, site: &Site) -> String {
 impl Method for Twin {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         if !matches!(anatomy.entry, Entry::Image { .. }) {
-            return Err("it mixes by the quality of each image, but this backbone reads text".to_owned());
+            return Err("it mixes by the quality of each image, but this backbone sees none".to_owned());
         }
         let (r, n) = (set.whole("rank"), anatomy.tokens);
         let place = |(index, site): (usize, &&Site)| {

@@ -184,6 +184,8 @@ pub struct Anatomy {
     pub stretched: bool,
     /// Bytes that packed numbers take less than f32 would.
     pub saved: usize,
+    /// transformers' classifier reads through a linear layer of its own with so many outputs; 0 where there is none.
+    pub projector: usize,
 }
 
 /// What enters the network.
@@ -193,6 +195,33 @@ pub enum Entry {
     Image { side: usize, patch: usize, pixels: Pixels },
     /// Texts of tokens out of `vocabulary`; `padding` fills a batch up. The network has positions for texts up to `longest`.
     Text { vocabulary: usize, padding: u32, longest: usize },
+    /// Sounds as spectrograms of `bins` by `frames`.
+    Sound { bins: usize, frames: usize, front: Front },
+}
+
+/// What is made of a sound: the logarithm of what 25 milliseconds hold in each band of the mel scale, 100 times a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Front {
+    /// Whisper's (Radford et al. 2022): base 10, what lies 8 below the loudest cut off, plus 4, over 4. Silence fills a sound up.
+    Whisper,
+    /// Kaldi's filter bank as AST takes it (Gong et al. 2021): `(ln - mean) / (2 deviation)`. Frames of 0 before that fill a sound up.
+    Kaldi { mean: f32, deviation: f32 },
+}
+
+impl Front {
+    /// Numbers of a sound in a second.
+    pub const RATE: usize = 16_000;
+    /// Numbers from one frame to the next, and in one frame.
+    pub const HOP: usize = 160;
+    pub const WINDOW: usize = 400;
+
+    /// Numbers of a sound that fill so many frames.
+    pub fn samples(self, frames: usize) -> usize {
+        match self {
+            Front::Whisper => frames * Front::HOP,
+            Front::Kaldi { .. } => frames.saturating_sub(1) * Front::HOP + Front::WINDOW,
+        }
+    }
 }
 
 /// What is made of a byte of each channel: `(byte / 255 - mean) / deviation`.
@@ -237,16 +266,28 @@ pub fn bend_keeps(place: &str) -> usize {
 }
 
 impl Anatomy {
-    /// What transformers' classifier on such a network calls its last layer.
-    pub fn classifier(&self) -> &'static str {
-        if self.causal { "score" } else { "classifier" }
+    /// The modules of transformers' classifier on such a network.
+    pub fn classifier(&self) -> &'static [&'static str] {
+        match () {
+            () if self.causal => &["score"],
+            () if self.projector > 0 => &["classifier", "projector"],
+            () => &["classifier"],
+        }
     }
 
     /// Side of the images, in pixels; 0 where none enter.
     pub fn side(&self) -> usize {
         match self.entry {
             Entry::Image { side, .. } => side,
-            Entry::Text { .. } => 0,
+            Entry::Text { .. } | Entry::Sound { .. } => 0,
+        }
+    }
+
+    /// Numbers of a sound that are heard; all of it where none enters.
+    pub fn heard(&self) -> usize {
+        match self.entry {
+            Entry::Sound { frames, front, .. } => front.samples(frames),
+            _ => usize::MAX,
         }
     }
 
@@ -259,6 +300,14 @@ impl Anatomy {
                 format!("[3, {side}, {side}], (byte / 255 - {}) / {}", three(pixels.mean), three(pixels.deviation))
             }
             Entry::Text { .. } => format!("up to {} tokens", self.tokens),
+            Entry::Sound { bins, frames, front } => {
+                let seconds = (front.samples(frames) as f64 / Front::RATE as f64 * 100.0).round() / 100.0;
+                let made = match front {
+                    Front::Whisper => "(max(lg mel, loudest - 8) + 4) / 4".to_owned(),
+                    Front::Kaldi { mean, deviation } => format!("(ln mel - {mean}) / (2 x {deviation})"),
+                };
+                format!("[{bins}, {frames}], {seconds} s at 16 kHz, {made}")
+            }
         }
     }
 

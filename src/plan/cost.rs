@@ -56,7 +56,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     let first = anatomy.sites.iter().position(|site| in_trunk(&site.path)).unwrap_or(anatomy.sites.len());
     let (mut forward, mut through, mut kept) = (0, 0, 0);
     for (n, site) in anatomy.sites.iter().enumerate() {
-        let macs = macs(anatomy, site.role, site.count());
+        let macs = macs(anatomy, site);
         forward += macs;
         // Scores and mixing come after q, k and v, which stand behind their branch in the list.
         let inner = |s: &super::anatomy::Site| s.block == site.block && matches!(s.role, Role::Q | Role::K | Role::V);
@@ -103,13 +103,26 @@ pub fn evaluated_at_once(anatomy: &Anatomy) -> usize {
 }
 
 /// Multiply-adds of a frozen site for one sample.
-fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
-    let n = anatomy.tokens;
-    match role {
+fn macs(anatomy: &Anatomy, site: &Site) -> usize {
+    let (n, parameters) = (anatomy.tokens, site.count());
+    match site.role {
+        Role::Embed if matches!(anatomy.entry, Entry::Sound { .. }) => {
+            site.part("weight").map_or(0, |weight| weight.count() * convolved(anatomy, site).unwrap_or(n))
+        }
         Role::Embed if matches!(anatomy.entry, Entry::Text { .. }) => 0, // rows of tables are looked up
         Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
         Role::Attn => 2 * n * n * anatomy.width, // scores and mixing
         _ => n * parameters,
+    }
+}
+
+/// Places of one of two convolutions before the blocks; the second takes every other one. None elsewhere.
+fn convolved(anatomy: &Anatomy, site: &Site) -> Option<usize> {
+    let mut convolutions = anatomy.sites.iter().filter(|s| s.role == Role::Embed && s.part("weight").is_some());
+    match (convolutions.next(), convolutions.next()) {
+        (Some(first), Some(_)) if first == site => Some(2 * anatomy.tokens),
+        (_, Some(second)) if second == site => Some(anatomy.tokens),
+        _ => None,
     }
 }
 
@@ -118,8 +131,9 @@ fn macs(anatomy: &Anatomy, role: Role, parameters: usize) -> usize {
 fn kept_by(anatomy: &Anatomy, site: &Site) -> usize {
     let n = anatomy.tokens;
     match site.role {
-        Role::Norm => n * anatomy.width,                             // its input
-        Role::Attn => 3 * n * anatomy.width + anatomy.heads * n * n, // q, k, v and the attention weights
+        Role::Norm => n * anatomy.width,                                   // its input
+        Role::Attn => 3 * n * anatomy.width + anatomy.heads * n * n,       // q, k, v and the attention weights
+        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out, // GELU's input
         Role::Act => n * anatomy.hidden * crate::plan::anatomy::bend_keeps(site.place),
         _ => 0,
     }

@@ -191,24 +191,32 @@ pub fn of_data(session: &Session, described: &Result<Described, String>, anatomy
     };
     let data = card.title;
     let backbone = backbones::find(&session.backbone.name).map_or("the backbone", |card| card.title);
-    match (holds, anatomy.entry) {
-        (Holds::Texts, Entry::Image { .. }) => {
-            let words =
-                format!("{data} holds texts, but {backbone} sees images. Open the folder of a text encoder, or choose images");
-            Some(Problem::blocks("data", words).remedy(EMBEDDED_DATA))
-        }
-        (Holds::Images, Entry::Text { .. }) => {
-            let words =
-                format!("{data} holds images, but {backbone} reads texts. Choose a data set of texts, or a backbone that sees");
-            Some(Problem::blocks("data", words).remedy(EMBEDDED_BACKBONE))
-        }
-        (Holds::Unknown, _) => {
+    // What is there, and which backbone takes it.
+    let (has, other) = match holds {
+        Holds::Images => ("images", "choose a backbone that sees"),
+        Holds::Texts => ("texts", "open the folder of a text encoder"),
+        Holds::Sounds => ("sounds", "open the folder of a network that hears"),
+        Holds::Unknown => {
             let words = "the adapter was imported, and what it was trained on is not known: it predicts and exports, but there is nothing to train or test on. Another data set trains a new adapter";
             let severity = Severity::Untrainable;
-            Some(Problem { severity, ..Problem::blocks("data", words) }.remedy(EMBEDDED_DATA))
+            return Some(Problem { severity, ..Problem::blocks("data", words) }.remedy(EMBEDDED_DATA));
         }
-        (Holds::Images, Entry::Image { .. }) | (Holds::Texts, Entry::Text { .. }) => None,
+    };
+    let (takes, wants) = match anatomy.entry {
+        Entry::Image { .. } => ("sees", "images"),
+        Entry::Text { .. } => ("reads", "texts"),
+        Entry::Sound { .. } => ("hears", "sounds"),
+    };
+    if has == wants {
+        return None;
     }
+    let words = format!("{data} holds {has}, but {backbone} {takes} {wants}. Choose a data set of {wants}, or {other}");
+    let problem = Problem::blocks("data", words);
+    Some(match (wants, has) {
+        ("images", _) => problem.remedy(EMBEDDED_DATA),
+        (_, "images") => problem.remedy(EMBEDDED_BACKBONE),
+        _ => problem, // neither is in the program
+    })
 }
 
 fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {

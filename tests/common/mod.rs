@@ -30,6 +30,8 @@ pub fn files(card: &petl_workbench::datasets::Card, folder: &std::path::Path) ->
                     std::fs::create_dir_all(path.join(class)).expect("a folder");
                     let image = image::RgbImage::from_pixel(9, 12, image::Rgb([n as u8 * 20, 0, 0]));
                     image.save(path.join(class).join(format!("{n}.png"))).expect("written");
+                    let sound: Vec<i16> = numbers(800, n as f32).iter().map(|v| (v * 9000.0) as i16).collect();
+                    std::fs::write(path.join(class).join(format!("{n}.wav")), wav(8000, 1, &sound)).expect("written");
                 }
                 for part in ["train", "t10k"] {
                     let images = [vec![0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 4, 0, 0, 0, 4], (0..160).collect()].concat();
@@ -53,6 +55,21 @@ pub fn files(card: &petl_workbench::datasets::Card, folder: &std::path::Path) ->
         }
     }
     set
+}
+
+/// A WAV file of numbers of 16 bits, channel beside channel.
+pub fn wav(rate: u32, channels: u16, sound: &[i16]) -> Vec<u8> {
+    let size = sound.len() as u32 * 2;
+    let mut file = [&b"RIFF"[..], &(size + 36).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes(), &1_u16.to_le_bytes()].concat();
+    file.extend(channels.to_le_bytes());
+    file.extend(rate.to_le_bytes());
+    file.extend((rate * u32::from(channels) * 2).to_le_bytes());
+    file.extend((channels * 2).to_le_bytes());
+    file.extend([16, 0]);
+    file.extend(b"data");
+    file.extend(size.to_le_bytes());
+    file.extend(sound.iter().flat_map(|v| v.to_le_bytes()));
+    file
 }
 
 /// A session with this stack.

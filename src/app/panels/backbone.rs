@@ -18,6 +18,9 @@ use crate::session::settings::{Field, Value};
 use crate::workbench::Workbench;
 use crate::{backbones, datasets};
 
+/// Height of a spectrogram and of the name below it, in points.
+const SOUND: f32 = 44.0;
+const NAME: f32 = 14.0;
 /// The setting that names the file of the weights; it gets a choice instead of a bare text.
 const WEIGHTS: &str = "weights";
 
@@ -31,6 +34,7 @@ pub fn backbone(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut
     let enters = match anatomy.entry {
         Entry::Image { side, .. } => format!("{side} x {side} pixels"),
         Entry::Text { .. } => format!("{} tokens", anatomy.tokens),
+        Entry::Sound { bins, frames, .. } => format!("{bins} x {frames} of sound"),
     };
     let lost = || workbench.plan.problems.iter().find(|p| workbench.plan.lost && p.place.starts_with("backbone"));
     match lost() {
@@ -207,8 +211,9 @@ fn tiles(ui: &mut Ui, view: &View) {
     if !thumbs.texts.is_empty() {
         return texts(ui, &thumbs.texts);
     }
-    let (columns, gap) = (6, 4.0);
-    let side = ((ui.available_width() - gap * (columns - 1) as f32) / columns as f32).floor();
+    let (columns, gap) = (if thumbs.are_sounds { 2 } else { 6 }, 4.0);
+    let wide = ((ui.available_width() - gap * (columns - 1) as f32) / columns as f32).floor();
+    let side = if thumbs.are_sounds { SOUND } else { wide };
     if thumbs.tiles.is_empty() {
         let rows = TILES.div_ceil(columns) as f32;
         let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), rows * (side + gap) - gap), egui::Sense::hover());
@@ -227,8 +232,18 @@ fn tiles(ui: &mut Ui, view: &View) {
         for line in thumbs.tiles.chunks(columns) {
             ui.horizontal(|ui| {
                 for tile in line {
-                    let picture = Image::new(&tile.texture).fit_to_exact_size(vec2(side, side)).corner_radius(3.0);
-                    ui.add(picture.alt_text(format!("Sample of class {}", tile.label))).on_hover_text(tile.label.as_str());
+                    let picture = Image::new(&tile.texture).fit_to_exact_size(vec2(wide, side)).maintain_aspect_ratio(false);
+                    let picture = picture.corner_radius(3.0).alt_text(format!("Sample of class {}", tile.label));
+                    ui.add(picture).on_hover_text(tile.label.as_str());
+                }
+            });
+            if !thumbs.are_sounds {
+                continue;
+            }
+            ui.horizontal(|ui| {
+                for tile in line {
+                    let name = Label::new(small(ui, &tile.label)).truncate();
+                    ui.add_sized(vec2(wide, NAME), name);
                 }
             });
         }

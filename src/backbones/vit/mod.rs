@@ -218,33 +218,51 @@ impl Vit {
 
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
-        let (d, h) = (self.width, self.hidden);
+        let d = self.width;
         let grid = self.image / self.patch;
         let tokens = grid * grid + self.first();
-        let patch = 3 * self.patch * self.patch;
+        let mut sites = vec![self.embed_site(3 * self.patch * self.patch, tokens)];
+        if self.embed_norm {
+            let (path, parts) = ("embed.norm".into(), Part::norm(d));
+            sites.push(Site { path, role: Role::Norm, block: None, place: "first norm", d_in: d, d_out: d, parts });
+        }
+        sites.extend(self.trunk_sites());
+        Anatomy {
+            sites,
+            blocks: self.blocks,
+            width: d,
+            heads: self.heads,
+            hidden: self.hidden,
+            tokens,
+            entry: Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels },
+            dialects: self.naming(),
+            causal: false,
+            rotary: false,
+            has_classifier: self.config().is_some(),
+            stretched: self.stretched,
+            saved: 0,
+            projector: 0,
+        }
+    }
+
+    /// The site at which patches of so many numbers become so many tokens, those before the first patch among them.
+    pub fn embed_site(&self, patch: usize, tokens: usize) -> Site {
+        let d = self.width;
+        let mut parts: Vec<Part> = Part::dense(patch, d).into_iter().filter(|p| self.patch_bias || p.name != "bias").collect();
+        parts.push(Part::new("cls", 1, d));
+        if self.distilled {
+            parts.push(Part::new("dist", 1, d));
+        }
+        parts.push(Part::new("pos", tokens, d));
+        Site { path: "embed".into(), role: Role::Embed, block: None, place: "embedding", d_in: patch, d_out: d, parts }
+    }
+
+    /// The sites of the blocks and of what follows them.
+    pub fn trunk_sites(&self) -> Vec<Site> {
+        let (d, h) = (self.width, self.hidden);
         let qkv = || Part::dense(d, d).into_iter().filter(|part| self.qkv_bias || part.name != "bias").collect();
         let up = if self.swiglu { 2 * h } else { h };
-
-        let mut embed: Vec<Part> = Part::dense(patch, d).into_iter().filter(|p| self.patch_bias || p.name != "bias").collect();
-        embed.push(Part::new("cls", 1, d));
-        if self.distilled {
-            embed.push(Part::new("dist", 1, d));
-        }
-        embed.push(Part::new("pos", tokens, d));
-        let mut sites = vec![Site {
-            path: "embed".into(),
-            role: Role::Embed,
-            block: None,
-            place: "embedding",
-            d_in: patch,
-            d_out: d,
-            parts: embed,
-        }];
-        let last =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
-        if self.embed_norm {
-            sites.push(last("embed.norm", Role::Norm, "first norm", Part::norm(d)));
-        }
+        let mut sites = vec![];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
                 sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
@@ -269,23 +287,11 @@ impl Vit {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![Part::new("weight", 1, d)]);
             }
         }
+        let last =
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
         sites.push(last("norm", Role::Norm, "last norm", Part::norm(d)));
         sites.push(last("readout", Role::Head, "readout", vec![]));
-        Anatomy {
-            sites,
-            blocks: self.blocks,
-            width: d,
-            heads: self.heads,
-            hidden: h,
-            tokens,
-            entry: Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels },
-            dialects: self.naming(),
-            causal: false,
-            rotary: false,
-            has_classifier: self.config().is_some(),
-            stretched: self.stretched,
-            saved: 0,
-        }
+        sites
     }
 }
 
@@ -304,38 +310,11 @@ impl Backbone for Vit {
             channels * p * p,
         ]); // [batch, patches, 3 p p]
 
-        let token = |t: &Tuner, name| t.weight("embed", name).unsqueeze::<3>().expand([batch, 1, self.width]);
-        let mut first = vec![token(t, "cls")];
-        if self.distilled {
-            first.push(token(t, "dist"));
-        }
-        let pos = t.weight("embed", "pos").unsqueeze::<3>(); // [1, tokens, width]
-        first.push(t.linear("embed", patches)); // [batch, patches, width]
-        let mut x = Tensor::cat(first, 1) + pos; // [batch, tokens, width]
+        let mut x = self.embedded(t, patches);
         if self.embed_norm {
             x = t.norm("embed.norm", x, self.epsilon);
         }
-        t.tap(&x);
-
-        for n in 0..self.blocks {
-            let at = |place: &str| format!("blocks.{n}{place}");
-            x = t.around(&at(""), x, |t, x| {
-                let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
-                let y = t.around(&at(".attn"), h, |t, h| t.self_attention(&at(".attn"), h, self.heads));
-                let x = x + self.scale(t, &at(".scale1"), y);
-                let x = t.around(&at(".mid"), x, |_, x| x);
-                let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
-                let y = t.around(&at(".mlp"), h, |t, h| {
-                    let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]
-                    let u = t.around(&at(".mlp.act"), u, |_, u| self.bend(u));
-                    t.linear(&at(".mlp.down"), u) // [batch, tokens, width]
-                });
-                x + self.scale(t, &at(".scale2"), y)
-            });
-            t.tap(&x);
-        }
-        let y = t.norm("norm", x, self.epsilon);
-        t.readout("readout", y)
+        self.trunk(t, x)
     }
 
     fn config(&self) -> Option<Json> {
@@ -366,6 +345,43 @@ impl Backbone for Vit {
 }
 
 impl Vit {
+    /// Patches `[batch, patches, numbers]` as tokens at their positions, behind the class token: `[batch, tokens, width]`.
+    pub fn embedded(&self, t: &mut Tuner, patches: Tensor<3>) -> Tensor<3> {
+        let [batch, ..] = patches.dims();
+        let token = |t: &Tuner, name| t.weight("embed", name).unsqueeze::<3>().expand([batch, 1, self.width]);
+        let mut first = vec![token(t, "cls")];
+        if self.distilled {
+            first.push(token(t, "dist"));
+        }
+        let pos = t.weight("embed", "pos").unsqueeze::<3>(); // [1, tokens, width]
+        first.push(t.linear("embed", patches)); // [batch, patches, width]
+        Tensor::cat(first, 1) + pos
+    }
+
+    /// Embedded tokens `[batch, tokens, width]` through the blocks to normed features, the same shape.
+    pub fn trunk(&self, t: &mut Tuner, mut x: Tensor<3>) -> Tensor<3> {
+        t.tap(&x);
+        for n in 0..self.blocks {
+            let at = |place: &str| format!("blocks.{n}{place}");
+            x = t.around(&at(""), x, |t, x| {
+                let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
+                let y = t.around(&at(".attn"), h, |t, h| t.self_attention(&at(".attn"), h, self.heads));
+                let x = x + self.scale(t, &at(".scale1"), y);
+                let x = t.around(&at(".mid"), x, |_, x| x);
+                let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
+                let y = t.around(&at(".mlp"), h, |t, h| {
+                    let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]
+                    let u = t.around(&at(".mlp.act"), u, |_, u| self.bend(u));
+                    t.linear(&at(".mlp.down"), u) // [batch, tokens, width]
+                });
+                x + self.scale(t, &at(".scale2"), y)
+            });
+            t.tap(&x);
+        }
+        let y = t.norm("norm", x, self.epsilon);
+        t.readout("readout", y)
+    }
+
     fn scale(&self, t: &mut Tuner, site: &str, y: Tensor<3>) -> Tensor<3> {
         match self.layer_scale {
             true => t.around(site, y, |t, y| y * t.weight(site, "weight").unsqueeze::<3>()),

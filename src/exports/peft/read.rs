@@ -47,7 +47,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     let mut found: BTreeMap<&str, Found> = BTreeMap::new(); // by site, by our name
     let mut rules: BTreeMap<&str, (Settings, String)> = BTreeMap::new();
     let (mut shared, mut head) = (Found::new(), Named::new());
-    let layer = anatomy.classifier();
+    let of_head = anatomy.classifier();
     for (key, data) in &read {
         let fault = || format!("`{key}` in {}", file.display());
         if let Some(part) = kind.shared.iter().find(|p| key.strip_prefix(TOP) == Some(p.theirs)) {
@@ -55,7 +55,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             continue;
         }
         let bare = key.strip_prefix(PREFIX).with_context(|| format!("{} does not begin with {PREFIX}", fault()))?;
-        if bare.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.')) {
+        if of_head.iter().any(|module| bare.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'))) {
             head.insert(bare.to_owned(), data.clone());
             continue;
         }
@@ -122,8 +122,10 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     }
     if !head.is_empty() {
         let classifies = matches!(config.0["task_type"].as_str(), Some("SEQ_CLS" | "TOKEN_CLS"));
-        if !classifies && !config.means("modules_to_save", layer).map_err(|e| anyhow!(e))? {
-            bail!("{}: modules_to_save does not name the classifier, so PEFT would leave the trained one out", place.display());
+        for module in of_head {
+            if !classifies && !config.means("modules_to_save", module).map_err(|e| anyhow!(e))? {
+                bail!("{}: modules_to_save does not name the {module}, so PEFT would leave the trained one out", place.display());
+            }
         }
         let own = Head::of(anatomy).map_err(|e| anyhow!(e))?.among(&head, anatomy.width);
         params.extend(own.with_context(|| format!("the classifier in {}", file.display()))?);

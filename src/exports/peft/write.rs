@@ -72,7 +72,8 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
         ));
     }
     uniform(plan).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))?;
-    Head::of(&plan.anatomy).map(|_| ()).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))
+    let head = Head::of(&plan.anatomy).and_then(|head| head.holds(plan.classes.len()));
+    head.map(|_| ()).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))
 }
 
 fn kind_of(member: &Member) -> Option<&'static Kind> {
@@ -121,7 +122,7 @@ pub fn config(plan: &Plan) -> Json {
     let mut config = BTreeMap::from([
         ("base_model_name_or_path", json!(BASE)),
         ("inference_mode", json!(true)),
-        ("modules_to_save", json!([plan.anatomy.classifier()])),
+        ("modules_to_save", json!(plan.anatomy.classifier())),
         ("target_modules", json!(targets::shortest(&plan.anatomy, &sites))),
     ]);
     let Some((first, kind)) = plan.members.first().and_then(|m| Some((m, kind_of(m)?))) else { return json!(config) };
