@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::board::{Board, Run, Status};
+use crate::downloads::Download;
 use crate::engine::{Device, Engine, Event, Order, Wake, claim};
 use crate::errands::{Done, Errand, Errands};
+use crate::hub::{self, Hub};
 use crate::plan::Plan;
 use crate::session::command::{Command, Edit};
 use crate::session::history::History;
@@ -38,6 +40,8 @@ pub struct Workbench {
     pub dirty: bool,
     /// Edits that a program left when it ended without saving; they wait for an answer.
     pub unsaved: Option<Left>,
+    /// The model folder that is being fetched from the hub.
+    pub download: Download,
     home: PathBuf,
     engine: Engine,
     errands: Errands,
@@ -92,7 +96,7 @@ impl Workbench {
     /// As `new`.
     pub fn headless(session: Session, home: PathBuf, wake: Wake) -> Result<Workbench> {
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(wake);
-        let also = wake.clone();
+        let (also, third) = (wake.clone(), wake.clone());
         Ok(Workbench {
             plan: Plan::of(&session),
             saved: vec![(None, session.clone())],
@@ -104,6 +108,7 @@ impl Workbench {
             path: None,
             dirty: false,
             unsaved: None,
+            download: Download::new(Hub::default(), third),
             engine: Engine::start(Box::new(move || wake()))?,
             errands: Errands::start(&home, move || also())?,
             home,
@@ -216,6 +221,9 @@ impl Workbench {
                 let given = self.errands.give(Errand::Figure { kind, runs, path });
                 anyhow::ensure!(given, "the disk is busy. Wait a moment and try again");
             }
+            Command::HubAsk { repository, revision } => self.download.ask(repository, revision)?,
+            Command::HubFetch => self.download.fetch(&hub::models(&self.home))?,
+            Command::HubCancel => self.download.cancel(),
             Command::DismissNotice => self.notice = None,
         }
         Ok(())
@@ -232,6 +240,13 @@ impl Workbench {
         }
         while let Some(done) = self.errands.poll() {
             self.done(done);
+            any = true;
+        }
+        if let Some(fetched) = self.download.poll() {
+            let opened = fetched.and_then(|folder| self.edit(&Edit::ModelFolder(folder)));
+            if let Err(error) = opened {
+                self.notice = Some(Notice { words: format!("Fetch from the hub: {error:#}"), is_error: true });
+            }
             any = true;
         }
         if self.stale && self.autosaved.elapsed().as_secs() >= AUTOSAVE_SECONDS {

@@ -105,6 +105,8 @@ pub struct View {
     pub stopping: bool,
     /// A dialog to show after this frame's edits are in.
     pub wanted: Option<Ask>,
+    /// What is typed into the bar that fetches from the hub, while it is open.
+    pub hub: Option<super::panels::hub::Typed>,
     /// Typed into the palette's search box.
     pub search: String,
     /// The search box shall have the keyboard in the next frame.

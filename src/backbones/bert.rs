@@ -66,6 +66,7 @@ pub const FOLDER: Card = Card {
     licence: "That of the weights you open; see the folder's README",
     fields: &[
         Field::text(super::FOLDER, "", "The folder that holds config.json, model.safetensors and tokenizer.json."),
+        super::SOURCE,
         Field::whole("length", 2, 4096, 128, "The longest text in tokens; longer ones are cut. Not more than the model's own."),
         Field::choice(
             "pool",

@@ -67,6 +67,7 @@ pub const FOLDER: Card = Card {
 /// The settings of every decoder.
 pub const FIELDS: &[Field] = &[
     Field::text(super::FOLDER, "", "The folder that holds config.json, the weights and tokenizer.json, or a GGUF file."),
+    super::SOURCE,
     Field::whole("length", 2, 4096, 128, "The longest text in tokens; longer ones are cut. Not more than the model's own."),
     Field::choice(
         "pool",

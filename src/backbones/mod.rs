@@ -69,6 +69,12 @@ pub type Source = dyn Fn(u64, &Device) -> anyhow::Result<Weights> + Send + Sync;
 pub const PATHS: [&str; 3] = ["weights", "folder", "file"];
 /// The setting of cards that open a model folder.
 pub const FOLDER: &str = "folder";
+/// The setting that says where the folder came from.
+pub const SOURCE: Field = Field::text(
+    "source",
+    "",
+    "Where the folder was fetched from: repository, commit and a hash over its files. Empty for folders of your own.",
+);
 
 /// One network.
 pub trait Backbone: Send + Sync {
@@ -214,6 +220,10 @@ pub fn of_folder(path: &Path) -> Result<Choice, String> {
     };
     let mut choice = Choice::named(card.name);
     choice.settings.set(FOLDER, Value::Text(text.to_owned()));
+    let source = crate::hub::source(path);
+    if !source.is_empty() && card.fields.iter().any(|field| field.name == SOURCE.name) {
+        choice.settings.set(SOURCE.name, Value::Text(source));
+    }
     open(&choice)?;
     Ok(choice)
 }

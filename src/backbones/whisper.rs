@@ -53,6 +53,7 @@ pub const FOLDER: Card = Card {
     licence: "That of the weights you open; see the folder's README",
     fields: &[
         Field::text(super::FOLDER, "", "The folder that holds config.json and model.safetensors."),
+        super::SOURCE,
         Field::real(
             "seconds",
             0.0,

@@ -2,6 +2,7 @@
 //! lines. Called by `main`; the only part that writes to standard output. Must not know tensors or any method by name.
 
 mod compare;
+mod fetch;
 mod list;
 mod out;
 mod plan;
@@ -134,6 +135,20 @@ enum Task {
         /// One JSON object instead of words.
         #[arg(long)]
         json: bool,
+    },
+    /// Fetches a model folder from the Hugging Face hub. Without --yes it only shows files, size and licence.
+    Fetch {
+        /// Name on the hub: owner/name.
+        repository: String,
+        /// Branch, tag or commit.
+        #[arg(long, default_value = "main")]
+        revision: String,
+        /// Where the folder is made; left out, PETL_HOME/models.
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+        /// Fetch it.
+        #[arg(long)]
+        yes: bool,
     },
     /// Makes a run of an adapter that PEFT or AdapterHub wrote, to predict with and to export. Where its folder holds no classifier,
     /// the model's own is taken.
@@ -301,6 +316,10 @@ fn obey(line: Line) -> Answer {
         Some(Task::Plan { session, json }) => plan::plan(&session.open()?, json),
         Some(Task::Train { session, out, json }) => train::train(session.open()?, out.as_deref(), json),
         Some(Task::Predict { run, inputs, out, task }) => predict::predict(&run, &inputs, &out, task.as_deref()),
+        Some(Task::Fetch { repository, revision, into, yes }) => {
+            let models = into.unwrap_or_else(|| crate::hub::models(&crate::workbench::home()));
+            fetch::run(&repository, &revision, &models, yes)
+        }
         Some(Task::Import { adapter, backbone, run, json }) => runs::import(&adapter, &backbone, &run, json),
         Some(Task::Export { run, kind, folder, json }) => runs::export(&run, &kind, &folder, json),
         Some(Task::Compare { runs, json, figure, kind, ppt_c }) => {

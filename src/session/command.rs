@@ -41,6 +41,14 @@ pub enum Command {
         kind: String,
         path: PathBuf,
     },
+    /// Asks the hub what a repository (`owner/name`) holds at a branch, tag or commit.
+    HubAsk {
+        repository: String,
+        revision: String,
+    },
+    /// Fetches what was asked about, and opens it.
+    HubFetch,
+    HubCancel,
     DismissNotice,
 }
 
@@ -133,6 +141,9 @@ impl Command {
             Command::DeleteRun(_) => "Delete run".into(),
             Command::Export { .. } => "Export".into(),
             Command::Figure { .. } => "Save figure".into(),
+            Command::HubAsk { .. } => "Ask the hub".into(),
+            Command::HubFetch => "Fetch from the hub".into(),
+            Command::HubCancel => "Cancel".into(),
             Command::DismissNotice => "Dismiss".into(),
         }
     }
@@ -156,6 +167,9 @@ impl Command {
             Command::DeleteRun(_) => "Removes the run's folder from the disk.",
             Command::Export { .. } => "Writes the adapter, reads it back and compares logits on 64 samples.",
             Command::Figure { .. } => "Draws the shown runs as SVG and PNG, with the numbers as CSV.",
+            Command::HubAsk { .. } => "Asks for its files, size and licence; fetches nothing yet.",
+            Command::HubFetch => "Fetches these files into a folder of their own, compares their hashes, and opens it.",
+            Command::HubCancel => "Ends it; nothing stays half fetched.",
             Command::DismissNotice => "Closes the message.",
         }
     }

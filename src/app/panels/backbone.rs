@@ -64,6 +64,11 @@ pub fn backbone(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut
     if ui.button("Open a model folder...").on_hover_text(help).clicked() {
         view.wanted = Some(Ask::Model);
     }
+    let help =
+        "Fetches a pretrained network by its name on the Hugging Face hub. What it holds and under which licence is shown first.";
+    if ui.button("Fetch from the hub...").on_hover_text(help).clicked() {
+        view.hub.get_or_insert_default();
+    }
 }
 
 /// The end of the folder's path, which is its name, with the whole of it on hovering.

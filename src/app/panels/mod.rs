@@ -6,6 +6,7 @@ mod about;
 mod backbone;
 mod cells;
 pub mod grid;
+pub mod hub;
 mod lanes;
 mod left;
 mod marks;

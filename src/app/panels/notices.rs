@@ -29,6 +29,8 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     bar(ui, "open", opening.then_some(theme.warn_ground), |ui| open(ui, workbench, view, asked));
     let typing = view.dialogs.typed.is_some();
     bar(ui, "path", typing.then_some(theme.raised), |ui| said = said.or(path(ui, view)));
+    let hub = super::hub::is_open(workbench, view);
+    bar(ui, "hub", hub.then_some(theme.raised), |ui| super::hub::show(ui, workbench, view, asked));
     let left = workbench.unsaved.as_ref();
     bar(ui, "restore", left.map(|_| theme.warn_ground), |ui| {
         let title = left.map_or_else(String::new, |left| words::cut(&left.session.title, 60));
@@ -60,7 +62,7 @@ fn bar(ui: &mut Ui, name: &str, fill: Option<Color32>, contents: impl FnOnce(&mu
 }
 
 /// Text that leaves `room` for the buttons.
-fn line(ui: &mut Ui, color: Color32, words: &str, room: f32) {
+pub fn line(ui: &mut Ui, color: Color32, words: &str, room: f32) {
     let width = (ui.available_width() - room).max(160.0);
     ui.allocate_ui_with_layout(egui::vec2(width, 22.0), Layout::top_down(Align::Min), |ui| {
         ui.add(egui::Label::new(RichText::new(words).font(theme::regular(theme::BODY)).color(color)).selectable(true).wrap());

@@ -94,6 +94,7 @@ pub const FOLDER: Card = Card {
     licence: "That of the weights you open; see the folder's README",
     fields: &[
         Field::text(super::FOLDER, "", "The folder that holds config.json and the weights, or a .npz archive."),
+        super::SOURCE,
         Field::whole(
             "side",
             0,
