@@ -37,7 +37,7 @@ enum Heard {
 
 pub struct Download {
     pub state: State,
-    hub: Hub,
+    pub hub: Hub,
     heard: Option<Receiver<Heard>>,
     stop: Arc<AtomicBool>,
     wake: Arc<dyn Fn() + Send + Sync>,

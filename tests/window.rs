@@ -738,3 +738,25 @@ fn a_data_set_of_files_is_chosen_by_a_dialog_and_shows_what_is_in_it() {
     let problem = bench(&harness).plan.blocked().expect("a network that sees reads nothing");
     assert!(problem.words.contains("holds texts") && problem.remedy.is_some(), "{problem:?}");
 }
+
+/// What cannot be fetched says how to bring it by hand, and what was typed stays.
+#[test]
+fn the_hub_is_asked_on_request_only_and_says_what_to_do_without_a_network() {
+    let home = home();
+    let mut workbench = Workbench::new(small(), home.path().to_owned(), Box::new(|| {})).expect("a worker thread");
+    workbench.download.hub.endpoint = Some("http://127.0.0.1:9".into()); // where nobody listens
+    let builder = Harness::builder().with_size([1440.0, 1500.0]).with_step_dt(0.1);
+    let mut harness: Window = builder.build_eframe(move |cc| App::new(&cc.egui_ctx, workbench));
+    harness.run_steps(3);
+    click(&mut harness, "Fetch from the hub...");
+    assert!(harness.get_by_label("Look").accesskit_node().is_disabled());
+    harness.get_by_label("Repository").type_text("tiny/vit");
+    harness.run_steps(2);
+    click(&mut harness, "Look");
+    let told =
+        |harness: &Window| bench(harness).notice.as_ref().is_some_and(|n| n.is_error && n.words.contains("Without a network"));
+    until(&mut harness, "the hub cannot be reached", 20, move |harness| told(harness));
+    assert_eq!(harness.get_by_label("Repository").value().as_deref(), Some("tiny/vit"));
+    click(&mut harness, "Cancel");
+    assert!(harness.query_by_label("Repository").is_none());
+}

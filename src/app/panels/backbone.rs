@@ -49,11 +49,16 @@ pub fn backbone(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut
     }
     if let Some(card) = backbones::find(&session.backbone.name) {
         let (own, others): (Vec<_>, Vec<_>) =
-            card.fields.iter().partition(|field| field.name == WEIGHTS || field.name == backbones::FOLDER);
+            card.fields.iter().partition(|field| [WEIGHTS, backbones::FOLDER, backbones::SOURCE.name].contains(&field.name));
         for field in own {
             let now = session.backbone.settings.get(field).to_string();
             match field.name {
                 WEIGHTS => weights(ui, view, field, &now, asked),
+                name if name == backbones::SOURCE.name => {
+                    if !now.is_empty() {
+                        row(ui, "Source", field.help, |ui| ui.add(Label::new(small(ui, &now)).truncate()).on_hover_text(&now));
+                    }
+                }
                 _ => folder(ui, field, &now),
             }
         }

@@ -66,6 +66,9 @@ fn ask(ui: &mut Ui, view: &mut View, asked: &mut Vec<Command>) {
     ui.label("From the Hugging Face hub:");
     let answer = ui.add(TextEdit::singleline(&mut typed.repository).hint_text("owner/name").desired_width(300.0));
     let answer = answer.accessible_name("Repository");
+    if ui.memory(|memory| memory.focused().is_none()) && !answer.lost_focus() {
+        answer.request_focus();
+    }
     ui.label("at");
     let revision = ui.add(TextEdit::singleline(&mut typed.revision).desired_width(90.0)).accessible_name("Revision");
     let command = Command::HubAsk { repository: typed.repository.trim().to_owned(), revision: typed.revision.trim().to_owned() };
