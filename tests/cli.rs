@@ -531,3 +531,26 @@ fn a_persons_own_files_are_a_data_set_by_two_overrides() {
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains("no folder is chosen") && words.contains("Remedy"), "{words}");
 }
+
+/// A head by angles learns, is rebuilt from its files, and does not leave where nobody has such a head.
+#[test]
+fn a_head_by_angles_trains_and_stays_where_it_is_known() {
+    let home = tempfile::tempdir().unwrap();
+    let (run, merged) = (home.path().join("run"), home.path().join("merged"));
+    let set = ["device=cpu", "data.settings.train=300", "data.settings.test=100", "recipe.epochs=3", "task.settings.head=cosine"];
+    let mut line = vec!["train", "digits-lora", "--out", run.to_str().unwrap()];
+    line.extend(set.iter().flat_map(|value| ["--set", *value]));
+    let output = petl(home.path(), &line);
+    assert!(output.status.success(), "{}", err(&output));
+    let summary = tensors::read_json(&run.join("summary.json")).unwrap();
+    assert!(summary["accuracy"].as_f64().unwrap() > 0.7, "{summary}");
+    let plan = json(home.path(), &["plan", "digits-lora", "--json", "--set", "task.settings.head=cosine"]);
+    assert!(plan.to_string().contains("centres"), "{plan}");
+    let output = petl(home.path(), &["export", run.to_str().unwrap(), "--as", "merged", merged.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", err(&output));
+    for kind in ["peft", "transformers"] {
+        let output =
+            petl(home.path(), &["export", run.to_str().unwrap(), "--as", kind, home.path().join(kind).to_str().unwrap()]);
+        assert!(!output.status.success() && err(&output).contains("goes by angles"), "{kind}: {}", err(&output));
+    }
+}

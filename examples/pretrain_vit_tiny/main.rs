@@ -83,7 +83,7 @@ fn main() -> Result<()> {
     let mut model = Model::make(&session, &device)?;
     model.bag.params.retain(|key, _| !key.starts_with("head/"));
     for head in &HEADS {
-        let spec = classify::head(model.plan.anatomy.width, head.classes, true);
+        let spec = classify::head(model.plan.anatomy.width, head.classes, true, None);
         let specs: Vec<_> = spec.into_iter().map(|s| (format!("{}/{}", head.name, s.name), s)).collect();
         model.bag.params.extend(Bag::of(&specs, &model.weights, &BTreeMap::new(), arguments.seed, &device)?.params);
     }

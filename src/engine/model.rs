@@ -66,13 +66,13 @@ impl Model {
 
     /// Logits `[batch, classes]` of `input` with the parameters of `bag`.
     pub fn logits(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, self.pooled(bag, input, noise))
+        classify::logits(self.plan.margin, bag, self.pooled(bag, input, noise))
     }
 
     /// The same of known samples: each goes through what its task has of its own, and a part of a batch gives what it gives in
     /// the whole one, dropout included.
     pub fn logits_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(bag, self.pooled_of(rows, bag, input, noise))
+        classify::logits(self.plan.margin, bag, self.pooled_of(rows, bag, input, noise))
     }
 
     /// What the methods of the stack add to the loss `[1]`, if any of them adds something.

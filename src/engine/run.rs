@@ -198,7 +198,10 @@ impl Trainer {
         if let Some((features, _)) = &self.probe {
             let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
             let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
-            return (classify::logits(bag, features.clone().select(0, rows)), batch::labels(train, some, &model.device));
+            return (
+                classify::logits(model.plan.margin, bag, features.clone().select(0, rows)),
+                batch::labels(train, some, &model.device),
+            );
         }
         let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
         let noise = random::stream(self.seed, &format!("step {}", self.done));
@@ -212,6 +215,7 @@ impl Trainer {
         let (logits, labels) = self.answers(model, bag, train, some, epoch);
         let answers = logits.clone().inner();
         let own = classify::own(&model.plan.tasks, &train.tasks_of(some), &logits);
+        let logits = model.plan.margin.map_or(logits.clone(), |margin| margin.held_back(logits, &labels));
         let loss = classify::loss_among(own, logits, labels, self.recipe.label_smoothing);
         match model.penalty(bag) {
             Some(more) => (loss + more, answers),
@@ -315,7 +319,7 @@ impl Trainer {
         let test = &data.test;
         let all: Vec<usize> = (0..test.len()).collect();
         let logits = match &self.probe {
-            Some((_, features)) => host(classify::logits(&model.bag.frozen(), features.clone()))?,
+            Some((_, features)) => host(classify::logits(model.plan.margin, &model.bag.frozen(), features.clone()))?,
             None => model.answers(&model.bag, test, &all)?,
         };
         let classes = logits.len() / test.len();

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::TensorData;
 
 use super::tensors::{self, Named};
+use crate::plan::Plan;
 use crate::plan::anatomy::Anatomy;
 
 /// transformers' classifier of a network.
@@ -32,6 +33,17 @@ enum Before {
 
 const NORM: &str = "classifier.layernorm";
 const PROJECTOR: &str = "projector";
+
+/// Whether a plan's classifier is a layer as transformers has one.
+///
+/// # Errors
+/// In words, where it is none.
+pub fn is_linear(plan: &Plan) -> Result<(), String> {
+    match plan.margin {
+        None => Ok(()),
+        Some(_) => Err("the classifier goes by angles to a centre of each class, which transformers has not".to_owned()),
+    }
+}
 
 impl Head {
     /// The head of a network of this anatomy.

@@ -89,6 +89,9 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
         "layout": "every matrix is [in, out], used as x W; vectors are one row",
         "width": anatomy.width,
     });
+    if let Some(margin) = plan.margin {
+        config["head"] = json!(format!("logits are {} times the cosine of the angle to each centre", margin.scale));
+    }
     match anatomy.entry {
         Entry::Image { side, patch, pixels } => {
             config["image"] = json!(side);

@@ -30,6 +30,7 @@ pub const CARD: Card = Card {
     title: "transformers model folder",
     help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
     fits: |plan| {
+        super::head::is_linear(plan).map_err(|words| format!("{words}. Export it as `merged`"))?;
         let head = || Head::of(&plan.anatomy)?.holds(plan.classes.len());
         let leaves = names(&plan.anatomy).and_then(|_| head());
         leaves.map_err(|words| format!("{words}. Export it as `merged`"))?;

@@ -15,6 +15,7 @@ use crate::methods::{self, ParamSpec, Placement};
 use crate::session::Session;
 use crate::session::settings::Settings;
 use crate::tasks;
+use crate::tasks::classify::Margin;
 use anatomy::{Anatomy, Door};
 pub use cost::{Bytes, Cost};
 pub use problems::{Problem, Remedy, Severity};
@@ -66,6 +67,8 @@ pub struct Plan {
     pub lost: bool,
     pub members: Vec<Member>,
     pub head: Vec<ParamSpec>,
+    /// Of a head by angles; none for a linear one.
+    pub margin: Option<Margin>,
     /// Class names, in label order.
     pub classes: Vec<String>,
     /// Names of the domains that a sample may come from.
@@ -145,10 +148,11 @@ impl Plan {
                 }
             }
         }
-        let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal);
+        let margin = tasks::find(&session.task.name).and_then(|card| Margin::of(&session.task.settings.filled(card.fields)));
+        let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal, margin);
         let cost = cost::of(&anatomy, &members, &head, &session.recipe);
         let (classes, domains, holds, problems) = (vec![], vec![], Holds::default(), vec![]);
-        Plan { anatomy, lost: false, members, head, classes, domains, tasks, holds, quality: None, problems, cost }
+        Plan { anatomy, lost: false, members, head, margin, classes, domains, tasks, holds, quality: None, problems, cost }
     }
 
     /// Trainable parameters of the stack, without the head.

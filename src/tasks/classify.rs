@@ -1,4 +1,4 @@
-//! Classification: a linear head on the class token, label-smoothed cross-entropy (Szegedy et al. 2016), accuracy. The head is
+//! Classification: a linear head on the class token or one by angles with a margin, label-smoothed cross-entropy (Szegedy et al. 2016), accuracy. The head is
 //! always in the bag; a linear probe is the empty stack with this head. Where a data set mixes tasks, the head has the classes
 //! of all of them, and here alone it is said that only those of a sample's own task compete for it. Called by the engine.
 
@@ -10,16 +10,59 @@ use super::Card;
 use crate::datasets::Task;
 use crate::engine::bag::Bag;
 use crate::methods::{Init, ParamSpec};
+use crate::session::settings::{Field, Settings};
 
 pub const CARD: Card = Card {
     name: "classify",
     title: "Classify",
-    help: "One label for each sample, by a linear layer on what the backbone pools: its class token, or what its card says.",
-    fields: &[],
+    help: "One label for each sample, by a linear layer on what the backbone pools (its class token, or what its card says), or by the angle to a centre of each class.",
+    fields: &[
+        Field::choice(
+            "head",
+            &[LINEAR, COSINE],
+            "A linear layer; or the cosine of the angle between features and a trained centre of each class, as in face recognition.",
+        ),
+        Field::real("scale", 1.0, 256.0, 16.0, "Factor s of the cosines, for a head by angles; 64 for thousands of classes."),
+        Field::real(
+            "margin",
+            0.0,
+            1.0,
+            0.35,
+            "For a head by angles: while training, the cosine of the right class must be larger by this margin m (CosFace). 0 trains plain cosines.",
+        ),
+    ],
 };
 
-/// The head's parameters: d · classes + classes, or without the bias, as transformers' classifiers on decoders are.
-pub fn head(width: usize, classes: usize, bias: bool) -> Vec<ParamSpec> {
+const LINEAR: &str = "linear";
+const COSINE: &str = "cosine";
+
+/// A head by angles: logit s · cos θ; while training s · (cos θ - m) for the right class. CosFace, Wang et al. (2018), equation 4.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Margin {
+    pub scale: f64,
+    pub margin: f64,
+}
+
+impl Margin {
+    /// What the task's settings say, which hold every field; none for a linear head.
+    pub fn of(set: &Settings) -> Option<Margin> {
+        (set.text("head") == COSINE).then(|| Margin { scale: set.real("scale"), margin: set.real("margin") })
+    }
+
+    /// Logits `[batch, classes]` for training: those of the right classes held back by the margin.
+    pub fn held_back(self, logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<2> {
+        let [_, classes] = logits.dims();
+        let right: Tensor<2> = labels.clone().one_hot::<2>(classes).float().to_device(&logits.device().inner());
+        logits - right * (self.scale * self.margin)
+    }
+}
+
+/// The head's parameters: d · classes + classes, or without the bias, as transformers' classifiers on decoders are. A head by angles
+/// has a centre for each class.
+pub fn head(width: usize, classes: usize, bias: bool, margin: Option<Margin>) -> Vec<ParamSpec> {
+    if margin.is_some() {
+        return vec![ParamSpec::new("centres", width, classes, Init::Normal(0.02))];
+    }
     let mut head = vec![ParamSpec::new("weight", width, classes, Init::Normal(0.02))];
     if bias {
         head.push(ParamSpec::new("bias", 1, classes, Init::Zeros));
@@ -28,7 +71,11 @@ pub fn head(width: usize, classes: usize, bias: bool) -> Vec<ParamSpec> {
 }
 
 /// `[batch, width]` to logits `[batch, classes]`.
-pub fn logits(bag: &Bag, pooled: Tensor<2>) -> Tensor<2> {
+pub fn logits(margin: Option<Margin>, bag: &Bag, pooled: Tensor<2>) -> Tensor<2> {
+    if let (Some(margin), Some(centres)) = (margin, bag.params.get("head/centres")) {
+        let unit = |t: Tensor<2>, along: usize| t.clone() / (t.square().sum_dim(along) + TINY).sqrt();
+        return unit(pooled, 1).matmul(unit(centres.clone(), 0)) * margin.scale;
+    }
     let bias = bag.params.get("head/bias").map(|b| b.clone().squeeze_dim::<1>(0));
     match bag.params.get("head/weight") {
         Some(w) => burn::tensor::module::linear(pooled, w.clone(), bias),
@@ -41,6 +88,8 @@ pub fn loss(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f64) -> Tensor
     loss_among(None, logits, labels, smoothing)
 }
 
+/// Keeps a length above zero.
+const TINY: f64 = 1e-12;
 /// Far below every logit that a network gives, and still a number.
 const FAR: f64 = 1e9;
 

@@ -73,7 +73,7 @@ fn gated(model: &Model, p: impl Fn(usize, &str) -> Tensor<2>) -> Vec<f32> {
         x = x + t.linear(&at("mlp.down"), u);
     }
     let y = t.norm("norm", x, TOY.epsilon);
-    host(classify::logits(&bag, y.narrow(1, 0, 1).squeeze_dim::<2>(1))).expect("logits")
+    host(classify::logits(None, &bag, y.narrow(1, 0, 1).squeeze_dim::<2>(1))).expect("logits")
 }
 
 #[test]

@@ -206,3 +206,44 @@ fn sharpness_falls_with_blur_and_does_not_see_brightness() {
     assert!(score(left).iter().zip(&blurred).all(|(a, b)| b < a), "{blurred:?}");
     assert_eq!(score(sharp * 0.0), vec![0.0; 4]);
 }
+
+/// (h) 5: the margin head without a margin is plain scaled cosine cross-entropy; with one the right class is held back by it.
+#[test]
+fn without_a_margin_the_head_by_angles_is_plain_scaled_cosine() {
+    use burn::tensor::Int;
+    use petl_workbench::engine::bag::Bag;
+    use petl_workbench::tasks::classify::Margin;
+
+    let device = Device::flex();
+    let (d, classes, labels) = (6, 4, vec![2_i64, 0, 3]);
+    let of = |rows: usize, cols: usize, phase: f32| {
+        Tensor::<2>::from_data(TensorData::new(numbers(rows * cols, phase), [rows, cols]), &device)
+    };
+    let (x, w) = (of(3, d, 0.0), of(d, classes, 1.0));
+    let mut bag = Bag::default();
+    bag.params.insert("head/centres".to_owned(), w.clone());
+    let target = Tensor::<1, Int>::from_data(TensorData::new(labels.clone(), [3]), &device);
+    let loss = |margin: Margin| {
+        let logits = classify::logits(Some(margin), &bag, x.clone());
+        host(classify::loss(margin.held_back(logits, &target), target.clone(), 0.0)).expect("a loss")[0]
+    };
+    let (x, w) = (host(x.clone()).expect("x"), host(w).expect("w"));
+    let expected = |scale: f64, margin: f64| {
+        let mut sum = 0.0;
+        for (row, label) in labels.iter().enumerate() {
+            let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let own = &x[row * d..(row + 1) * d];
+            let cosine = |c: usize| {
+                let dot: f64 = (0..d).map(|n| f64::from(own[n]) * f64::from(w[n * classes + c])).sum();
+                dot / length(&mut own.iter().copied()) / length(&mut (0..d).map(|n| w[n * classes + c]))
+            };
+            let logit = |c: usize| scale * (cosine(c) - if c as i64 == *label { margin } else { 0.0 });
+            sum += (0..classes).map(|c| logit(c).exp()).sum::<f64>().ln() - logit(*label as usize);
+        }
+        (sum / labels.len() as f64) as f32
+    };
+    for (scale, margin) in [(8.0, 0.0), (8.0, 0.4), (64.0, 0.35)] {
+        let (ours, theirs) = (loss(Margin { scale, margin }), expected(scale, margin));
+        assert!((ours - theirs).abs() < 1e-4 * theirs.max(1.0), "s {scale}, m {margin}: {ours} and {theirs}");
+    }
+}

@@ -5,11 +5,12 @@
 use eframe::egui::{self, Frame, Margin, ScrollArea, Ui};
 
 use super::{backbone, palette};
-use crate::app::form::{field, head, row, whole};
+use crate::app::form::{field, fields, head, row, whole};
 use crate::app::view::View;
 use crate::session::Optimizer;
 use crate::session::command::{Command, Edit};
 use crate::session::recipe::{FIELDS, values};
+use crate::tasks;
 use crate::workbench::Workbench;
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
@@ -63,6 +64,12 @@ fn recipe(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
         if let Some(value) = field(ui, each, &value) {
             asked.push(Command::Edit(Edit::Set { path: format!("recipe.{}", each.name), value }));
         }
+    }
+    if let Some(card) = tasks::find(&session.task.name) {
+        // What only a head by angles has is shown with one.
+        let linear = tasks::classify::Margin::of(&session.task.settings.filled(card.fields)).is_none();
+        let shown: Vec<_> = card.fields.iter().copied().filter(|field| !linear || field.name == "head").collect();
+        ui.push_id("task", |ui| fields(ui, &shown, &session.task.settings, "task.settings", asked));
     }
     let help = "Of parameters, shuffling and dropout: the same seed gives the same run.";
     row(ui, "Seed", help, |ui| {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, TensorData};
 use serde_json::{Value as Json, json};
 
-use super::head::Head;
+use super::head::{self, Head};
 use super::peft::kinds::{How, Part};
 use super::tensors::{self, Named};
 use super::{Adapter, Card, peft, transformers};
@@ -125,6 +125,7 @@ impl<'a> Layout<'a> {
         transformers::names(&plan.anatomy)?;
         peft::has_base(&plan.anatomy)?;
         let (forms, _) = forms(&plan.anatomy)?;
+        head::is_linear(plan)?;
         Head::of(&plan.anatomy)?;
         let [first, rest @ ..] = plan.members.as_slice() else { return Err("a linear probe has no adapter".to_owned()) };
         let (title, set) = (first.card.title, &first.settings);

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::kinds::{KINDS, Kind, RSLORA};
 use super::{BASE, PREFIX, TOP, prompts, targets};
 use crate::engine::bag;
-use crate::exports::head::Head;
+use crate::exports::head::{self, Head};
 use crate::exports::tensors::{self, Named};
 use crate::exports::transformers;
 use crate::methods::{boft, ia3, pissa};
@@ -21,6 +21,7 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     const INSTEAD: &str = "Export it as `petl`, which holds every stack";
     transformers::names(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     super::has_base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
+    head::is_linear(plan).map_err(|words| format!("{words}. {INSTEAD}"))?;
     let [first, ..] = plan.members.as_slice() else {
         return Err(
             "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
