@@ -26,7 +26,7 @@ impl Head {
     pub fn of(anatomy: &Anatomy) -> Result<Head, String> {
         let head = Head { layer: anatomy.classifier(), beside_mean: false, bias: !anatomy.causal };
         match anatomy.dialects[0].prefix {
-            "vit." | "deit." => Ok(head),
+            "vit." | "deit." | "swin." => Ok(head),
             "dinov2." => Ok(Head { beside_mean: true, ..head }),
             "bert." if anatomy.site("pooler").is_some() => Ok(head),
             "bert." => {

@@ -235,19 +235,20 @@ impl Vit {
             path: "embed".into(),
             role: Role::Embed,
             block: None,
+            stage: None,
             place: "embedding",
             d_in: patch,
             d_out: d,
             parts: embed,
         }];
         let last =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, stage: None, place, d_in: d, d_out: d, parts };
         if self.embed_norm {
             sites.push(last("embed.norm", Role::Norm, "first norm", Part::norm(d)));
         }
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), stage: None, place, d_in, d_out, parts });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -285,6 +286,7 @@ impl Vit {
             has_classifier: self.config().is_some(),
             stretched: self.stretched,
             saved: 0,
+            stages: vec![],
         }
     }
 }
