@@ -470,8 +470,15 @@ fn there_and_back(card: &Card, session: &Session) -> Result<f64, String> {
 #[test]
 fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
     let card = exports::find("peft").unwrap();
-    let networks = ["backbones/dinov2", "backbones/dinov2-gated", "backbones/llama", "backbones/llama-3", "gguf/q4_1.gguf"]
-        .map(|name| fixtures().join(name));
+    let networks = [
+        "backbones/dinov2",
+        "backbones/dinov2-gated",
+        "backbones/swin",
+        "backbones/llama",
+        "backbones/llama-3",
+        "gguf/q4_1.gguf",
+    ]
+    .map(|name| fixtures().join(name));
     let networks = [vec![peft("base_vit"), peft("base_bert")], networks.to_vec()].concat();
     for kind in exports::peft::kinds::KINDS {
         let method = petl_workbench::methods::find(kind.method).unwrap();

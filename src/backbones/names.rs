@@ -422,7 +422,11 @@ impl Naming {
     fn merging(&self, site: &Site, part: &str) -> Option<(String, Stored)> {
         let before = site.stage?.0.checked_sub(1)?;
         let [_, norm, layer] = self.staged;
-        let (module, stored) = if site.role == Role::Merge { (layer, Stored::Turned) } else { (norm, Stored::Vector) };
+        let (module, stored) = match site.role {
+            Role::Merge => (layer, Stored::Turned),
+            Role::Norm => (norm, Stored::Vector),
+            _ => return None,
+        };
         (!module.is_empty()).then(|| (format!("{}{before}.{module}.{part}", self.blocks), stored))
     }
 }

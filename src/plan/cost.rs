@@ -122,7 +122,7 @@ fn macs(anatomy: &Anatomy, site: &Site) -> usize {
 fn kept_by(anatomy: &Anatomy, site: &Site) -> usize {
     let (n, stage) = (anatomy.tokens_at(site), anatomy.stage(site));
     match site.role {
-        Role::Norm => n * site.d_in,                                           // its input
+        Role::Norm => n * site.d_in,                                        // its input
         Role::Attn => 3 * n * stage.width + stage.heads * n * stage.window, // q, k, v and the attention weights
         Role::Act => n * stage.hidden * crate::plan::anatomy::bend_keeps(site.place),
         _ => 0,

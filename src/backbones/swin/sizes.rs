@@ -51,7 +51,12 @@ impl Swin {
         if self.heads.len() != stages {
             return Err(format!("`depths` has {stages} stages and `num_heads` {}", self.heads.len()));
         }
-        if stages > 8 || blocks > 1 << 10 || image < patch || image / patch > MOST || window > 64 || !(0.01..=64.0).contains(&self.ratio)
+        if stages > 8
+            || blocks > 1 << 10
+            || image < patch
+            || image / patch > MOST
+            || window > 64
+            || !(0.01..=64.0).contains(&self.ratio)
         {
             return Err(format!(
                 "{stages} stages of {blocks} blocks, {image} pixels in patches of {patch} and windows of {window}, MLPs {} times as wide: no network of these sizes can be opened",

@@ -241,14 +241,31 @@ impl Vit {
             d_out: d,
             parts: embed,
         }];
-        let last =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, stage: None, place, d_in: d, d_out: d, parts };
+        let last = |path: &str, role, place, parts| Site {
+            path: path.into(),
+            role,
+            block: None,
+            stage: None,
+            place,
+            d_in: d,
+            d_out: d,
+            parts,
+        };
         if self.embed_norm {
             sites.push(last("embed.norm", Role::Norm, "first norm", Part::norm(d)));
         }
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), stage: None, place, d_in, d_out, parts });
+                sites.push(Site {
+                    path: format!("blocks.{n}{path}"),
+                    role,
+                    block: Some(n),
+                    stage: None,
+                    place,
+                    d_in,
+                    d_out,
+                    parts,
+                });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
