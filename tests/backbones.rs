@@ -83,6 +83,140 @@ fn vision_transformers_give_what_transformers_and_timm_give() {
     }
 }
 
+/// Features, what leaves each merging, what the head reads and what the folder's own classifier makes of it.
+#[test]
+fn swin_transformers_give_what_transformers_gives() {
+    for (name, sides, merges) in [("swin", [24, 20], vec![1]), ("swin-odd", [22, 30], vec![1, 2])] {
+        let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
+        let own = Tensors::open(&fixture(name)).expect("weights");
+        for side in sides {
+            let choice = choice(&fixture(name), side);
+            let Opened { network, weights, .. } = backbones::open(&choice).expect("the folder opens");
+            let session = Session { backbone: choice.clone(), ..common::session(vec![]) };
+            let plan = Plan::on(&session, network.anatomy(), 3, &mut vec![]);
+            let (weights, bag) = (weights(0, &Device::flex()).expect("weights"), Bag::default());
+            let mut tuner = Tuner::new(&plan, &weights, &bag, None);
+            tuner.watched = merges.iter().map(|block| (format!("blocks.{block}.merge"), None)).collect();
+            let features = network.forward(&mut tuner, floats::<4>(&expected, &format!("pixel_values_{side}")).into());
+            let watched = std::mem::take(&mut tuner.watched).into_values().enumerate();
+            let mut ours: Vec<(String, Vec<f32>)> =
+                watched.map(|(n, y)| (format!("stage_{n}"), host(y.expect("passed")).expect("values"))).collect();
+            ours.push(("last_hidden_state".to_owned(), host(features.clone()).expect("features")));
+            let pooled = network.pool(&mut tuner, features);
+            if own.has("classifier.weight") {
+                let logits = pooled.clone().matmul(floats::<2>(&own, "classifier.weight").transpose());
+                let logits = logits + floats::<1>(&own, "classifier.bias").unsqueeze::<2>();
+                ours.push(("logits".to_owned(), host(logits).expect("logits")));
+            }
+            ours.push(("pooler_output".to_owned(), host(pooled).expect("pooled")));
+            assert_eq!(ours.len(), 3 + 1, "{name}: two stages and no classifier, or one and one");
+            for (what, ours) in ours {
+                let (theirs, _) = expected.floats(&format!("{what}_{side}")).expect(&what);
+                let apart = apart(&ours, &theirs);
+                assert!(apart < 1e-4, "{name} at {side} pixels, {what}: {apart:e}");
+            }
+            let declared = network.anatomy().sites.into_iter().map(|s| s.path).collect::<Vec<_>>();
+            assert_eq!(tuner.visited, declared, "{name}");
+        }
+    }
+}
+
+/// Names of transformers 5, and the list of distances that early files hold.
+#[test]
+fn a_swin_folder_may_have_new_names_and_more_than_the_network_needs() {
+    let new = renamed("swin", |name| {
+        name.replace("attention.self.query", "attention.q_proj")
+            .replace("attention.self.key", "attention.k_proj")
+            .replace("attention.self.value", "attention.v_proj")
+            .replace("attention.self.relative", "attention.relative_position_bias.relative")
+            .replace("attention.output.dense", "attention.o_proj")
+            .replace("intermediate.dense", "mlp.fc1")
+            .replace("output.dense", "mlp.fc2")
+            .replace("classifier.weight", "swin.encoder.layers.0.blocks.0.attention.self.relative_position_index")
+    });
+    let expected = Tensors::open(&fixture("swin").join("expected.safetensors")).expect("expected values");
+    let ours = |folder: &Path| forward(&choice(folder, 0), floats::<4>(&expected, "pixel_values_24").into()).0;
+    assert_eq!(ours(new.path()), ours(&fixture("swin")));
+}
+
+/// Every method of the catalogue trains on a network of stages or says in words why it does not stand there, and one that folds
+/// gives the same folded: what fills windows up is then seen as the method would have made it.
+#[test]
+fn on_a_swin_every_method_stands_or_is_refused_in_words() {
+    let (mut refused, mut still, mut strange, mut folds) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for card in methods::CATALOG {
+        for settings in ways(card.fields) {
+            for (name, side) in [("swin", 20), ("swin-odd", 0)] {
+                let words = format!("{name}: {} {settings:?}", card.name);
+                let stack = vec![common::placed(card, settings.clone())];
+                let session = Session { backbone: choice(&fixture(name), side), ..common::session(stack) };
+                let mut problems = Vec::new();
+                let opened = backbones::open(&session.backbone).expect("the folder opens");
+                let plan = Plan::on(&session, opened.network.anatomy(), 3, &mut problems);
+                if plan.members.is_empty() {
+                    assert!(problems.iter().any(|problem| problem.words.len() > 40), "{words}: {problems:?}");
+                    refused.push((settings.0.is_empty(), card.name));
+                    continue;
+                }
+                let device = Device::flex();
+                let weights = (opened.weights)(0, &device).expect("weights");
+                let Ok(mut bag) = Bag::make(&plan, &weights, 3, &device) else { continue }; // it wants something measured
+                for (n, param) in bag.params.values_mut().enumerate() {
+                    let dims = param.dims();
+                    let noise = TensorData::new(common::numbers(dims.iter().product(), n as f32), dims);
+                    let moved = param.clone().inner() + Tensor::from_data(noise, &device) * 0.1;
+                    *param = moved.autodiff().require_grad();
+                }
+                let model = Model { plan, backbone: opened.network, weights, bag, device };
+                let side = model.plan.anatomy.side();
+                let pixels = TensorData::new(common::numbers(2 * 3 * side * side, 0.5), [2, 3, side, side]);
+                let pixels = || Tensor::<4>::from_data(pixels.clone(), &model.device);
+                let logits = model.logits(&model.bag, pixels(), None);
+                let ours = host(logits.clone()).expect("logits");
+                let moved = model.bag.gradients((logits.square()).sum().backward());
+                let dead =
+                    moved.values().filter(|g| host((*g).clone().abs().sum().unsqueeze::<2>()).expect("a sum")[0] == 0.0).count();
+                if moved.is_empty() || dead == moved.len() || ours.iter().any(|v| !v.is_finite()) {
+                    still.push(words.clone());
+                }
+                if (petl_workbench::exports::merged::CARD.fits)(&model.plan).is_ok() {
+                    let folded = folded(&model, &session);
+                    let apart = apart(&host(folded.logits(&folded.bag, pixels(), None)).expect("logits"), &ours);
+                    folds += 1;
+                    if apart > 1e-4 {
+                        strange.push(format!("{words}: {apart:e}"));
+                    }
+                }
+            }
+        }
+    }
+    refused.dedup();
+    let by_default = |default| refused.iter().filter(|(is, _)| *is == default).map(|(_, name)| *name).collect::<Vec<_>>();
+    let wholly = ["fact", "hyperformer", "padapter", "prompt", "prefix", "lst"];
+    assert_eq!(by_default(true), wholly);
+    let also: Vec<_> = by_default(false).into_iter().filter(|name| !wholly.contains(name)).collect();
+    assert_eq!(also, ["bottleneck"], "one adapter for layers of several widths");
+    assert!(still.is_empty(), "no gradient: {still:#?}");
+    assert!(folds >= 50 && strange.is_empty(), "{strange:#?} of {folds}");
+}
+
+/// The network of `model` with its stack folded into the weights, and its head.
+fn folded(model: &Model, session: &Session) -> Model {
+    let frozen = model.bag.frozen();
+    let tuner = Tuner::new(&model.plan, &model.weights, &frozen, None);
+    let mut weights = model.weights.clone();
+    for site in &model.plan.anatomy.sites {
+        for part in &site.parts {
+            weights.insert(format!("{}.{}", site.path, part.name), tuner.folded(site, part.name));
+        }
+    }
+    let session = Session { methods: vec![], ..session.clone() };
+    let plan = Plan::on(&session, model.plan.anatomy.clone(), 3, &mut vec![]);
+    let head = frozen.params.iter().filter(|(key, _)| key.starts_with("head/"));
+    let bag = Bag { params: head.map(|(key, value)| (key.clone(), value.clone())).collect(), ..Bag::default() };
+    Model { plan, backbone: model.backbone.clone(), weights, bag, device: model.device.clone() }
+}
+
 /// The tokens of an expected file, for texts of this length.
 fn text(expected: &Tensors, length: usize) -> Text {
     let whole = |name: &str| expected.wholes(&format!("{name}_{length}")).expect(name).0;
@@ -329,6 +463,13 @@ fn what_is_wrong_with_a_folder_is_said_by_name() {
     assert!(unknown.contains("a folder of `mamba`; this program opens vit"), "{unknown}");
     let bend = spoil("bert", "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"relu\"");
     assert!(bend.contains("`hidden_act` is `relu`; this program knows gelu"), "{bend}");
+    let missing = spoil("swin", "\"depths\": [\n    2,\n    2\n  ]", "\"depths\": [2, 3]");
+    assert!(missing.contains("lacks 17 of its tensors: swin.encoder.layers.1.blocks.2."), "{missing}");
+    let surplus = spoil("swin", "\"depths\": [\n    2,\n    2\n  ]", "\"depths\": [2, 1]");
+    assert!(surplus.contains("unknown to this network, 17 of its tensors: swin.encoder.layers.1.blocks.1."), "{surplus}");
+    let misshapen = spoil("swin", "\"window_size\": 4", "\"window_size\": 3");
+    let table = "has in another shape 4 of its tensors: swin.encoder.layers.0.blocks.0.attention.self.relative_position_bias_table [49, 2]";
+    assert!(misshapen.contains(table), "{misshapen}");
     let heads = spoil("vit", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5");
     assert!(heads.contains("32 channels for 5 heads"), "{heads}");
 
@@ -345,6 +486,16 @@ fn what_is_wrong_with_a_folder_is_said_by_name() {
         ),
         ("bert", "\"pad_token_id\": 0", "\"pad_token_id\": 4294967297", "leave no room for padding token"),
         ("roberta", "\"max_position_embeddings\": 20", "\"max_position_embeddings\": 2", "leave no room for padding token"),
+        ("swin", "\"depths\": [\n    2,\n    2\n  ]", "\"depths\": [2]", "`depths` has 1 stages and `num_heads` 2"),
+        (
+            "swin",
+            "\"depths\": [\n    2,\n    2\n  ]",
+            "\"depths\": [2, 0]",
+            "`depths` is [2,0], but must be a list of whole numbers",
+        ),
+        ("swin", "\"window_size\": 4", "\"window_size\": 100000", "no network of these sizes"),
+        ("swin", "\"embed_dim\": 16", "\"embed_dim\": 15", "stage 1 has 15 channels for 2 heads"),
+        ("swin", "\"image_size\": 24", "\"image_size\": 25", "25 pixels for patches of 2"),
     ] {
         let said = spoil(name, from, to);
         assert!(said.contains(words), "{name}, {to}: {said}");

@@ -470,7 +470,14 @@ fn there_and_back(card: &Card, session: &Session) -> Result<f64, String> {
 #[test]
 fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
     let card = exports::find("peft").unwrap();
-    let networks = ["backbones/dinov2", "backbones/dinov2-gated", "backbones/llama", "backbones/llama-3", "gguf/q4_1.gguf"];
+    let networks = [
+        "backbones/dinov2",
+        "backbones/dinov2-gated",
+        "backbones/swin",
+        "backbones/llama",
+        "backbones/llama-3",
+        "gguf/q4_1.gguf",
+    ];
     let hear = ["backbones/whisper", "backbones/whisper-classifier", "backbones/ast", "backbones/ast-classifier"];
     let networks: Vec<_> = networks.into_iter().chain(hear).map(|name| fixtures().join(name)).collect();
     let networks = [vec![peft("base_vit"), peft("base_bert")], networks].concat();

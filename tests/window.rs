@@ -760,3 +760,22 @@ fn the_hub_is_asked_on_request_only_and_says_what_to_do_without_a_network() {
     click(&mut harness, "Cancel");
     assert!(harness.query_by_label("Repository").is_none());
 }
+
+/// Places are the same in every block, widths are not; what merges stands beside the blocks.
+#[test]
+fn a_network_of_stages_is_drawn_merges_and_all() {
+    let home = home();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backbones/swin");
+    let backbone = petl_workbench::backbones::of_folder(&folder).expect("the folder opens");
+    let mut harness = window_on(Session { backbone, ..small() }, home.path());
+    let passing = |tokens, width| format!("[batch, {tokens}, {width}] in and out; grey is frozen, colour is trained here");
+    assert!(shows(&harness, &passing(144, 16)), "the first block");
+    harness.get_by_label("blocks.1.merge.norm empty");
+    harness.get_by_label("blocks.1.merge empty");
+    click(&mut harness, "blocks.3.attn.distance empty");
+    assert!(shows(&harness, &passing(36, 32)), "the last block");
+    ask(&mut harness, Command::Edit(Edit::AddVariant { method: "lora".into(), variant: 0 }));
+    ask(&mut harness, Command::Edit(Edit::Paint { index: 0, sites: vec!["blocks.1.merge".into()] }));
+    harness.get_by_label("blocks.1.merge LoRA");
+    assert_eq!(bench(&harness).plan.blocked(), None);
+}

@@ -182,6 +182,7 @@ impl Ast {
             stretched: self.cut,
             saved: 0,
             projector: 0,
+            stages: vec![],
         }
     }
 }

@@ -200,8 +200,16 @@ impl Bert {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        let outside = |path: &str, role, place, parts| Site {
+            path: path.into(),
+            role,
+            block: None,
+            stage: None,
+            place,
+            d_in: d,
+            d_out: d,
+            parts,
+        };
 
         let mut tables = vec![Part::new("word", self.vocabulary, d), Part::new("pos", self.positions, d)];
         if self.kinds > 0 {
@@ -213,7 +221,16 @@ impl Bert {
         ];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+                sites.push(Site {
+                    path: format!("blocks.{n}{path}"),
+                    role,
+                    block: Some(n),
+                    stage: None,
+                    place,
+                    d_in,
+                    d_out,
+                    parts,
+                });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".attn", Role::Attn, "attention", d, d, vec![]);
@@ -248,6 +265,7 @@ impl Bert {
             stretched: false,
             saved: 0,
             projector: 0,
+            stages: vec![],
         }
     }
 }

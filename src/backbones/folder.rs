@@ -87,6 +87,15 @@ impl Folder {
         }
     }
 
+    /// A list of such numbers, of at least one.
+    pub fn wholes_or(&self, name: &str, default: &[usize]) -> Result<Vec<usize>, String> {
+        let value = &self.config[name];
+        let one = |value: &Json| value.as_u64().filter(|n| (1..=1 << 10).contains(n)).map(|n| n as usize);
+        let list = || -> Option<Vec<usize>> { value.as_array().filter(|list| !list.is_empty())?.iter().map(one).collect() };
+        let fault = || format!("{}: `{name}` is {value}, but must be a list of whole numbers from 1 to 1024", self.place());
+        if value.is_null() { Ok(default.to_vec()) } else { list().ok_or_else(fault) }
+    }
+
     pub fn real_or(&self, name: &str, default: f64) -> Result<f64, String> {
         match &self.config[name] {
             Json::Null => Ok(default),

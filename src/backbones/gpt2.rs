@@ -174,13 +174,30 @@ impl Gpt2 {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        let outside = |path: &str, role, place, parts| Site {
+            path: path.into(),
+            role,
+            block: None,
+            stage: None,
+            place,
+            d_in: d,
+            d_out: d,
+            parts,
+        };
         let tables = vec![Part::new("word", self.vocabulary, d), Part::new("pos", self.positions, d)];
         let mut sites = vec![outside("embed", Role::Embed, "embedding", tables)];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+                sites.push(Site {
+                    path: format!("blocks.{n}{path}"),
+                    role,
+                    block: Some(n),
+                    stage: None,
+                    place,
+                    d_in,
+                    d_out,
+                    parts,
+                });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -218,6 +235,7 @@ impl Gpt2 {
             stretched: false,
             saved: 0,
             projector: 0,
+            stages: vec![],
         }
     }
 }

@@ -172,12 +172,29 @@ impl Llama {
         let dense = |d_in, d_out, bias: bool| {
             Part::dense(d_in, d_out).into_iter().filter(|part| bias || part.name != "bias").collect::<Vec<_>>()
         };
-        let outside =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        let outside = |path: &str, role, place, parts| Site {
+            path: path.into(),
+            role,
+            block: None,
+            stage: None,
+            place,
+            d_in: d,
+            d_out: d,
+            parts,
+        };
         let mut sites = vec![outside("embed", Role::Embed, "embedding", vec![Part::new("word", self.vocabulary, d)])];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+                sites.push(Site {
+                    path: format!("blocks.{n}{path}"),
+                    role,
+                    block: Some(n),
+                    stage: None,
+                    place,
+                    d_in,
+                    d_out,
+                    parts,
+                });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::gain(d));
@@ -206,6 +223,7 @@ impl Llama {
             entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.longest },
             dialects: [&names::LLAMA, &names::LLAMA],
             causal: true,
+            stages: vec![],
             rotary: true,
             has_classifier: self.config().is_some(),
             stretched: self.saved > 0,

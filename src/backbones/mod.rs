@@ -11,6 +11,7 @@ pub mod names;
 pub mod positions;
 pub mod rotary;
 pub mod stored;
+pub mod swin;
 pub mod tensors;
 pub mod vit;
 pub mod weights;
@@ -31,8 +32,17 @@ use crate::session::Choice;
 use crate::session::settings::{Field, Settings, Value};
 use folder::Folder;
 
-pub const CATALOG: &[&Card] =
-    &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER, &gpt2::CLIP, &whisper::FOLDER, &ast::FOLDER];
+pub const CATALOG: &[&Card] = &[
+    &vit::TINY_32,
+    &vit::FOLDER,
+    &swin::FOLDER,
+    &bert::FOLDER,
+    &llama::FOLDER,
+    &gpt2::FOLDER,
+    &gpt2::CLIP,
+    &whisper::FOLDER,
+    &ast::FOLDER,
+];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)

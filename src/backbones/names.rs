@@ -24,6 +24,9 @@ pub struct Naming {
     pub flax: bool,
     /// Linear layers are stored `[in, out]`, as GPT-2's are, and not turned over.
     pub unturned: bool,
+    /// In a network of stages: what stands between the numbers of stage and block, and the norm and the layer that merge a stage's
+    /// positions, below its number.
+    pub staged: [&'static str; 3],
     /// Ours outside the blocks, theirs, and how stored. The first is always there.
     pub outside: &'static [(&'static str, &'static str, Stored)],
 }
@@ -56,6 +59,7 @@ pub const VIT_4: Naming = Naming {
     fused: false,
     flax: false,
     unturned: false,
+    staged: ["", "", ""],
     outside: &[
         ("embed.cls", "embeddings.cls_token", Stored::Positions),
         ("embed.dist", "embeddings.distillation_token", Stored::Positions),
@@ -114,6 +118,45 @@ pub const CLIP_4: Naming = Naming {
 };
 pub const CLIP_5: Naming = Naming { program: "transformers 5", ..CLIP_4 };
 
+/// `SwinForImageClassification`.
+pub const SWIN_4: Naming = Naming {
+    prefix: "swin.",
+    blocks: "encoder.layers.",
+    below: &[
+        (Role::Q, "attention.self.query"),
+        (Role::K, "attention.self.key"),
+        (Role::V, "attention.self.value"),
+        (Role::O, "attention.output.dense"),
+        (Role::Up, "intermediate.dense"),
+        (Role::Down, "output.dense"),
+        (Role::Distance, "attention.self.relative_position_bias_table"),
+    ],
+    staged: [".blocks.", "downsample.norm", "downsample.reduction"],
+    outside: &[
+        ("embed.weight", "embeddings.patch_embeddings.projection.weight", Stored::Patches),
+        ("embed.bias", "embeddings.patch_embeddings.projection.bias", Stored::Vector),
+        ("embed.pos", "embeddings.position_embeddings", Stored::Positions),
+        ("embed.norm.weight", "embeddings.norm.weight", Stored::Vector),
+        ("embed.norm.bias", "embeddings.norm.bias", Stored::Vector),
+        ("norm.weight", "layernorm.weight", Stored::Vector),
+        ("norm.bias", "layernorm.bias", Stored::Vector),
+    ],
+    ..VIT_4
+};
+pub const SWIN_5: Naming = Naming {
+    program: "transformers 5",
+    below: &[
+        NEW[0],
+        NEW[1],
+        NEW[2],
+        NEW[3],
+        NEW[4],
+        NEW[5],
+        (Role::Distance, "attention.relative_position_bias.relative_position_bias_table"),
+    ],
+    ..SWIN_4
+};
+
 /// The `.npz` archives that Google released beside the paper.
 pub const GOOGLE: Naming = Naming {
     program: "big_vision",
@@ -171,6 +214,7 @@ pub const TIMM: Naming = Naming {
     fused: true,
     flax: false,
     unturned: false,
+    staged: ["", "", ""],
     outside: &[
         ("embed.cls", "cls_token", Stored::Positions),
         ("embed.dist", "dist_token", Stored::Positions),
@@ -383,15 +427,17 @@ impl Naming {
         let second = second(site);
         let Some(block) = site.block else {
             let ours = format!("{}.{part}", site.path);
-            return self
-                .outside
-                .iter()
-                .find(|(known, ..)| *known == ours)
-                .map(|(_, theirs, stored)| ((*theirs).to_owned(), *stored));
+            let known = self.outside.iter().find(|(known, ..)| *known == ours);
+            return known.map(|(_, theirs, stored)| ((*theirs).to_owned(), *stored)).or_else(|| self.merging(site, part));
+        };
+        let block = match site.stage {
+            Some((stage, within)) => format!("{stage}{}{within}", self.staged[0]),
+            None => block.to_string(),
         };
         let below = match site.role {
             Role::Norm => format!("{}.{part}", self.norms[second]),
             Role::Scale => self.scales[second].to_owned(),
+            Role::Distance => self.below_block(site.role)?.to_owned(),
             role => format!("{}.{part}", self.below_block(role)?),
         };
         if self.flax {
@@ -407,11 +453,24 @@ impl Naming {
         let stored = match (part, third) {
             ("weight", Some(n)) if self.unturned => Stored::ThirdOfRow(n),
             (_, Some(n)) => Stored::Third(n),
+            _ if site.role == Role::Distance => Stored::Table,
             ("weight", None) if self.unturned && !matches!(site.role, Role::Norm | Role::Scale) => Stored::Table,
             ("weight", None) if !matches!(site.role, Role::Norm | Role::Scale) => Stored::Turned,
             _ => Stored::Vector,
         };
         (!below.is_empty()).then(|| (format!("{}{block}.{below}", self.blocks), stored))
+    }
+
+    /// What stands between two stages is called after the first of them.
+    fn merging(&self, site: &Site, part: &str) -> Option<(String, Stored)> {
+        let before = site.stage?.0.checked_sub(1)?;
+        let [_, norm, layer] = self.staged;
+        let (module, stored) = match site.role {
+            Role::Merge => (layer, Stored::Turned),
+            Role::Norm => (norm, Stored::Vector),
+            _ => return None,
+        };
+        (!module.is_empty()).then(|| (format!("{}{before}.{module}.{part}", self.blocks), stored))
     }
 }
 

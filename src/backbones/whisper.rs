@@ -154,7 +154,7 @@ impl Whisper {
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
         let outside =
-            |path: &str, role, place, d_in, parts| Site { path: path.into(), role, block: None, place, d_in, d_out: d, parts };
+            |path: &str, role, place, d_in, parts| Site { path: path.into(), role, block: None, stage: None, place, d_in, d_out: d, parts };
         let mut sites = vec![
             outside("embed.conv1", Role::Embed, "conv 1", 3 * self.bins, Part::dense(3 * self.bins, d)),
             outside("embed.conv2", Role::Embed, "conv 2", 3 * d, Part::dense(3 * d, d)),
@@ -162,7 +162,7 @@ impl Whisper {
         ];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), stage: None, place, d_in, d_out, parts });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -195,6 +195,7 @@ impl Whisper {
             stretched: self.cut,
             saved: 0,
             projector: self.projector,
+            stages: vec![],
         }
     }
 }

@@ -116,7 +116,8 @@ fn norms(session: &Session, model: &Model, member: &Member, train: &Samples, tel
                 Some(seen) => y * seen.clone().unsqueeze_dim::<3>(2),
                 None => y,
             };
-            let patches = if positions > 1 { y.narrow(1, 1, positions - 1) } else { y };
+            let class_token = positions > 1 && model.plan.anatomy.stages.is_empty();
+            let patches = if class_token { y.narrow(1, 1, positions - 1) } else { y };
             let energy = host(patches.square().sum_dim(1))?; // [batch, 1, channels]
             for (sample, row) in some.iter().zip(energy.chunks(channels)) {
                 let sum = squares.entry((site.clone(), train.labels[*sample])).or_insert_with(|| vec![0.0; channels]);

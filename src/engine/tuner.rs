@@ -283,7 +283,7 @@ impl<'a> Tuner<'a> {
         At {
             site,
             set: &member.settings,
-            heads: self.plan.anatomy.heads,
+            heads: self.plan.anatomy.stage(site).heads,
             noise: self.noise,
             samples: self.rows.samples,
             bag: self.bag,

@@ -53,7 +53,7 @@ impl Head {
     pub fn of(anatomy: &Anatomy) -> Result<Head, String> {
         let head = Head { layer: anatomy.classifier()[0], before: Before::Nothing, bias: !anatomy.causal };
         match anatomy.dialects[0].prefix {
-            "vit." | "deit." => Ok(head),
+            "vit." | "deit." | "swin." => Ok(head),
             "dinov2." => Ok(Head { before: Before::Mean, ..head }),
             "encoder." => Ok(Head { before: Before::Layer(anatomy.projector), ..head }),
             "audio_spectrogram_transformer." => Ok(Head { layer: "classifier.dense", before: Before::Norm, ..head }),

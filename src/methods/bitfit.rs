@@ -8,7 +8,8 @@ use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::Settings;
 
-const ALL: &[Role] = &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
+const ALL: &[Role] =
+    &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 
 pub const CARD: Card = Card {
     name: "bitfit",

@@ -8,8 +8,21 @@ use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::Settings;
 
-const ALL: &[Role] =
-    &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Scale, Role::Gate, Role::Up, Role::Down, Role::Pool];
+const ALL: &[Role] = &[
+    Role::Embed,
+    Role::Norm,
+    Role::Q,
+    Role::K,
+    Role::V,
+    Role::Distance,
+    Role::O,
+    Role::Scale,
+    Role::Gate,
+    Role::Up,
+    Role::Down,
+    Role::Merge,
+    Role::Pool,
+];
 
 pub const CARD: Card = Card {
     name: "full",

@@ -9,7 +9,7 @@ use crate::engine::bag::{At, Start};
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
-const ALL: &[Role] = &[Role::Embed, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
+const ALL: &[Role] = &[Role::Embed, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 
 pub const CARD: Card = Card {
     name: "gps",

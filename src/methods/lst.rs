@@ -60,6 +60,7 @@ fn rungs(blocks: usize, every: usize) -> Vec<usize> {
 
 impl Method for Ladder {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
+        anatomy.one_sequence()?;
         let r = set.whole("reduction");
         let (d, n, heads) = (anatomy.width, anatomy.tokens, anatomy.heads);
         if d % (r * heads) != 0 {

@@ -10,7 +10,7 @@ use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 /// Everything but norms, which the paper keeps frozen.
-const MASKABLE: &[Role] = &[Role::Embed, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
+const MASKABLE: &[Role] = &[Role::Embed, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 const ATTENTION: &[Role] = &[Role::Q, Role::K, Role::V, Role::O];
 
 pub const CARD: Card = Card {

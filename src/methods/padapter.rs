@@ -69,6 +69,7 @@ struct PAdapter;
 
 impl Method for PAdapter {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
+        anatomy.one_sequence()?;
         let (d, n, heads, rho) = (anatomy.width, anatomy.tokens, anatomy.heads, set.whole("reduction"));
         if d % (rho * heads) != 0 {
             let fit = parts::fitting(1..=64, |rho| d % (rho * heads) == 0);

@@ -12,8 +12,8 @@ use crate::engine::kernels;
 use crate::plan::anatomy::Role;
 use crate::session::settings::{Field, Settings};
 
-/// Every linear layer of a block.
-pub const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down];
+/// Every linear layer of a block, and those that merge positions between stages.
+pub const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 /// Attention and MLP, each as a whole.
 pub const BRANCHES: &[Role] = &[Role::Attn, Role::Mlp];
 

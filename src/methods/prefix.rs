@@ -54,6 +54,7 @@ fn gate_names(site: &Site) -> [String; 2] {
 
 impl Method for Prefix {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
+        anatomy.one_sequence()?;
         let (l, n) = (set.whole("length"), anatomy.tokens);
         let spec = |d| ParamSpec::new("P", l, d, Init::Normal(set.real("deviation"))).matrix();
         let mut placements = Vec::new();

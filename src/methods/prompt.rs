@@ -47,6 +47,7 @@ struct Prompt;
 
 impl Method for Prompt {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
+        anatomy.one_sequence()?;
         let (p, d, n) = (set.whole("tokens"), anatomy.width, anatomy.tokens);
         // As the paper: uniform by Glorot's bound over a patch and the width.
         let entering = anatomy.sites.iter().find(|s| s.role == Role::Embed).map_or(d, |s| s.d_in); // 3 p p

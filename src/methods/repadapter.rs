@@ -60,12 +60,13 @@ fn up(at: &At) -> Tensor<2> {
 
 impl Method for RepAdapter {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
-        let (r, k, d, n) = (set.whole("hidden"), set.whole("groups"), anatomy.width, anatomy.tokens);
-        if r % k != 0 || d % k != 0 {
+        let (r, k, n) = (set.whole("hidden"), set.whole("groups"), anatomy.tokens);
+        if let Some(d) = sites.iter().map(|site| site.d_in).find(|d| r % k != 0 || d % k != 0) {
             let fit = parts::fitting(1..=64, |k| r % k == 0 && d % k == 0);
             return Err(format!("hidden {r} and width {d} cannot both be cut into {k} groups; groups that fit: {fit}"));
         }
         let place = |site: &&Site| {
+            let d = site.d_in;
             let params = vec![
                 ParamSpec::new("down", d, r, Init::Uniform((6.0 / (d + r) as f64).sqrt())), // Xavier's bound
                 ParamSpec::new("down_bias", 1, r, Init::Zeros),

@@ -34,10 +34,14 @@ pub enum Role {
     Head,
     /// The pretrained layer between the first token and a head.
     Pool,
+    /// The layer between two stages that makes one position of four.
+    Merge,
+    /// The table of what attention within a window adds to the score of two positions, by how they lie to each other.
+    Distance,
 }
 
 impl Role {
-    pub const ALL: [Role; 17] = [
+    pub const ALL: [Role; 19] = [
         Role::Embed,
         Role::Block,
         Role::Norm,
@@ -55,6 +59,8 @@ impl Role {
         Role::Scale,
         Role::Head,
         Role::Pool,
+        Role::Merge,
+        Role::Distance,
     ];
 
     /// The word used in session files and on screen.
@@ -77,6 +83,8 @@ impl Role {
             Role::Scale => "scale",
             Role::Head => "head",
             Role::Pool => "pooler",
+            Role::Merge => "merge",
+            Role::Distance => "distance",
         }
     }
 
@@ -140,6 +148,9 @@ pub struct Site {
     pub role: Role,
     /// Index of the block, from 0; none for the embedding, the last norm and the head.
     pub block: Option<usize>,
+    /// In a network of stages: which of them, and for a site of a block the block's number within it. What merges positions
+    /// belongs to the stage that it leads to.
+    pub stage: Option<(usize, usize)>,
     /// Row of the grid: the place within a block, in words ("norm 1", "q").
     pub place: &'static str,
     /// Channels in and out.
@@ -186,6 +197,23 @@ pub struct Anatomy {
     pub saved: usize,
     /// transformers' classifier reads through a linear layer of its own with so many outputs; 0 where there is none.
     pub projector: usize,
+    /// Where width and positions change on the way: the stages, first to last. `width`, `heads` and `hidden` are then those of the last one,
+    /// which the head reads, and `tokens` those of the first, which has the most. Empty where all blocks have the same.
+    pub stages: Vec<Stage>,
+}
+
+/// Blocks of one width that see the same positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    pub width: usize,
+    pub heads: usize,
+    pub hidden: usize,
+    /// Positions on the residual stream.
+    pub tokens: usize,
+    /// Positions within the attention: with what fills windows up.
+    pub attending: usize,
+    /// How many of them each attends to.
+    pub window: usize,
 }
 
 /// What enters the network.
@@ -329,6 +357,33 @@ impl Anatomy {
         };
         let holds = |whole: &Site| site.path.strip_prefix(&whole.path).is_some_and(|rest| rest.starts_with('.'));
         self.sites.iter().find(|whole| whole.role == role && holds(whole))
+    }
+
+    /// The stage of a site; of a network without stages, the whole of it.
+    pub fn stage(&self, site: &Site) -> Stage {
+        let (width, heads, hidden, tokens) = (self.width, self.heads, self.hidden, self.tokens);
+        let whole = Stage { width, heads, hidden, tokens, attending: tokens, window: tokens };
+        site.stage.and_then(|(n, _)| self.stages.get(n)).copied().unwrap_or(whole)
+    }
+
+    /// Positions that pass a site.
+    pub fn tokens_at(&self, site: &Site) -> usize {
+        let stage = self.stage(site);
+        match site.role {
+            Role::Attn | Role::Q | Role::K | Role::V | Role::O => stage.attending,
+            _ => stage.tokens,
+        }
+    }
+
+    /// Whether one sequence of one width goes through all blocks, every position seen by every other.
+    ///
+    /// # Errors
+    /// In words for a method that joins the sequence or reads it, where there is none.
+    pub fn one_sequence(&self) -> Result<(), String> {
+        match self.stages.is_empty() {
+            true => Ok(()),
+            false => Err("it needs one sequence of one width through all blocks, but this network attends within windows and merges its positions from stage to stage".to_owned()),
+        }
     }
 
     /// Parameters of the backbone, without any head.

@@ -2,7 +2,7 @@
 //! autodiff keeps for the backward pass; `tests/memory.rs` compares them with the allocator. Pure functions over plain data.
 
 use super::Member;
-use super::anatomy::{Anatomy, Door, Entry, Role, Site};
+use super::anatomy::{Anatomy, Door, Entry, Part, Role, Site, Stage};
 use crate::methods::ParamSpec;
 use crate::session::{Optimizer, Recipe};
 
@@ -74,8 +74,9 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         if placement.door == Door::Weight {
             // A mask needs the gradient of the whole matrix, however few of its numbers it trains, and keeps the input for it;
             // a bias needs and keeps nothing of the kind.
-            let whole = anatomy.site(&placement.site).filter(|_| placement.kept > 0).map(Site::count);
-            weights += whole.unwrap_or(placement.count()) * anatomy.tokens;
+            let site = anatomy.site(&placement.site);
+            let whole = site.filter(|_| placement.kept > 0).map(Site::count);
+            weights += whole.unwrap_or(placement.count()) * site.map_or(anatomy.tokens, |site| anatomy.tokens_at(site));
         }
     }
     let flops_sample = 2.0 * (forward + own) as f64;
@@ -97,21 +98,24 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
 
 /// Samples that a pass without a backward one takes at once: what a block makes of them is to stay within a quarter of a gigabyte.
 pub fn evaluated_at_once(anatomy: &Anatomy) -> usize {
-    let n = anatomy.tokens;
-    let block = n * (6 * anatomy.width + 4 * anatomy.hidden) + n * n;
+    let block = |s: Stage| s.tokens * (6 * s.width + 4 * s.hidden) + s.attending * s.window;
+    let widest = anatomy.sites.iter().map(|site| block(anatomy.stage(site))).max();
+    let block = widest.unwrap_or_default();
     ((256 << 20) / (block * F32).max(1)).clamp(1, 200)
 }
 
 /// Multiply-adds of a frozen site for one sample.
 fn macs(anatomy: &Anatomy, site: &Site) -> usize {
-    let (n, parameters) = (anatomy.tokens, site.count());
+    let (n, stage, parameters) = (anatomy.tokens_at(site), anatomy.stage(site), site.count());
     match site.role {
         Role::Embed if matches!(anatomy.entry, Entry::Sound { .. }) => {
             site.part("weight").map_or(0, |weight| weight.count() * convolved(anatomy, site).unwrap_or(n))
         }
         Role::Embed if matches!(anatomy.entry, Entry::Text { .. }) => 0, // rows of tables are looked up
+        Role::Embed if site.stage.is_some() => n * site.part("weight").map_or(0, Part::count), // no class token
         Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
-        Role::Attn => 2 * n * n * anatomy.width, // scores and mixing
+        Role::Distance => 0,
+        Role::Attn => 2 * n * stage.window * stage.width, // scores and mixing
         _ => n * parameters,
     }
 }
@@ -129,12 +133,12 @@ fn convolved(anatomy: &Anatomy, site: &Site) -> Option<usize> {
 /// Numbers that one frozen site keeps for the backward pass when the gradient passes through it, one sample. A frozen
 /// linear layer keeps nothing: its gradient needs the weight alone.
 fn kept_by(anatomy: &Anatomy, site: &Site) -> usize {
-    let n = anatomy.tokens;
+    let (n, stage) = (anatomy.tokens_at(site), anatomy.stage(site));
     match site.role {
-        Role::Norm => n * anatomy.width,                                   // its input
-        Role::Attn => 3 * n * anatomy.width + anatomy.heads * n * n,       // q, k, v and the attention weights
-        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out, // GELU's input
-        Role::Act => n * anatomy.hidden * crate::plan::anatomy::bend_keeps(site.place),
+        Role::Norm => n * site.d_in,                                        // its input
+        Role::Attn => 3 * n * stage.width + stage.heads * n * stage.window, // q, k, v and the attention weights
+        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out,  // GELU's input
+        Role::Act => n * stage.hidden * crate::plan::anatomy::bend_keeps(site.place),
         _ => 0,
     }
 }

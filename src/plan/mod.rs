@@ -138,6 +138,12 @@ impl Plan {
                     for spec in placements.iter_mut().flat_map(|p| &mut p.params).filter(|spec| spec.by_task) {
                         spec.rows *= tasks.len().max(1);
                     }
+                    // A method reckons with the positions of the first stage; later stages have fewer.
+                    for placement in &mut placements {
+                        let passing = anatomy.site(&placement.site).map_or(anatomy.tokens, |site| anatomy.tokens_at(site));
+                        let of = |n: usize| n * passing / anatomy.tokens.max(1);
+                        (placement.macs, placement.kept) = (of(placement.macs), of(placement.kept));
+                    }
                     let sites = sites.iter().map(|s| s.path.clone()).collect();
                     let learning_rate_factor = placed.learning_rate_factor;
                     members.push(Member { index, card, settings, sites, placements, learning_rate_factor });

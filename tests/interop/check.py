@@ -23,6 +23,8 @@ import warnings
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = 1e-4
 SMALL = ["recipe.epochs=1", "data.settings.train=64", "data.settings.test=32", "device=cpu"]
+FIXTURES = HERE.parent / "fixtures" / "backbones"
+SWIN = ["backbone.name=swin", f"backbone.settings.folder={FIXTURES / 'swin'}", "backbone.settings.side=32"]
 RS = 'methods.0.settings.scaling="alpha / sqrt r"'
 # Name, preset or session file, changes, and the forms that must leave: p(eft), a(dapterhub), t(ransformers). Any other answer is wrong.
 CASES = [
@@ -47,6 +49,10 @@ CASES = [
     ("bitfit", "bitfit", [], "t"),
     ("probe", "digits-probe", [], "t"),
     ("full", "digits-full", [], "t"),
+    ("swin lora", "digits-lora-all", SWIN, "pt"),
+    ("swin layernorm", "layernorm", SWIN, "pt"),
+    ("swin repadapter", "repadapter", SWIN, "t"),
+    ("swin full", "digits-full", SWIN, "t"),
 ]
 
 results = []
@@ -87,7 +93,8 @@ def major():
 
 def mine(name):
     """Not a name of the other version: what stands in no block is called the same in both."""
-    return ("vit.encoder.layer." if major() == 5 else "vit.layers.") not in name
+    old, new = ("vit.encoder.layer.", "attention.self.", ".dense"), ("vit.layers.", "_proj", "mlp.fc")
+    return not any(word in name for word in (old if major() == 5 else new))
 
 
 def logits_of(model, pixels):
@@ -111,7 +118,7 @@ def read_peft(case, folder, pixels, ours):
     with inside(folder), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         config = peft.PeftConfig.from_pretrained(".")
-        base = transformers.ViTForImageClassification.from_pretrained(config.base_model_name_or_path)
+        base = transformers.AutoModelForImageClassification.from_pretrained(config.base_model_name_or_path)
         untouched = logits_of(base, pixels)
         model = peft.PeftModel.from_pretrained(base, ".")
     told = [str(w.message) for w in warned if any(word in str(w.message).lower() for word in ("missing", "unexpected", "mismatch", "ignored"))]
@@ -143,7 +150,7 @@ def one_dialect(case, folder, pixels, ours):
         scratch = pathlib.Path(scratch)
         safetensors.torch.save_file(kept, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
         (scratch / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
-        base = transformers.ViTForImageClassification.from_pretrained(folder / "base")
+        base = transformers.AutoModelForImageClassification.from_pretrained(folder / "base")
         model = peft.PeftModel.from_pretrained(base, scratch)
         compare(case, f"PEFT, names of transformers {major()} alone", logits_of(model, pixels), ours, f", {len(kept)} of {len(tensors)} tensors")
 
@@ -181,8 +188,10 @@ def read_transformers(case, folder, pixels, ours):
             return say(case, "transformers, image processor", f"SKIPPED, it needs a package that is missing: {str(error).splitlines()[0]}")
         image = numpy.arange(32 * 32 * 3, dtype=numpy.uint8).reshape(32, 32, 3)
         theirs = numpy.asarray(prepared(image, return_tensors="np")["pixel_values"])[0]
-        apart = abs(theirs - (image.transpose(2, 0, 1) / 127.5 - 1)).max()
-        say(case, "transformers, image processor", f"pixels differ by {apart:.1e} from byte / 127.5 - 1", apart < 1e-5)
+        mean, deviation = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if model.config.model_type == "swin" else ([0.5] * 3, [0.5] * 3)
+        ours = (image.transpose(2, 0, 1) / 255 - numpy.reshape(mean, (3, 1, 1))) / numpy.reshape(deviation, (3, 1, 1))
+        apart = abs(theirs - ours).max()
+        say(case, "transformers, image processor", f"pixels differ by {apart:.1e} from (byte / 255 - {mean}) / {deviation}", apart < 1e-5)
 
 
 def check(case, session, changes, forms, scratch):

@@ -58,6 +58,7 @@ fn singular_values_are_cut_as_pefts_allocator_cuts_them() {
         path: name.into(),
         role: Role::Q,
         block: Some(0),
+        stage: None,
         place: "q",
         d_in: 12,
         d_out: 20,

@@ -151,7 +151,7 @@ impl Case<'_> {
             Role::Mlp => vec![],
             _ => vec![Part { name: "weight", rows, cols: d_out }, Part { name: "bias", rows: 1, cols: d_out }],
         };
-        let site = Site { path: SITE.into(), role: self.role, block: Some(0), place: "layer", d_in, d_out, parts };
+        let site = Site { path: SITE.into(), role: self.role, block: Some(0), stage: None, place: "layer", d_in, d_out, parts };
         let tokens = file.get("x").map_or(1, |x| x.shape().as_slice()[1]);
         let anatomy = Anatomy {
             sites: vec![site],

@@ -27,7 +27,9 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View) {
     for branch in branches(anatomy, block) {
         draw(ui, workbench, view, &branch);
     }
-    weak(ui, format!("[batch, {}, {}] in and out; grey is frozen, colour is trained here", anatomy.tokens, anatomy.width));
+    let passing = anatomy.sites.iter().find(|site| site.block == Some(block)).map(|site| anatomy.stage(site));
+    let (tokens, width) = passing.map_or((anatomy.tokens, anatomy.width), |stage| (stage.tokens, stage.width));
+    weak(ui, format!("[batch, {tokens}, {width}] in and out; grey is frozen, colour is trained here"));
 }
 
 /// The block's name, and the way to its neighbours.

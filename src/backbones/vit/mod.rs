@@ -225,7 +225,7 @@ impl Vit {
         let mut sites = vec![self.embed_site(3 * self.patch * self.patch, tokens)];
         if self.embed_norm {
             let (path, parts) = ("embed.norm".into(), Part::norm(d));
-            sites.push(Site { path, role: Role::Norm, block: None, place: "first norm", d_in: d, d_out: d, parts });
+            sites.push(Site { path, role: Role::Norm, block: None, stage: None, place: "first norm", d_in: d, d_out: d, parts });
         }
         sites.extend(self.trunk_sites());
         Anatomy {
@@ -243,6 +243,7 @@ impl Vit {
             stretched: self.stretched,
             saved: 0,
             projector: 0,
+            stages: vec![],
         }
     }
 
@@ -255,7 +256,16 @@ impl Vit {
             parts.push(Part::new("dist", 1, d));
         }
         parts.push(Part::new("pos", tokens, d));
-        Site { path: "embed".into(), role: Role::Embed, block: None, place: "embedding", d_in: patch, d_out: d, parts }
+        Site {
+            path: "embed".into(),
+            role: Role::Embed,
+            block: None,
+            stage: None,
+            place: "embedding",
+            d_in: patch,
+            d_out: d,
+            parts,
+        }
     }
 
     /// The sites of the blocks and of what follows them.
@@ -266,7 +276,16 @@ impl Vit {
         let mut sites = vec![];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), place, d_in, d_out, parts });
+                sites.push(Site {
+                    path: format!("blocks.{n}{path}"),
+                    role,
+                    block: Some(n),
+                    stage: None,
+                    place,
+                    d_in,
+                    d_out,
+                    parts,
+                });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -288,8 +307,16 @@ impl Vit {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![Part::new("weight", 1, d)]);
             }
         }
-        let last =
-            |path: &str, role, place, parts| Site { path: path.into(), role, block: None, place, d_in: d, d_out: d, parts };
+        let last = |path: &str, role, place, parts| Site {
+            path: path.into(),
+            role,
+            block: None,
+            stage: None,
+            place,
+            d_in: d,
+            d_out: d,
+            parts,
+        };
         sites.push(last("norm", Role::Norm, "last norm", Part::norm(d)));
         sites.push(last("readout", Role::Head, "readout", vec![]));
         sites
