@@ -94,7 +94,7 @@ fn text(expected: &Tensors, length: usize) -> Text {
 #[test]
 fn networks_that_read_give_what_transformers_gives_padding_and_all() {
     let encoders = ["bert", "bert-bin", "bert-no-pooler", "roberta", "xlm-roberta", "distilbert"];
-    for name in encoders.into_iter().chain(DECODERS) {
+    for name in encoders.into_iter().chain(DECODERS).chain(BOTH) {
         let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
         let choice = choice(&fixture(name), 0);
         for length in [5, 9] {
@@ -115,6 +115,9 @@ fn networks_that_read_give_what_transformers_gives_padding_and_all() {
 }
 
 const DECODERS: [&str; 6] = ["llama", "llama-3", "mistral", "qwen2", "gpt2", "gpt2-exact"];
+
+/// An encoder and a decoder.
+const BOTH: [&str; 2] = ["t5", "t5-gated"];
 
 /// A GGUF file's numbers stay packed, and give what they give unpacked.
 #[test]
@@ -262,7 +265,7 @@ fn shaken(folder: &Path, card: &'static methods::Card, settings: Settings) -> Op
 fn padding_changes_nothing_for_any_method() {
     let (mut stood, mut changed) = (0, Vec::new());
     let ways = methods::CATALOG.iter().flat_map(|card| ways(card.fields).into_iter().map(move |set| (card, set)));
-    for (name, (card, settings)) in ways.flat_map(|way| ["bert", "llama", "gpt2"].map(|name| (name, way.clone()))) {
+    for (name, (card, settings)) in ways.flat_map(|way| ["bert", "llama", "gpt2", "t5", "t5-gated"].map(|name| (name, way.clone()))) {
         let words = format!("{name}: {} {settings:?}", card.name);
         let Some(model) = shaken(&fixture(name), card, settings) else { continue };
         let device = model.device.clone();

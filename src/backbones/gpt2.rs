@@ -143,6 +143,7 @@ impl Gpt2 {
             dialects: [&names::GPT2, &names::GPT2],
             causal: true,
             rotary: false,
+            relative: false,
             has_classifier: false,
             stretched: false,
             saved: 0,

@@ -206,6 +206,7 @@ impl Llama {
             dialects: [&names::LLAMA, &names::LLAMA],
             causal: true,
             rotary: true,
+            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.saved > 0,
             saved: self.saved,

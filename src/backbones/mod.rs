@@ -10,6 +10,7 @@ pub mod names;
 pub mod positions;
 pub mod rotary;
 pub mod stored;
+pub mod t5;
 pub mod tensors;
 pub mod vit;
 pub mod weights;
@@ -29,7 +30,7 @@ use crate::session::Choice;
 use crate::session::settings::{Field, Settings, Value};
 use folder::Folder;
 
-pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER];
+pub const CATALOG: &[&Card] = &[&vit::TINY_32, &vit::FOLDER, &bert::FOLDER, &llama::FOLDER, &gpt2::FOLDER, &t5::FOLDER];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)

@@ -24,6 +24,9 @@ pub struct Naming {
     pub flax: bool,
     /// Linear layers are stored `[in, out]`, as GPT-2's are, and not turned over.
     pub unturned: bool,
+    /// Of a network with an encoder and a decoder, whose blocks count from 0 again: the names of the decoder's blocks, and of its attention
+    /// to the encoder.
+    pub decoder: Option<[&'static Naming; 2]>,
     /// Ours outside the blocks, theirs, and how stored. The first is always there.
     pub outside: &'static [(&'static str, &'static str, Stored)],
 }
@@ -56,6 +59,7 @@ pub const VIT_4: Naming = Naming {
     fused: false,
     flax: false,
     unturned: false,
+    decoder: None,
     outside: &[
         ("embed.cls", "embeddings.cls_token", Stored::Positions),
         ("embed.dist", "embeddings.distillation_token", Stored::Positions),
@@ -158,6 +162,7 @@ pub const TIMM: Naming = Naming {
     fused: true,
     flax: false,
     unturned: false,
+    decoder: None,
     outside: &[
         ("embed.cls", "cls_token", Stored::Positions),
         ("embed.dist", "dist_token", Stored::Positions),
@@ -272,6 +277,88 @@ pub const GPT2: Naming = Naming {
     ..VIT_4
 };
 
+/// `T5Model` and mT5's, the same in transformers 4 and 5, where the MLP is gated.
+pub const T5_GATED: Naming = Naming {
+    program: "transformers",
+    prefix: "transformer.",
+    blocks: "encoder.block.",
+    below: &[
+        T5_ATTENTION[0],
+        T5_ATTENTION[1],
+        T5_ATTENTION[2],
+        T5_ATTENTION[3],
+        (Role::Gate, "layer.1.DenseReluDense.wi_0"),
+        (Role::Up, "layer.1.DenseReluDense.wi_1"),
+        (Role::Down, "layer.1.DenseReluDense.wo"),
+    ],
+    norms: ["layer.0.layer_norm", "layer.1.layer_norm"],
+    decoder: Some([&T5_GATED_DECODER, &T5_CROSS]),
+    outside: &[
+        ("embed.word", "shared.weight", Stored::Table),
+        ("encoder.relative.table", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", Stored::Turned),
+        ("encoder.norm.weight", "encoder.final_layer_norm.weight", Stored::Vector),
+        ("decoder.relative.table", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", Stored::Turned),
+        ("decoder.norm.weight", "decoder.final_layer_norm.weight", Stored::Vector),
+    ],
+    ..VIT_4
+};
+const T5_ATTENTION: [(Role, &str); 4] = [
+    (Role::Q, "layer.0.SelfAttention.q"),
+    (Role::K, "layer.0.SelfAttention.k"),
+    (Role::V, "layer.0.SelfAttention.v"),
+    (Role::O, "layer.0.SelfAttention.o"),
+];
+const T5_GATED_DECODER: Naming = Naming {
+    blocks: "decoder.block.",
+    below: &[
+        T5_ATTENTION[0],
+        T5_ATTENTION[1],
+        T5_ATTENTION[2],
+        T5_ATTENTION[3],
+        (Role::Gate, "layer.2.DenseReluDense.wi_0"),
+        (Role::Up, "layer.2.DenseReluDense.wi_1"),
+        (Role::Down, "layer.2.DenseReluDense.wo"),
+    ],
+    norms: ["layer.0.layer_norm", "layer.2.layer_norm"],
+    outside: &[],
+    ..VIT_4
+};
+const T5_CROSS: Naming = Naming {
+    below: &[
+        (Role::Q, "layer.1.EncDecAttention.q"),
+        (Role::K, "layer.1.EncDecAttention.k"),
+        (Role::V, "layer.1.EncDecAttention.v"),
+        (Role::O, "layer.1.EncDecAttention.o"),
+    ],
+    norms: ["layer.1.layer_norm"; 2],
+    ..T5_GATED_DECODER
+};
+
+/// The same where it is not.
+pub const T5: Naming = Naming {
+    below: &[
+        T5_ATTENTION[0],
+        T5_ATTENTION[1],
+        T5_ATTENTION[2],
+        T5_ATTENTION[3],
+        (Role::Up, "layer.1.DenseReluDense.wi"),
+        (Role::Down, "layer.1.DenseReluDense.wo"),
+    ],
+    decoder: Some([&T5_DECODER, &T5_CROSS]),
+    ..T5_GATED
+};
+const T5_DECODER: Naming = Naming {
+    below: &[
+        T5_ATTENTION[0],
+        T5_ATTENTION[1],
+        T5_ATTENTION[2],
+        T5_ATTENTION[3],
+        (Role::Up, "layer.2.DenseReluDense.wi"),
+        (Role::Down, "layer.2.DenseReluDense.wo"),
+    ],
+    ..T5_GATED_DECODER
+};
+
 impl Naming {
     /// The same without what stands before every name: how the file names a network without a head.
     pub fn bare(&self) -> Naming {
@@ -294,8 +381,8 @@ impl Naming {
     }
 
     /// The module of a site that has weights: a linear layer, a norm, the patches' convolution.
-    pub fn module_of(&self, site: &Site) -> Option<String> {
-        let (theirs, _) = self.tensor(site, "weight")?;
+    pub fn module_of(&self, anatomy: &Anatomy, site: &Site) -> Option<String> {
+        let (theirs, _) = self.tensor(anatomy, site, "weight")?;
         Some(format!("{}{}", self.prefix, theirs.strip_suffix(".weight")?))
     }
 
@@ -329,15 +416,21 @@ impl Naming {
             for part in &site.parts {
                 let ours = format!("{}.{}", site.path, part.name);
                 let fault = || format!("`{ours}` has no place in a network as {} builds it", self.program);
-                let (theirs, stored) = self.tensor(site, part.name).ok_or_else(fault)?;
+                let (theirs, stored) = self.tensor(anatomy, site, part.name).ok_or_else(fault)?;
                 all.push(Named { theirs: format!("{}{theirs}", self.prefix), ours, stored });
             }
         }
         Ok(all)
     }
 
-    fn tensor(&self, site: &Site, part: &str) -> Option<(String, Stored)> {
+    fn tensor(&self, anatomy: &Anatomy, site: &Site, part: &str) -> Option<(String, Stored)> {
         let second = second(site);
+        if let (Some([all, crossing]), Some(block), Some(first)) = (self.decoder, site.block, anatomy.decoder())
+            && block >= first
+        {
+            let counted_anew = Site { block: Some(block - first), ..site.clone() };
+            return if site.crosses() { crossing } else { all }.tensor(anatomy, &counted_anew, part);
+        }
         let Some(block) = site.block else {
             let ours = format!("{}.{part}", site.path);
             return self
