@@ -51,7 +51,13 @@ pub const FOLDER: Card = Card {
     licence: "That of the weights you open; see the folder's README",
     fields: &[
         Field::text(super::FOLDER, "", "The folder that holds config.json, model.safetensors and tokenizer.json."),
-        Field::whole("length", 2, LONGEST, 128, "The longest text in tokens; longer ones are cut. The network has no limit of its own."),
+        Field::whole(
+            "length",
+            2,
+            LONGEST,
+            128,
+            "The longest text in tokens; longer ones are cut. The network has no limit of its own.",
+        ),
         Field::choice(
             "side",
             &["both", "encoder alone"],
@@ -149,8 +155,7 @@ impl T5 {
         let (d, h, all) = (self.width, self.hidden, self.heads * self.depth);
         let dense = |d_in, d_out| vec![Part::new("weight", d_in, d_out)];
         let outside = |path: String, role, place, d, parts| Site { path, role, block: None, place, d_in: d, d_out: d, parts };
-        let mut sites =
-            vec![outside("embed".into(), Role::Embed, "embedding", d, vec![Part::new("word", self.vocabulary, d)])];
+        let mut sites = vec![outside("embed".into(), Role::Embed, "embedding", d, vec![Part::new("word", self.vocabulary, d)])];
         let blocks = self.blocks[0] + self.blocks[1];
         for n in 0..blocks {
             let decodes = n >= self.blocks[0];
