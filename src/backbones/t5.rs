@@ -192,7 +192,8 @@ impl T5 {
             site(".mlp.act", Role::Act, if self.gated { "gated tanh gelu" } else { "relu" }, h, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
             if n + 1 == self.blocks[0] || n + 1 == blocks {
-                sites.push(outside(format!("{side}.norm"), Role::Norm, "last norm", d, Part::gain(d)));
+                let place = if n + 1 == blocks { "last norm" } else { "encoder norm" };
+                sites.push(outside(format!("{side}.norm"), Role::Norm, place, d, Part::gain(d)));
             }
         }
         sites.push(outside("readout".into(), Role::Head, "readout", d, vec![]));

@@ -30,7 +30,7 @@ pub const CARD: Card = Card {
     year: 2024,
     learning_rate: 5e-4,
     released: "The release lacks a file and the query of its self-attention. It drops β F where the nodes are queries and values, and its self-attention has value nodes alone, whose self-loops take nearly all weight for p below 2; here self-attention has query and value nodes too and keeps β F, as the paper writes. Its norm follows the residual sum (BERT); here it comes before the branch.",
-    caution: "Keeps about ten maps of tokens² numbers a head for the backward pass. The paper's models are text decoders that look at images; here it stands in self-attention alone. Not identity at the start.",
+    caution: "Keeps about ten maps of tokens² numbers a head for the backward pass. The paper's models are text decoders that look at images; here it stands in self-attention, and in T5's decoder where it looks at the encoder. Not identity at the start.",
     licence: "MIT OR Apache-2.0 (own code; the paper's was not used)",
     fields: &[
         Field::whole("reduction", 1, 64, 8, "ρ: divides the width; d / ρ must be a multiple of the heads."),
