@@ -5,16 +5,17 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 use petl_workbench::backbones::tensors::Tensors;
 use petl_workbench::backbones::{self, Input, Opened, Text};
 use petl_workbench::datasets::{self, Samples};
-use petl_workbench::engine::bag::Bag;
+use petl_workbench::engine::bag::{Bag, trainable};
 use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::tuner::Tuner;
+use petl_workbench::exports::{self, merged};
 use petl_workbench::methods;
 use petl_workbench::plan::Plan;
-use petl_workbench::plan::anatomy::Role;
+use petl_workbench::plan::anatomy::{Role, Site};
 use petl_workbench::session::settings::{Field, Kind};
 use petl_workbench::session::{Choice, Place, Placed, Session, Settings, Value};
 
@@ -228,7 +229,7 @@ fn text(expected: &Tensors, length: usize) -> Text {
 #[test]
 fn networks_that_read_give_what_transformers_gives_padding_and_all() {
     let encoders = ["bert", "bert-bin", "bert-no-pooler", "roberta", "xlm-roberta", "distilbert"];
-    for name in encoders.into_iter().chain(DECODERS) {
+    for name in encoders.into_iter().chain(DECODERS).chain(BOTH) {
         let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
         let choice = choice(&fixture(name), 0);
         for length in [5, 9] {
@@ -249,6 +250,9 @@ fn networks_that_read_give_what_transformers_gives_padding_and_all() {
 }
 
 const DECODERS: [&str; 8] = ["llama", "llama-3", "mistral", "qwen2", "gpt2", "gpt2-exact", "clip-text", "clip-text-exact"];
+
+/// An encoder and a decoder.
+const BOTH: [&str; 2] = ["t5", "t5-gated"];
 
 /// A GGUF file's numbers stay packed, and give what they give unpacked.
 #[test]
@@ -374,11 +378,16 @@ fn ways(fields: &[Field]) -> Vec<Settings> {
 /// A model with one method, away from the start, where many methods change nothing yet. None where the method says in words that it
 /// does not stand in this network, or wants something measured first.
 fn shaken(folder: &Path, card: &'static methods::Card, settings: Settings) -> Option<Model> {
-    let (backbone, stack) = (choice(folder, 0), vec![common::placed(card, settings)]);
+    shaken_stack(folder, vec![common::placed(card, settings)])
+}
+
+/// The same with a whole stack.
+fn shaken_stack(folder: &Path, stack: Vec<Placed>) -> Option<Model> {
+    let (backbone, count) = (choice(folder, 0), stack.len());
     let session = Session { backbone, ..common::session(stack) };
     let opened = backbones::open(&session.backbone).expect("the folder opens");
     let plan = Plan::on(&session, opened.network.anatomy(), 3, &mut vec![]);
-    if plan.members.is_empty() {
+    if plan.members.len() < count {
         return None;
     }
     let device = Device::flex();
@@ -387,7 +396,7 @@ fn shaken(folder: &Path, card: &'static methods::Card, settings: Settings) -> Op
     for (n, param) in bag.params.values_mut().enumerate() {
         let dims = param.dims();
         let noise = TensorData::new(common::numbers(dims.iter().product(), n as f32), dims);
-        *param = param.clone().inner() + Tensor::from_data(noise, &device) * 0.1;
+        *param = trainable(param.clone().inner() + Tensor::from_data(noise, &device) * 0.1);
     }
     Some(Model { plan, backbone: opened.network, weights, bag, device })
 }
@@ -396,24 +405,27 @@ fn shaken(folder: &Path, card: &'static methods::Card, settings: Settings) -> Op
 fn padding_changes_nothing_for_any_method() {
     let (mut stood, mut changed) = (0, Vec::new());
     let ways = methods::CATALOG.iter().flat_map(|card| ways(card.fields).into_iter().map(move |set| (card, set)));
-    for (name, (card, settings)) in ways.flat_map(|way| ["bert", "llama", "gpt2"].map(|name| (name, way.clone()))) {
+    for (name, (card, settings)) in
+        ways.flat_map(|way| ["bert", "llama", "gpt2", "t5", "t5-gated"].map(|name| (name, way.clone())))
+    {
         let words = format!("{name}: {} {settings:?}", card.name);
         let Some(model) = shaken(&fixture(name), card, settings) else { continue };
-        let device = model.device.clone();
-        let of = |ids: &[u32], length: usize| {
-            let (mut all, seen) = (ids.to_vec(), (0..length).map(|n| n < ids.len()).collect());
-            all.resize(length, 0);
-            let text = Text { length, kinds: vec![0; length], ids: all, seen, device: device.clone() };
-            host(model.logits(&model.bag.frozen(), Input::Text(text), None)).expect("logits")
-        };
-        let ids = [7, 21, 9, 33, 40];
-        let apart = apart(&of(&ids, 9), &of(&ids, 5));
+        let apart = apart(&filled_up(&model, 9), &filled_up(&model, 5));
         if apart > 1e-4 {
             changed.push(format!("{words}: {apart:e}"));
         }
         stood += 1;
     }
     assert!(stood >= 180 && changed.is_empty(), "{changed:?} of {stood} ways");
+}
+
+/// Logits of a text of five tokens in a batch so long.
+fn filled_up(model: &Model, length: usize) -> Vec<f32> {
+    let mut ids = vec![7, 21, 9, 33, 40];
+    let seen = (0..length).map(|n| n < ids.len()).collect();
+    ids.resize(length, 0);
+    let text = Text { length, kinds: vec![0; length], ids, seen, device: model.device.clone() };
+    host(model.logits(&model.bag.frozen(), Input::Text(text), None)).expect("logits")
 }
 
 /// A copy of a fixture that may be spoiled.
@@ -472,6 +484,22 @@ fn what_is_wrong_with_a_folder_is_said_by_name() {
     assert!(misshapen.contains(table), "{misshapen}");
     let heads = spoil("vit", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5");
     assert!(heads.contains("32 channels for 5 heads"), "{heads}");
+
+    let missing = spoil("t5", "\"num_decoder_layers\": 2", "\"num_decoder_layers\": 3");
+    assert!(missing.contains("lacks 13 of its tensors: decoder.block.2.layer.0."), "{missing}");
+    let surplus = spoil("t5-gated", "\"num_layers\": 3", "\"num_layers\": 2");
+    assert!(surplus.contains("unknown to this network, 9 of its tensors: encoder.block.2."), "{surplus}");
+    let misshapen = spoil("t5", "\"d_kv\": 8", "\"d_kv\": 6");
+    assert!(
+        misshapen.contains("has in another shape 24 of its tensors: encoder.block.0.layer.0.SelfAttention.q.weight [32, 32]"),
+        "{misshapen}"
+    );
+    let bend = spoil("t5", "\"feed_forward_proj\": \"relu\"", "\"feed_forward_proj\": \"gated-silu\"");
+    assert!(bend.contains("`feed_forward_proj` is `gated-silu`; this program knows relu, gated-gelu"), "{bend}");
+    let start = spoil("t5", "\"decoder_start_token_id\": 0", "\"decoder_start_token_id\": 60");
+    assert!(start.contains("`decoder_start_token_id` is 60, but there are 60 tokens"), "{start}");
+    let near = spoil("t5", "\"relative_attention_max_distance\": 20", "\"relative_attention_max_distance\": 4");
+    assert!(near.contains("8 buckets do not hold distances up to 4"), "{near}");
 
     // Sizes that no file holds, from a folder that nobody vouches for.
     for (name, from, to, words) in [
@@ -603,4 +631,206 @@ fn a_model_in_parts_is_the_whole_model() {
 
     std::fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).expect("removed");
     assert!(fault(folder.path()).contains("names files that are not there: model-00002-of-00002.safetensors"));
+}
+
+#[test]
+fn an_encoder_can_stand_alone() {
+    for name in BOTH {
+        let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
+        let mut choice = choice(&fixture(name), 0);
+        choice.settings.set("side", Value::Text("encoder alone".to_owned()));
+        let (ours, visited) = forward(&choice, Input::Text(text(&expected, 9)));
+        let (theirs, shape) = expected.floats("encoder_last_hidden_state_9").expect("features");
+        let seen = text(&expected, 9).seen;
+        let at_tokens = |values: &[f32]| -> Vec<f32> {
+            values.chunks(shape[2]).zip(&seen).filter(|(_, seen)| **seen).flat_map(|(row, _)| row.to_vec()).collect()
+        };
+        let apart = apart(&at_tokens(&ours), &at_tokens(&theirs));
+        assert!(apart < 1e-4, "{name}: {apart:e}");
+        let declared = backbones::open(&choice).expect("opens").network.anatomy().sites;
+        assert_eq!(visited, declared.into_iter().map(|s| s.path).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+/// The head of an encoder-decoder reads the decoder at the text's last token, as transformers' classifier does.
+#[test]
+fn a_decoder_is_read_where_its_text_ends() {
+    let expected = Tensors::open(&fixture("t5").join("expected.safetensors")).expect("expected values");
+    let model = shaken_stack(&fixture("t5"), vec![]).expect("a model");
+    let ours = host(model.pooled(&model.bag.frozen(), Input::Text(text(&expected, 9)), None)).expect("pooled");
+    let (theirs, shape) = expected.floats("last_hidden_state_9").expect("features");
+    let ends = [8, 6, 8]; // the second text has two tokens of padding
+    let rows: Vec<f32> =
+        ends.iter().enumerate().flat_map(|(n, end)| theirs[(n * 9 + end) * shape[2]..][..shape[2]].to_vec()).collect();
+    assert!(apart(&ours, &rows) < 1e-4);
+}
+
+#[test]
+fn a_decoder_block_has_two_attentions_that_are_told_apart() {
+    let anatomy = backbones::open(&choice(&fixture("t5"), 0)).expect("opens").network.anatomy();
+    let site = |path: &str| anatomy.site(path).unwrap_or_else(|| panic!("{path}"));
+    let path = |site: Option<&Site>| site.map(|s| s.path.clone()).unwrap_or_default();
+    assert_eq!(path(anatomy.beside(site("blocks.2.cross"), Role::K)), "blocks.2.cross.k");
+    assert_eq!(path(anatomy.beside(site("blocks.2.cross.q"), Role::O)), "blocks.2.cross.o");
+    assert_eq!(path(anatomy.beside(site("blocks.2.attn"), Role::K)), "blocks.2.attn.k");
+    assert_eq!(path(anatomy.beside(site("blocks.2.mlp"), Role::Mid)), "blocks.2.mid");
+    assert_eq!(path(anatomy.read_by(site("blocks.2.cross.q"))), "blocks.2.cross");
+    assert_eq!(path(anatomy.read_by(site("blocks.2.cross.k"))), "", "it reads what the encoder made");
+    assert_eq!(path(anatomy.read_by(site("blocks.2.attn.k"))), "blocks.2.attn");
+    assert_eq!(path(anatomy.last_behind(0)), "blocks.1", "where the encoder ends");
+    assert_eq!(path(anatomy.last_behind(2)), "blocks.3");
+    assert!(anatomy.places().contains(&"cross-attention"));
+    assert!(anatomy.cell("cross-attention", 0).is_none() && anatomy.cell("cross-attention", 2).is_some());
+}
+
+/// Each stands in it and learns at every place, or says in words why not.
+#[test]
+fn every_method_learns_in_an_encoder_decoder_or_says_why_not() {
+    let (mut stood, mut refused, mut faults) = (0, Vec::new(), Vec::new());
+    let ways = methods::CATALOG.iter().flat_map(|card| ways(card.fields).into_iter().map(move |set| (card, set)));
+    for (name, (card, settings)) in ways.flat_map(|way| BOTH.map(|name| (name, way.clone()))) {
+        let words = format!("{name}: {} {settings:?}", card.name);
+        let session =
+            Session { backbone: choice(&fixture(name), 0), ..common::session(vec![common::placed(card, settings.clone())]) };
+        let plan = Plan::of_anatomy(&session, backbones::open(&session.backbone).expect("opens").network.anatomy());
+        let said = plan.problems.iter().find(|problem| problem.place.starts_with("methods[0]") && problem.remedy.is_some());
+        if let Some(problem) = said {
+            assert!(problem.words.contains(card.title), "{words}: {}", problem.words);
+            refused.push(format!("{words}: {}", problem.words));
+            continue;
+        }
+        let Some(model) = shaken(&fixture(name), card, settings) else { continue }; // what wants something measured first
+        let expected = Tensors::open(&fixture(name).join("expected.safetensors")).expect("expected values");
+        let logits = model.logits(&model.bag, Input::Text(text(&expected, 9)), Some(1));
+        let loss = (logits.clone() * logits).sum();
+        let gradients = model.bag.gradients(loss.backward());
+        for key in model.bag.params.keys() {
+            let size = gradients.get(key).map_or(0.0, |g| g.clone().square().sum().into_scalar::<f32>());
+            if !size.is_finite() || size == 0.0 {
+                faults.push(format!("{words}: {key} {size}"));
+            }
+        }
+        stood += 1;
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(stood >= 110, "{stood} stood; refused: {refused:#?}");
+    assert!(refused.iter().any(|words| words.contains("a bias of each distance joins it")), "{refused:#?}");
+}
+
+/// The same at the decoder's attention to the encoder alone, with prompts on the decoder's side beside them, which the encoder has not.
+#[test]
+fn what_stands_in_cross_attention_does_not_see_padding() {
+    let (mut stood, mut changed) = (Vec::new(), Vec::new());
+    for name in BOTH {
+        let anatomy = backbones::open(&choice(&fixture(name), 0)).expect("opens").network.anatomy();
+        let first = anatomy.decoder().expect("a decoder");
+        for card in methods::CATALOG {
+            let fits = |site: &&Site| site.crosses() && card.roles.contains(&site.role);
+            let sites: Vec<&str> = anatomy.sites.iter().filter(fits).map(|s| s.path.as_str()).collect();
+            if sites.is_empty() {
+                continue;
+            }
+            let method = Placed { place: Place::sites(&sites), ..common::placed(card, Settings::default()) };
+            let blocks = format!("{}-{}", first + 1, anatomy.blocks);
+            let prompts = Placed {
+                place: Place { blocks, ..Place::roles(&[Role::Block]) },
+                ..common::with(&methods::prompt::CARD, &[("depth", Value::Text("deep".into())), ("tokens", Value::Whole(3))])
+            };
+            // A convolution's neighbours are other ones where padding stands between the tokens and the prompts.
+            let stacks =
+                if card.name == "conformer" { vec![vec![method]] } else { vec![vec![method.clone()], vec![prompts, method]] };
+            for stack in stacks {
+                let words = format!("{name}: {} in a stack of {}", card.name, stack.len());
+                let Some(model) = shaken_stack(&fixture(name), stack) else { continue };
+                let apart = apart(&filled_up(&model, 9), &filled_up(&model, 5));
+                if apart > 1e-4 || apart.is_nan() {
+                    changed.push(format!("{words}: {apart:e}"));
+                }
+                stood.push(words);
+            }
+        }
+    }
+    assert!(changed.is_empty(), "{changed:#?}");
+    assert!(stood.iter().filter(|words| words.contains("padapter")).count() == 4, "{stood:#?}");
+    assert!(stood.len() >= 80, "{}: {stood:#?}", stood.len());
+}
+
+/// p-adapter in cross-attention: the map that it works out is the network's own, and with p = 2 a step is plain smoothing,
+/// (A F_v + μ F_q) / (1 + μ).
+#[test]
+fn p_adapter_passes_messages_on_the_map_of_cross_attention() {
+    let at = |path: &str| format!("blocks.2.cross{path}");
+    let place = Place::sites(&["blocks.2.cross"]);
+    let stack = vec![Placed { place, ..common::with(&methods::padapter::CARD, &[("p", Value::Real(2.0))]) }];
+    let mut model = shaken_stack(&fixture("t5"), stack).expect("it stands");
+    let key = |name: &str| format!("0.padapter/blocks.2.cross/{name}");
+    for (name, value) in [("p", 2.0), ("theta", 0.0)] {
+        common::put(&mut model, &key(name), vec![value]);
+    }
+    let bag = model.bag.frozen();
+    let mut tuner = Tuner::new(&model.plan, &model.weights, &bag, None);
+    tuner.watched = [".q", ".k", ".v", ".o", ""].map(|path| (at(path), None)).into();
+    let ids = [7, 21, 9, 33, 40, 12];
+    let text = Text { length: 6, kinds: vec![0; 6], ids: ids.to_vec(), seen: vec![true; 6], device: model.device.clone() };
+    let input = Input::Text(text);
+    tuner.look(&input);
+    model.backbone.forward(&mut tuner, input);
+    let left = |path: &str| tuner.watched[&at(path)].clone().expect("it came by");
+
+    let split = |x: Tensor<3>| {
+        let [batch, positions, width] = x.dims();
+        x.reshape([batch, positions, 4, width / 4]).swap_dims(1, 2)
+    };
+    let joined = |x: Tensor<4>| x.swap_dims(1, 2).flatten::<3>(2, 3);
+    let a = activation::softmax(split(left(".q")).matmul(split(left(".k")).swap_dims(2, 3)), 3);
+    let o = model.weights.matrix(&at(".o.weight")).expect("o").unsqueeze::<3>();
+    let h = joined(a.clone().matmul(split(left(".v")))).matmul(o.clone());
+    assert!(apart(&host(left(".o")).expect("h"), &host(h.clone()).expect("h")) < 1e-4, "the map is the network's own");
+
+    let of = |name: &str| bag.params[&key(name)].clone().unsqueeze::<3>();
+    let features = |x: Tensor<3>| split(x.matmul(o.clone()).matmul(of("W_i")) + of("b_i"));
+    let mu = 0.2; // 2 μ0
+    let f = joined((a.matmul(features(left(".v"))) + features(left(".q")) * mu) / (1.0 + mu));
+    let gate = activation::gelu(h.clone().matmul(of("W_g")) + of("b_g"));
+    let y = h + (gate * f).matmul(of("W_o")) + of("b_o");
+    let apart = apart(&host(left("")).expect("y"), &host(y).expect("y"));
+    assert!(apart < 1e-4, "{apart:e}");
+}
+
+/// What is folded into the weights gives what it gives beside them, both sides of the network.
+#[test]
+fn changes_fold_into_an_encoder_decoder() {
+    let mut folds = Vec::new();
+    for (name, card) in BOTH.into_iter().flat_map(|name| methods::CATALOG.iter().map(move |card| (name, card))) {
+        let Some(mut model) = shaken(&fixture(name), card, Settings::default()) else { continue };
+        if merged::fits(&model.plan).is_err() {
+            continue;
+        }
+        let beside = filled_up(&model, 7);
+        for (part, data) in merged::folded(&model).expect("folded") {
+            model.weights.insert(part, Tensor::from_data(data, &model.device));
+        }
+        let session = Session { backbone: choice(&fixture(name), 0), ..common::session(vec![]) };
+        model.plan = Plan::on(&session, model.backbone.anatomy(), 3, &mut vec![]);
+        let apart = apart(&filled_up(&model, 7), &beside);
+        assert!(apart < 1e-4, "{name}: {}: {apart:e}", card.name);
+        folds.push(card.name);
+    }
+    assert!(["lora", "dora", "difffit", "ia3"].iter().all(|name| folds.contains(name)), "{folds:?}");
+}
+
+#[test]
+fn what_cannot_leave_an_encoder_decoder_says_why() {
+    let model = shaken(&fixture("t5"), &methods::lora::CARD, Settings::default()).expect("it stands");
+    for form in ["peft", "adapterhub", "transformers"] {
+        let words = (exports::find(form).expect("an export").fits)(&model.plan).expect_err("no place for the head");
+        assert!(words.contains("layers of its own") || words.contains("not on"), "{form}: {words}");
+    }
+    for form in ["petl", "merged"] {
+        assert_eq!((exports::find(form).expect("an export").fits)(&model.plan), Ok(()), "{form}");
+    }
+    let naming = model.plan.anatomy.dialects[0];
+    let module = |path: &str| naming.module_of(&model.plan.anatomy, model.plan.anatomy.site(path).expect(path));
+    assert_eq!(module("blocks.3.cross.q").as_deref(), Some("transformer.decoder.block.1.layer.1.EncDecAttention.q"));
+    assert_eq!(module("blocks.1.attn.q").as_deref(), Some("transformer.encoder.block.1.layer.0.SelfAttention.q"));
 }

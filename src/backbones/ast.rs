@@ -178,6 +178,7 @@ impl Ast {
             dialects: [&names::AST_4, &names::AST_5],
             causal: false,
             rotary: false,
+            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.cut,
             saved: 0,

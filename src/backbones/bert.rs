@@ -261,6 +261,7 @@ impl Bert {
             dialects: [self.naming(), self.naming()],
             causal: false,
             rotary: false,
+            relative: false,
             has_classifier: self.config().is_some(),
             stretched: false,
             saved: 0,

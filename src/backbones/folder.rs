@@ -75,7 +75,10 @@ impl Folder {
             | "num_attention_heads"
             | "n_heads"
             | "n_head"
-            | "num_key_value_heads" => 1 << 10,
+            | "num_key_value_heads"
+            | "num_layers"
+            | "num_decoder_layers"
+            | "num_heads" => 1 << 10,
             "vocab_size" | "max_position_embeddings" | "sliding_window" => 1 << 22,
             _ => 1 << 17,
         };

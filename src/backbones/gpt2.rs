@@ -231,6 +231,7 @@ impl Gpt2 {
             dialects: [self.naming(); 2],
             causal: true,
             rotary: false,
+            relative: false,
             has_classifier: false,
             stretched: false,
             saved: 0,

@@ -225,6 +225,7 @@ impl Llama {
             causal: true,
             stages: vec![],
             rotary: true,
+            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.saved > 0,
             saved: self.saved,

@@ -3,6 +3,7 @@
 
 pub mod ast;
 pub mod bert;
+mod dialects;
 pub mod folder;
 pub mod gguf;
 pub mod gpt2;
@@ -12,6 +13,7 @@ pub mod positions;
 pub mod rotary;
 pub mod stored;
 pub mod swin;
+pub mod t5;
 pub mod tensors;
 pub mod vit;
 pub mod weights;
@@ -40,6 +42,7 @@ pub const CATALOG: &[&Card] = &[
     &llama::FOLDER,
     &gpt2::FOLDER,
     &gpt2::CLIP,
+    &t5::FOLDER,
     &whisper::FOLDER,
     &ast::FOLDER,
 ];

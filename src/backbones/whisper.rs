@@ -153,8 +153,16 @@ impl Whisper {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside =
-            |path: &str, role, place, d_in, parts| Site { path: path.into(), role, block: None, stage: None, place, d_in, d_out: d, parts };
+        let outside = |path: &str, role, place, d_in, parts| Site {
+            path: path.into(),
+            role,
+            block: None,
+            stage: None,
+            place,
+            d_in,
+            d_out: d,
+            parts,
+        };
         let mut sites = vec![
             outside("embed.conv1", Role::Embed, "conv 1", 3 * self.bins, Part::dense(3 * self.bins, d)),
             outside("embed.conv2", Role::Embed, "conv 2", 3 * d, Part::dense(3 * d, d)),
@@ -162,7 +170,16 @@ impl Whisper {
         ];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site { path: format!("blocks.{n}{path}"), role, block: Some(n), stage: None, place, d_in, d_out, parts });
+                sites.push(Site {
+                    path: format!("blocks.{n}{path}"),
+                    role,
+                    block: Some(n),
+                    stage: None,
+                    place,
+                    d_in,
+                    d_out,
+                    parts,
+                });
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -191,6 +208,7 @@ impl Whisper {
             dialects: [&names::WHISPER, &names::WHISPER],
             causal: false,
             rotary: false,
+            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.cut,
             saved: 0,

@@ -277,6 +277,16 @@ impl At<'_> {
         }
     }
 
+    /// Whether that site has such a part: not every network's layers have biases.
+    pub fn has_within(&self, role: Role, part: &str) -> bool {
+        self.anatomy.beside(self.site, role).is_some_and(|site| site.part(part).is_some())
+    }
+
+    /// Scores of this network's attention are not divided by √depth.
+    pub fn undivided(&self) -> bool {
+        self.anatomy.relative
+    }
+
     fn frozen_at(&self, site: &Site, part: &str) -> Tensor<2> {
         match self.weights.matrix(&format!("{}.{part}", site.path)) {
             Some(tensor) => tensor,
@@ -303,11 +313,14 @@ impl At<'_> {
 
     /// The same of the keys of an attention, `[batch, keys]`, trained prefixes and prompts among them.
     pub fn keys_seen(&self, queries: usize, keys: usize) -> Option<Tensor<2>> {
-        self.mask(queries, keys).seen
+        mask(self.seen.as_ref(), None, queries, keys).seen
     }
 
-    /// Who may attend to what in an attention of so many queries and keys, trained prefixes and prompts among them.
+    /// Who may attend to what in an attention of so many queries and keys, trained prefixes and prompts among them. The keys of a
+    /// decoder's attention to its encoder have no prompts, whatever its queries have.
     pub fn mask(&self, queries: usize, keys: usize) -> Mask {
+        let tokens = self.seen.as_ref().map_or(queries, |seen| seen.dims()[1]);
+        let queries = if self.site.crosses() { tokens } else { queries };
         mask(self.seen.as_ref(), self.causal, queries, keys)
     }
 

@@ -228,8 +228,14 @@ impl<'a> Tuner<'a> {
     /// attends to padding; everybody to prompts, which stand behind the tokens, and to prefixes, which make keys longer in front. In a
     /// network that reads in order nobody attends to later tokens.
     pub fn attention(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
-        let mask = mask(self.seen.as_ref(), self.plan.anatomy.causal.then_some(self.positions), q.dims()[1], k.dims()[1]);
+        let mask = self.mask(q.dims()[1], k.dims()[1], self.plan.anatomy.causal);
         kernels::attention(q, k, v, heads, mask)
+    }
+
+    /// Who of so many queries may attend to which keys, as `attention` has it; `in_order` nobody to later tokens. Where keys are not the
+    /// queries' own, `queries` is the number of positions that the keys were made of.
+    pub fn mask(&self, queries: usize, keys: usize, in_order: bool) -> Mask {
+        mask(self.seen.as_ref(), in_order.then_some(self.positions), queries, keys)
     }
 
     /// Multi-head self-attention with the doors of q, k, v and o below `site` around them.

@@ -66,6 +66,10 @@ impl Head {
                 Err("transformers' classifier of a decoder reads the last token, but the head here reads the mean".to_owned())
             }
             "text_model." => Err("transformers has no classifier on CLIP's text tower".to_owned()),
+            "transformer." if anatomy.relative => Err(
+                "transformers' classifier of T5 has layers of its own before the last one, for which the head here has no place"
+                    .to_owned(),
+            ),
             "transformer." => {
                 Err("GPT-2's layers are stored otherwise than those of other networks, which is not written from here".to_owned())
             }

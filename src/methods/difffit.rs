@@ -53,8 +53,7 @@ fn linear<'a>(anatomy: &'a Anatomy, site: &'a Site) -> Result<&'a Site, String> 
         Role::Mlp => Role::Down,
         _ => return Ok(site),
     };
-    let found = anatomy.sites.iter().find(|s| s.block == site.block && s.role == last);
-    found.ok_or_else(|| format!("`{}` has no `{}` to scale", site.path, last.word()))
+    anatomy.beside(site, last).ok_or_else(|| format!("`{}` has no `{}` to scale", site.path, last.word()))
 }
 
 impl Method for DiffFit {

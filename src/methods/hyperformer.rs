@@ -67,7 +67,8 @@ fn layer(site: &Site) -> String {
 
 /// The embedding of the site's kind of place.
 fn place(site: &Site) -> String {
-    format!("place_{}", site.role.word())
+    let across = if site.crosses() { "cross_" } else { "" };
+    format!("place_{across}{}", site.role.word())
 }
 
 impl Method for HyperFormer {

@@ -30,7 +30,7 @@ pub const CARD: Card = Card {
     year: 2024,
     learning_rate: 5e-4,
     released: "The release lacks a file and the query of its self-attention. It drops β F where the nodes are queries and values, and its self-attention has value nodes alone, whose self-loops take nearly all weight for p below 2; here self-attention has query and value nodes too and keeps β F, as the paper writes. Its norm follows the residual sum (BERT); here it comes before the branch.",
-    caution: "Keeps about ten maps of tokens² numbers a head for the backward pass. The paper's models are text decoders that look at images; here it stands in self-attention alone. Not identity at the start.",
+    caution: "Keeps about ten maps of tokens² numbers a head for the backward pass. The paper's models are text decoders that look at images; here it stands in self-attention, and in T5's decoder where it looks at the encoder. Not identity at the start.",
     licence: "MIT OR Apache-2.0 (own code; the paper's was not used)",
     fields: &[
         Field::whole("reduction", 1, 64, 8, "ρ: divides the width; d / ρ must be a multiple of the heads."),
@@ -88,6 +88,12 @@ impl Method for PAdapter {
         let mut placements = Vec::new();
         for site in sites {
             let seen: &[Role] = if site.role == Role::Attn { &[Role::Q, Role::K, Role::V, Role::O] } else { &[Role::Mid] };
+            if site.role == Role::Attn && anatomy.relative && !site.crosses() {
+                return Err(format!(
+                    "it works out the attention map from queries and keys, but at `{}` a bias of each distance joins it; in this network it can stand at the decoder's cross-attention, and at the MLPs",
+                    site.path
+                ));
+            }
             if let Some(role) = seen.iter().find(|role| anatomy.beside(site, **role).is_none()) {
                 return Err(format!("`{}` has no `{}` in its block, which it reads", site.path, role.word()));
             }
@@ -133,12 +139,17 @@ fn message(at: &At, h: Tensor<3>) -> Tensor<3> {
         x.reshape([batch, positions, at.heads, width / at.heads]).swap_dims(1, 2) // [batch, heads, positions, width/heads]
     };
     let [q, k, v] = [Role::Q, Role::K, Role::V].map(|role| at.left(role));
-    let scores = split(q.clone()).matmul(split(k).swap_dims(2, 3)) / ((d / at.heads) as f64).sqrt();
+    let divisor = if at.undivided() { 1.0 } else { ((d / at.heads) as f64).sqrt() };
+    let scores = split(q.clone()).matmul(split(k).swap_dims(2, 3)) / divisor;
     let scores = kernels::reference::hide(scores.clone(), &at.mask(scores.dims()[2], scores.dims()[3]));
     let a = activation::softmax(scores, 3); // [batch, heads, queries, values]
 
-    let [w, b] = ["weight", "bias"].map(|part| at.frozen_within(Role::O, part).matmul(at.param("W_i"))); // [d, r], [1, r]
-    let features = |x| split(dense(x, w.clone(), b.clone() + at.param("b_i")));
+    let w = at.frozen_within(Role::O, "weight").matmul(at.param("W_i")); // [d, r]
+    let b = match at.has_within(Role::O, "bias") {
+        true => at.frozen_within(Role::O, "bias").matmul(at.param("W_i")) + at.param("b_i"), // [1, r]
+        false => at.param("b_i"),
+    };
+    let features = |x| split(dense(x, w.clone(), b.clone()));
     let (f_q, f_v) = (features(q), features(v)); // [batch, heads, queries or values, r/heads]
 
     let mu = (at.param("theta").tanh() + 2.0) * at.set.real("mu"); // between μ0 and 3 μ0

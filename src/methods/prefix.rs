@@ -45,11 +45,12 @@ pub const CARD: Card = Card {
 
 struct Prefix;
 
-/// The names of the gate's w and b in this block. Keys and values of one attention go through one gate, so it belongs to the
+/// The names of the gate's w and b in this block's attention. Keys and values of one attention go through one gate, so it belongs to the
 /// method and not to one of their sites.
 fn gate_names(site: &Site) -> [String; 2] {
     let n = site.block.unwrap_or_default();
-    [format!("gate_{n}"), format!("gate_bias_{n}")]
+    let across = if site.crosses() { "_cross" } else { "" };
+    [format!("gate_{n}{across}"), format!("gate_bias_{n}{across}")]
 }
 
 impl Method for Prefix {

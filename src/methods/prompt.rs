@@ -64,9 +64,10 @@ impl Method for Prompt {
             }
             return Ok(placements);
         }
-        let last = anatomy.sites.iter().rfind(|site| site.role == Role::Block);
-        if let (Some(first), Some(last)) = (sites.first(), last) {
-            let blocks = anatomy.blocks - first.block.unwrap_or(0);
+        if let Some((first, block)) = sites.first().and_then(|first| Some((first, first.block?)))
+            && let Some(last) = anatomy.last_behind(block)
+        {
+            let blocks = last.block.map_or(1, |last| last + 1 - block);
             placements.push(Placement::new(first, Door::Before, vec![spec()]).costs(blocks * macs, blocks * kept));
             placements.push(Placement::tidying(last, Door::After));
         }

@@ -167,6 +167,16 @@ impl Site {
     pub fn count(&self) -> usize {
         self.parts.iter().map(Part::count).sum()
     }
+
+    /// It belongs to a decoder's attention to what the encoder made: the branch `cross` and the norm before it.
+    pub fn crosses(&self) -> bool {
+        self.block.is_some() && self.path.split('.').nth(2).is_some_and(|below| below.starts_with("cross"))
+    }
+
+    /// The branch that it is or lies in: `blocks.3.attn` for `blocks.3.attn.q`.
+    fn branch(&self) -> &str {
+        self.path.match_indices('.').nth(2).map_or(&self.path, |(at, _)| &self.path[..at])
+    }
 }
 
 /// A backbone's declared anatomy: all that planning and drawing need.
@@ -189,6 +199,9 @@ pub struct Anatomy {
     pub causal: bool,
     /// Positions turn queries and keys after these have left their layers.
     pub rotary: bool,
+    /// Attention as T5 has it: scores are not divided by √depth, and those of self-attention have a trained bias for each head and
+    /// distance.
+    pub relative: bool,
     /// transformers has a classifier that reads of this network what the head here reads, so that the whole can leave for it.
     pub has_classifier: bool,
     /// Its positions were stretched, or its numbers are packed: the folder that it was read from is no base of what is trained on it.
@@ -289,6 +302,7 @@ pub fn bend_keeps(place: &str) -> usize {
         "swiglu" => 4,
         "quick gelu" => 3,
         "tanh gelu" => 6,
+        "gated tanh gelu" => 8,
         _ => 1,
     }
 }
@@ -343,14 +357,27 @@ impl Anatomy {
         self.sites.iter().find(|site| site.path == path)
     }
 
-    /// The site with this role in the block of `site`.
+    /// The site with this role in the block of `site`; where there are two, that in the branch of `site`.
     pub fn beside(&self, site: &Site, role: Role) -> Option<&Site> {
-        self.sites.iter().find(|other| other.block == site.block && other.role == role)
+        let all = || self.sites.iter().filter(|other| other.block == site.block && other.role == role);
+        all().find(|other| other.branch() == site.branch()).or_else(|| all().next())
+    }
+
+    /// The first block of the decoder, where the blocks before it are an encoder's.
+    pub fn decoder(&self) -> Option<usize> {
+        self.sites.iter().find(|site| site.crosses())?.block
+    }
+
+    /// The last block through which passes what enters `block`: an encoder's end before the decoder begins.
+    pub fn last_behind(&self, block: usize) -> Option<&Site> {
+        let within = |other: &usize| self.decoder().is_none_or(|first| (*other < first) == (block < first));
+        self.sites.iter().rfind(|site| site.role == Role::Block && site.block.as_ref().is_some_and(within))
     }
 
     /// The attention or MLP whose own input is what `site` reads: that of q, k, v or `up`.
     pub fn read_by(&self, site: &Site) -> Option<&Site> {
         let role = match site.role {
+            Role::K | Role::V if site.crosses() => return None, // they read what the encoder made
             Role::Q | Role::K | Role::V => Role::Attn,
             Role::Up | Role::Gate => Role::Mlp,
             _ => return None,
@@ -391,9 +418,10 @@ impl Anatomy {
         self.sites.iter().map(Site::count).sum()
     }
 
-    /// The rows of the grid, top to bottom: the places of the first block.
+    /// The rows of the grid, top to bottom: the places of the first block, or of a decoder's, which has all of an encoder's and more.
     pub fn places(&self) -> Vec<&'static str> {
-        let mut rows: Vec<_> = self.sites.iter().filter(|s| s.block == Some(0)).collect();
+        let fullest = self.decoder().unwrap_or(0);
+        let mut rows: Vec<_> = self.sites.iter().filter(|s| s.block == Some(fullest)).collect();
         rows.sort_by_key(|site| site.role == Role::Block);
         rows.iter().map(|site| site.place).collect()
     }

@@ -59,7 +59,9 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         let macs = macs(anatomy, site);
         forward += macs;
         // Scores and mixing come after q, k and v, which stand behind their branch in the list.
-        let inner = |s: &super::anatomy::Site| s.block == site.block && matches!(s.role, Role::Q | Role::K | Role::V);
+        let inner = |s: &Site| {
+            s.block == site.block && matches!(s.role, Role::Q | Role::K | Role::V) && anatomy.beside(site, s.role) == Some(s)
+        };
         let n = if site.role == Role::Attn { anatomy.sites.iter().rposition(inner).unwrap_or(n) } else { n };
         if n >= first {
             through += macs;

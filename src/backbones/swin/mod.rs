@@ -62,6 +62,7 @@ pub const FOLDER: Card = Card {
     licence: "That of the weights you open; see the folder's README",
     fields: &[
         Field::text(super::FOLDER, "", "The folder that holds config.json and the weights."),
+        super::SOURCE,
         Field::whole(
             "side",
             0,
@@ -95,7 +96,7 @@ impl Swin {
         let anatomy = own.declare();
         let q = anatomy.site("blocks.0.attn.q").context("the network has a block")?;
         let [old, new] = [&SWIN_4, &SWIN_5].map(named);
-        let is_new = new.module_of(q).is_some_and(|module| tensors.has(&format!("{module}.weight")));
+        let is_new = new.module_of(&anatomy, q).is_some_and(|module| tensors.has(&format!("{module}.weight")));
         let naming = if is_new { new } else { old };
         let all = naming.tensors(&anatomy).map_err(anyhow::Error::msg)?;
         // Heads of other tasks, and the table of which distance is which, which early files hold.
@@ -206,6 +207,7 @@ impl Swin {
             dialects: [&SWIN_4, &SWIN_5],
             causal: false,
             rotary: false,
+            relative: false,
             has_classifier: true,
             stretched: self.positions && self.image != self.own,
             saved: 0,

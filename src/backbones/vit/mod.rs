@@ -239,6 +239,7 @@ impl Vit {
             dialects: self.naming(),
             causal: false,
             rotary: false,
+            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.stretched,
             saved: 0,

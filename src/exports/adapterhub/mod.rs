@@ -107,7 +107,7 @@ fn parts(method: &str, set: &Settings) -> Vec<Part> {
 fn stem(anatomy: &Anatomy, method: &str, site: &Site) -> Option<String> {
     let naming = anatomy.dialects[0];
     if method == "lora" {
-        return Some(format!("{}.loras", naming.module_of(site)?));
+        return Some(format!("{}.loras", naming.module_of(anatomy, site)?));
     }
     let (_, [attention, mlp]) = forms(anatomy).ok()?;
     let below = if matches!(site.role, Role::Attn | Role::Mid) { attention } else { mlp };

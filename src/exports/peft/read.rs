@@ -177,7 +177,7 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
 fn modules(anatomy: &Anatomy) -> BTreeMap<String, &Site> {
     let [old, new] = anatomy.dialects.map(|dialect| *dialect);
     let namings = [old, new, old.bare(), new.bare()];
-    let of = |site| namings.iter().filter_map(move |naming| Some((naming.module_of(site)?, site)));
+    let of = |site| namings.iter().filter_map(move |naming| Some((naming.module_of(anatomy, site)?, site)));
     anatomy.sites.iter().flat_map(of).collect()
 }
 

@@ -21,7 +21,7 @@ pub fn shortest(anatomy: &Anatomy, sites: &[&Site]) -> Vec<String> {
             };
             match short {
                 Some(short) if everywhere && !chosen.is_empty() => entries.push(short.to_owned()),
-                _ => entries.extend(chosen.iter().filter_map(|s| dialect.module_of(s))),
+                _ => entries.extend(chosen.iter().filter_map(|s| dialect.module_of(anatomy, s))),
             }
         }
     }

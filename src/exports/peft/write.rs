@@ -62,7 +62,7 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
             ));
         }
         let site = plan.anatomy.site(path);
-        if !site.is_some_and(|s| plan.anatomy.dialects.iter().all(|d| d.module_of(s).is_some())) {
+        if !site.is_some_and(|s| plan.anatomy.dialects.iter().all(|d| d.module_of(&plan.anatomy, s).is_some())) {
             return Err(format!("transformers has no module for `{path}`. {INSTEAD}{or_merged}"));
         }
     }
@@ -139,7 +139,7 @@ pub fn config(plan: &Plan) -> Json {
         let mut by_module = BTreeMap::new();
         for (member, site) in &placed {
             let own = of(member)[field].clone();
-            for module in plan.anatomy.dialects.iter().filter_map(|d| d.module_of(site)) {
+            for module in plan.anatomy.dialects.iter().filter_map(|d| d.module_of(&plan.anatomy, site)) {
                 if own != all[field] {
                     by_module.insert(module, own.clone());
                 }
@@ -178,7 +178,7 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
         if found.is_empty() {
             return Err(anyhow!("the run's adapter holds nothing for `{}`", site.path));
         }
-        for module in plan.anatomy.dialects.iter().filter_map(|d| d.module_of(site)) {
+        for module in plan.anatomy.dialects.iter().filter_map(|d| d.module_of(&plan.anatomy, site)) {
             out.extend(found.iter().map(|(theirs, data)| (format!("{PREFIX}{module}.{theirs}"), data.clone())));
         }
         for part in kind.shared {
