@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::board::{Run, Status};
 use crate::datasets::{self, Samples, Wanted};
+use crate::plan::anatomy::Front;
 use crate::session::Session;
 
 /// Below this a difference is named; it is the usual line, and the words always carry p itself.
@@ -105,14 +106,16 @@ pub struct Items {
 }
 
 impl Items {
-    /// Read as the data set has them, whatever backbone they were meant for: images of files at a side of their own.
+    /// Read as the data set has them, whatever backbone they were meant for: images of files at a side of their own, sounds by their
+    /// first second.
     ///
     /// # Errors
     /// When the data set cannot be read.
     pub fn of(session: &Session) -> Result<Items> {
         const SIDE: usize = 64;
+        let wanted = Wanted { heard: Front::RATE, ..Wanted::all(SIDE) };
         let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
-        let test = (card.load)(&session.data.settings.filled(card.fields), session.seed, &Wanted::all(SIDE))?.test;
+        let test = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted)?.test;
         Ok(Items { fingerprint: fingerprint(&test), labels: test.labels })
     }
 

@@ -349,7 +349,7 @@ fn every_method_of_the_catalogue_stands_on_both_families_and_learns() {
             let anatomy = backbones::open(&choice).expect("opens").network.anatomy();
             let plan = Plan::on(&session, anatomy, common::CLASSES, &mut problems);
             if plan.members.is_empty() {
-                assert!(card.name == "twin" && problems[0].words.contains("sharpness of each image"), "{words}: {problems:?}");
+                assert!(card.name == "twin" && problems[0].words.contains("quality of each image"), "{words}: {problems:?}");
                 continue;
             }
             let mut model = network(&choice, vec![one]);

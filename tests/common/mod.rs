@@ -25,6 +25,11 @@ pub fn files(card: &petl_workbench::datasets::Card, folder: &std::path::Path) ->
     for field in card.fields {
         let path = folder.join(card.name);
         match field.name {
+            "folder" if card.name == "image-parquet" => {
+                let there = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parquet/images");
+                set.set(field.name, Value::Text(there.to_owned()));
+                set.set("damaged", Value::Text("leave out".to_owned())); // one of them is
+            }
             "folder" => {
                 for (n, class) in ["cats", "dogs"].into_iter().cycle().take(10).enumerate() {
                     std::fs::create_dir_all(path.join(class)).expect("a folder");
@@ -32,6 +37,10 @@ pub fn files(card: &petl_workbench::datasets::Card, folder: &std::path::Path) ->
                     image.save(path.join(class).join(format!("{n}.png"))).expect("written");
                     let sound: Vec<i16> = numbers(800, n as f32).iter().map(|v| (v * 9000.0) as i16).collect();
                     std::fs::write(path.join(class).join(format!("{n}.wav")), wav(8000, 1, &sound)).expect("written");
+                }
+                for (list, part) in [("train800.txt", 0..6), ("val200.txt", 6..10)] {
+                    let lines: String = part.map(|n| format!("{}/{n}.png {}\n", ["cats", "dogs"][n % 2], n % 2)).collect();
+                    std::fs::write(path.join(list), lines).expect("written");
                 }
                 for part in ["train", "t10k"] {
                     let images = [vec![0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 4, 0, 0, 0, 4], (0..160).collect()].concat();

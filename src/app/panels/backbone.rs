@@ -21,6 +21,8 @@ use crate::{backbones, datasets};
 /// Height of a spectrogram and of the name below it, in points.
 const SOUND: f32 = 44.0;
 const NAME: f32 = 14.0;
+/// Height of an opened list of a catalogue, in points.
+const LIST: f32 = 420.0;
 /// The setting that names the file of the weights; it gets a choice instead of a bare text.
 const WEIGHTS: &str = "weights";
 
@@ -271,6 +273,7 @@ fn pick(
     let mut chosen = now.to_owned();
     egui::ComboBox::from_id_salt(what)
         .width(ui.available_width())
+        .height(LIST)
         .truncate()
         .selected_text(RichText::new(title).font(theme::medium(theme::BODY)))
         .show_ui(ui, |ui| {
