@@ -277,14 +277,20 @@ impl At<'_> {
         }
     }
 
-    /// Whether that site has such a part: not every network's layers have biases.
-    pub fn has_within(&self, role: Role, part: &str) -> bool {
-        self.anatomy.beside(self.site, role).is_some_and(|site| site.part(part).is_some())
+    /// That site's bias `[1, d_out]`, zeros where the network's layers have none.
+    ///
+    /// # Panics
+    /// As `frozen_within`, where there is no such site.
+    pub fn bias_within(&self, role: Role) -> Tensor<2> {
+        match self.anatomy.beside(self.site, role).filter(|site| site.part("bias").is_none()) {
+            Some(site) => Tensor::zeros([1, site.d_out], &self.frozen_at(site, "weight").device()),
+            None => self.frozen_within(role, "bias"),
+        }
     }
 
-    /// Scores of this network's attention are not divided by √depth.
-    pub fn undivided(&self) -> bool {
-        self.anatomy.relative
+    /// What this network divides the scores of attention by, in heads of `depth` channels.
+    pub fn divisor(&self, depth: usize) -> f64 {
+        if self.anatomy.relative { 1.0 } else { (depth as f64).sqrt() }
     }
 
     fn frozen_at(&self, site: &Site, part: &str) -> Tensor<2> {

@@ -75,9 +75,8 @@ impl Method for PAdapter {
             let fit = parts::fitting(1..=64, |rho| d % (rho * heads) == 0);
             return Err(format!("width {d} / {rho} is not a multiple of {heads} heads; reductions that fit: {fit}"));
         }
-        if anatomy.rotary {
-            return Err("it reads queries and keys as they leave their layers, which positions turn afterwards in this network"
-                .to_owned());
+        if let Some(why) = sites.iter().find_map(|site| anatomy.joins_scores(site)) {
+            return Err(format!("it works out the attention map from queries and keys as they leave their layers, but {why}"));
         }
         if n > MOST {
             return Err(format!("it keeps maps of {n} by {n} tokens for each head; networks of up to {MOST} tokens fit"));
@@ -88,12 +87,6 @@ impl Method for PAdapter {
         let mut placements = Vec::new();
         for site in sites {
             let seen: &[Role] = if site.role == Role::Attn { &[Role::Q, Role::K, Role::V, Role::O] } else { &[Role::Mid] };
-            if site.role == Role::Attn && anatomy.relative && !site.crosses() {
-                return Err(format!(
-                    "it works out the attention map from queries and keys, but at `{}` a bias of each distance joins it; in this network it can stand at the decoder's cross-attention, and at the MLPs",
-                    site.path
-                ));
-            }
             if let Some(role) = seen.iter().find(|role| anatomy.beside(site, **role).is_none()) {
                 return Err(format!("`{}` has no `{}` in its block, which it reads", site.path, role.word()));
             }
@@ -139,16 +132,12 @@ fn message(at: &At, h: Tensor<3>) -> Tensor<3> {
         x.reshape([batch, positions, at.heads, width / at.heads]).swap_dims(1, 2) // [batch, heads, positions, width/heads]
     };
     let [q, k, v] = [Role::Q, Role::K, Role::V].map(|role| at.left(role));
-    let divisor = if at.undivided() { 1.0 } else { ((d / at.heads) as f64).sqrt() };
-    let scores = split(q.clone()).matmul(split(k).swap_dims(2, 3)) / divisor;
+    let scores = split(q.clone()).matmul(split(k).swap_dims(2, 3)) / at.divisor(d / at.heads);
     let scores = kernels::reference::hide(scores.clone(), &at.mask(scores.dims()[2], scores.dims()[3]));
     let a = activation::softmax(scores, 3); // [batch, heads, queries, values]
 
     let w = at.frozen_within(Role::O, "weight").matmul(at.param("W_i")); // [d, r]
-    let b = match at.has_within(Role::O, "bias") {
-        true => at.frozen_within(Role::O, "bias").matmul(at.param("W_i")) + at.param("b_i"), // [1, r]
-        false => at.param("b_i"),
-    };
+    let b = at.bias_within(Role::O).matmul(at.param("W_i")) + at.param("b_i"); // [1, r]
     let features = |x| split(dense(x, w.clone(), b.clone()));
     let (f_q, f_v) = (features(q), features(v)); // [batch, heads, queries or values, r/heads]
 

@@ -363,6 +363,18 @@ impl Anatomy {
         all().find(|other| other.branch() == site.branch()).or_else(|| all().next())
     }
 
+    /// What more than queries and keys, as these leave their layers, the scores of an attention are made of, in words; none where
+    /// nothing is.
+    pub fn joins_scores(&self, attention: &Site) -> Option<&'static str> {
+        match attention.role {
+            Role::Attn if self.rotary => Some("positions turn these afterwards in this network"),
+            Role::Attn if self.relative && !attention.crosses() => Some(
+                "a bias of each distance joins their scores in this network. Cross-attention has none: place it there, or at the MLPs",
+            ),
+            _ => None,
+        }
+    }
+
     /// The first block of the decoder, where the blocks before it are an encoder's.
     pub fn decoder(&self) -> Option<usize> {
         self.sites.iter().find(|site| site.crosses())?.block
