@@ -109,16 +109,22 @@ def compare(case, check, theirs, ours, more=""):
     say(case, check, f"largest difference {apart:.1e} (logits up to {ours.abs().max().item():.1f}){more}", apart < TOLERANCE)
 
 
+def base_model(folder, ours):
+    """With a classifier of our classes: a folder that the user has may hold one of its own, which the adapter's takes the place of."""
+    import transformers
+
+    return transformers.AutoModelForImageClassification.from_pretrained(folder, num_labels=ours.shape[1], ignore_mismatched_sizes=True)
+
+
 def read_peft(case, folder, pixels, ours):
     """As a user does: the base model that the folder names, then the adapter on it."""
     import peft
     import torch
-    import transformers
 
     with inside(folder), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         config = peft.PeftConfig.from_pretrained(".")
-        base = transformers.AutoModelForImageClassification.from_pretrained(config.base_model_name_or_path)
+        base = base_model(config.base_model_name_or_path, ours)
         untouched = logits_of(base, pixels)
         model = peft.PeftModel.from_pretrained(base, ".")
     told = [str(w.message) for w in warned if any(word in str(w.message).lower() for word in ("missing", "unexpected", "mismatch", "ignored"))]
@@ -141,7 +147,6 @@ def one_dialect(case, folder, pixels, ours):
     """The same folder with the other library version's names taken out of the file: both sets of names must be whole."""
     import peft
     import safetensors.torch
-    import transformers
 
     tensors = safetensors.torch.load_file(folder / "adapter_model.safetensors")
     kept = {key: value for key, value in tensors.items() if mine(key)}
@@ -150,7 +155,8 @@ def one_dialect(case, folder, pixels, ours):
         scratch = pathlib.Path(scratch)
         safetensors.torch.save_file(kept, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
         (scratch / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
-        base = transformers.AutoModelForImageClassification.from_pretrained(folder / "base")
+        with inside(folder):
+            base = base_model(peft.PeftConfig.from_pretrained(".").base_model_name_or_path, ours)
         model = peft.PeftModel.from_pretrained(base, scratch)
         compare(case, f"PEFT, names of transformers {major()} alone", logits_of(model, pixels), ours, f", {len(kept)} of {len(tensors)} tensors")
 
