@@ -149,7 +149,7 @@ fn place(folder: &Path, task: &Task, method: &str, seed: u64) -> PathBuf {
 
 fn session(task: &Task, method: &str, seed: u64, data: &Path, lists: &Path) -> Result<Session> {
     let own = METHODS.iter().find(|(name, ..)| *name == method).map_or(&[][..], |(_, _, own)| own);
-    let mut set: Vec<String> = [&task.set[..], &EVERY, own].concat().iter().map(|s| (*s).to_owned()).collect();
+    let mut set: Vec<String> = [task.set, &EVERY, own].concat().iter().map(|s| (*s).to_owned()).collect();
     for line in &mut set {
         *line = line.replace("DATA", &data.display().to_string()).replace("LISTS", &lists.display().to_string());
     }
