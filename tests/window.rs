@@ -715,7 +715,7 @@ fn a_data_set_of_files_is_chosen_by_a_dialog_and_shows_what_is_in_it() {
     let mut harness = window(home.path());
     click(&mut harness, "Data set");
     click(&mut harness, "Text table");
-    assert!(shows(&harness, "no file is chosen. Choose a file that ends in .csv, .tsv or .jsonl"));
+    assert!(shows(&harness, "no file is chosen. Choose a file that ends in .csv, .tsv, .jsonl or .parquet"));
     let path = home.path().join("films.csv");
     let rows: String = (0..10).map(|n| format!("the film {n},{}\n", ["bad", "good"][n % 2])).collect();
     std::fs::write(&path, format!("text,label\n{rows}")).expect("written");
