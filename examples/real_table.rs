@@ -99,8 +99,9 @@ const TASKS: [Task; 5] = [
             "backbone.settings.seconds=4",
             "data.name=audio-folder",
             "data.settings.folder=DATA/spoken",
-            "data.settings.train=300",
-            "data.settings.test_items=200",
+            "data.settings.test=0.07",
+            "data.settings.per_class=60",
+            "data.settings.damaged=leave out",
         ],
     },
 ];

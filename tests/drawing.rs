@@ -6,7 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use burn::tensor::{Device, Tensor, TensorData};
 use libtest_mimic::{Arguments, Failed, Trial};
+use petl_workbench::engine::kernels::packed::Packed;
+use petl_workbench::engine::kernels::{self, Mask};
 use petl_workbench::engine::measure::Counting;
 use petl_workbench::engine::{devices, optimise::Optimiser};
 use petl_workbench::methods::{bottleneck, lora};
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
     let trial =
         |name: &str, run: fn() -> Result<(), Failed>| Trial::test(format!("{name}{why}"), run).with_ignored_flag(!drivers);
     let mut trials = vec![trial("a_toy_network_trains_through_wgpu_as_on_the_cpu", trains_through_wgpu)];
+    trials.push(trial("packed_products_and_what_decoders_need_are_the_same_through_wgpu", packed_through_wgpu));
     #[cfg(feature = "window")]
     trials.push(trial("the_window_is_drawn_in_both_themes", window_is_drawn));
     #[cfg(all(feature = "window", target_os = "linux"))]
@@ -45,6 +49,35 @@ fn losses(device: &burn::tensor::Device) -> Vec<f32> {
     let recipe = Recipe { weight_decay: 0.0, ..Recipe::default() };
     let mut optimiser = Optimiser::new(&recipe, BTreeMap::new());
     (0..3).map(|_| common::step(&mut model, &mut optimiser, 1e-2).0).collect()
+}
+
+/// A packed product, rotary positions and attention in order, with the gradient of what enters.
+fn packed_through_wgpu() -> Result<(), Failed> {
+    let of = |device: &Device| {
+        let words: Vec<i32> = (0..32 * 64 * 4 / 32).map(|n: i32| n.wrapping_mul(0x9e37_79b9_u32 as i32)).collect();
+        let blocks = |from: f32| (0..32 * 64 / 32).map(|n| from + n as f32 * 1e-3).collect::<Vec<f32>>();
+        let packed = Packed::new(words, blocks(0.01), blocks(-0.08), [32, 64], 4, device);
+        let values = |count: usize, phase: f32| common::numbers(count, phase);
+        let x = Tensor::<3>::from_data(TensorData::new(values(2 * 5 * 64, 0.0), [2, 5, 64]), device).autodiff().require_grad();
+        let angles = Tensor::<2>::from_data(TensorData::new(values(5 * 4, 1.0), [5, 4]), device);
+        let q = kernels::rotate(packed.product(x.clone()), &angles); // [2, 5, 32]
+        let y = kernels::attention(q.clone(), q.clone(), q, 4, Mask { seen: None, causal: Some(5) });
+        let gamma = Tensor::<1>::from_data(TensorData::new(values(32, 2.0), [32]), device);
+        let y = kernels::rms_norm(y, gamma, 1e-6);
+        let gradients = (y.clone() * y.clone()).sum().backward();
+        let gradient = x.grad(&gradients).expect("a gradient");
+        [y.inner().into_data(), gradient.into_data()].map(|data| data.try_to_vec::<f32>().expect("f32"))
+    };
+    let listed = devices::list();
+    let (device, _) = devices::open(&listed[1].id).map_err(|e| format!("{e:#}"))?;
+    for (what, (gpu, cpu)) in ["value", "gradient"].iter().zip(of(&device).iter().zip(of(&Device::flex()))) {
+        let scale = cpu.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+        let apart = common::apart(gpu, &cpu) / scale;
+        if apart > 1e-4 || scale < 1e-3 {
+            return Err(format!("{what}: {apart:e} of {scale}").into());
+        }
+    }
+    Ok(())
 }
 
 fn trains_through_wgpu() -> Result<(), Failed> {
