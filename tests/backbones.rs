@@ -723,7 +723,7 @@ fn every_method_learns_in_an_encoder_decoder_or_says_why_not() {
     }
     assert!(faults.is_empty(), "{faults:#?}");
     assert!(stood >= 110, "{stood} stood; refused: {refused:#?}");
-    assert!(refused.iter().any(|words| words.contains("a bias of each distance joins it")), "{refused:#?}");
+    assert!(refused.iter().any(|words| words.contains("a bias of each distance joins their scores")), "{refused:#?}");
 }
 
 /// The same at the decoder's attention to the encoder alone, with prompts on the decoder's side beside them, which the encoder has not.
