@@ -405,6 +405,25 @@ fn adapterhub_settings_that_have_no_place_here_are_refused_by_name() {
     assert!(!fine && said.contains("original_ln_before"), "{said}");
 }
 
+/// A model that is one file gives its features by its own path and by its folder's.
+#[test]
+fn a_model_in_one_file_gives_its_hidden_states() {
+    let (scratch, file) = (tempfile::tempdir().unwrap(), fixtures().join("gguf/q4_1.gguf"));
+    std::fs::copy(&file, scratch.path().join("model.gguf")).unwrap();
+    let expected = Tensors::open(&fixtures().join("gguf/expected.safetensors")).unwrap();
+    let (ids, shape) = expected.wholes("input_ids_9").unwrap();
+    let bytes: Vec<u8> = ids[..18].iter().flat_map(|id| id.to_le_bytes()).collect(); // the first two texts, which are whole
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![2, shape[1]], &bytes).unwrap();
+    let inputs = scratch.path().join("inputs.safetensors");
+    std::fs::write(&inputs, safetensors::serialize([("input_ids", view)], None).unwrap()).unwrap();
+    let theirs = expected.floats("last_hidden_state_q4_1").unwrap().0;
+    for model in [file.as_path(), scratch.path()] {
+        let ours = predicted(model, &inputs, "last_hidden_state");
+        let difference = apart(&ours, &theirs[..ours.len()]);
+        assert!(difference < 1e-3, "{}: {difference}", model.display());
+    }
+}
+
 #[test]
 fn tokens_that_do_not_fit_are_refused() {
     let scratch = tempfile::tempdir().unwrap();

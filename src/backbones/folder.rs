@@ -49,6 +49,11 @@ impl Folder {
         Ok(Folder { path, config, gguf: None })
     }
 
+    /// Whether a model stands there: a folder with a configuration, or a file that needs none.
+    pub fn is_at(path: &Path) -> bool {
+        path.join(CONFIG).is_file() || [GGUF, NUMPY].iter().any(|end| within(path, end).is_some())
+    }
+
     /// `model_type` of the configuration, or timm's `architecture`.
     pub fn kind(&self) -> &str {
         self.config["model_type"].as_str().or(self.config["architecture"].as_str()).unwrap_or_default()

@@ -108,7 +108,7 @@ enum Task {
     },
     /// Logits of a run for your own pictures, texts or spectrograms; of a bare model folder, its features.
     Predict {
-        /// Folder of a run, or its name under PETL_HOME/runs; or a model's folder (config.json and safetensors).
+        /// Folder of a run, or its name under PETL_HOME/runs; or a model's folder (config.json and weights), or its GGUF or npz file.
         run: String,
         /// safetensors file with `pixel_values` [batch, 3, height, width], normalised as the backbone takes them (the embedded one:
         /// byte / 127.5 - 1); with `input_ids` [batch, tokens] (i64), and `attention_mask` and `token_type_ids` where there are any; or

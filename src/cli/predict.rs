@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Answer, Fault, asked, out, run_folder};
+use crate::backbones::folder::Folder;
 use crate::backbones::tensors::Tensors;
 use crate::backbones::{self, Input, Text, weights};
 use crate::engine::bag::Bag;
@@ -36,9 +37,8 @@ pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
     let over = || Fault::Request(anyhow!("--out would write over the inputs, {}. Choose another file", inputs.display()));
     let folder = Path::new(what);
-    let bare =
-        folder.join("config.json").is_file() && !folder.join("adapter.toml").exists() && !folder.join("events.jsonl").exists();
-    if bare {
+    let is_run = folder.join("adapter.toml").exists() || folder.join("events.jsonl").exists();
+    if !is_run && Folder::is_at(folder) {
         if same(inputs, to) {
             return Err(over());
         }
