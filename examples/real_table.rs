@@ -199,7 +199,7 @@ fn write(folder: &Path, data: &Path, lists: &Path) -> Result<()> {
             let seconds = epoch(task, method, data, lists, folder)?;
             writeln!(
                 table,
-                "| {} | {title} | {mean:.1} ± {deviation:.1} | {trainable} | {peak:.0} | {seconds:.1} |",
+                "| {} | {title} | {mean:.1} ± {deviation:.1} | {trainable} | {peak:.0} | {seconds:.2} |",
                 task.title
             )?;
         }

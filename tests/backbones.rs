@@ -462,6 +462,13 @@ fn what_is_wrong_with_a_folder_is_said_by_name() {
     for name in ["vit", "bert"] {
         assert_eq!(fault(copy(name).path()), "", "{name} is whole");
     }
+    // A folder under another network's name.
+    for (name, of) in [("llama", "gpt2"), ("gpt2", "llama"), ("t5", "llama")] {
+        let mut wrong = choice(&fixture(of), 0);
+        wrong.name = name.to_owned();
+        let words = backbones::open(&wrong).err().expect("another network");
+        assert!(words.contains(&format!("is a folder of `{of}`; {name} opens")), "{words}");
+    }
     let missing = spoil("vit", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
     assert!(missing.contains("lacks 16 of its tensors: encoder.layer.2."), "{missing}");
     let surplus = spoil("vit", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");

@@ -2,10 +2,12 @@
 //! (`gguf`). Called by the families; knows none of them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde_json::{Value as Json, json};
 
+use super::Card;
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 
@@ -20,7 +22,7 @@ pub struct Folder {
     pub path: PathBuf,
     pub config: Json,
     /// The file, where the folder holds no configuration but one of GGUF.
-    pub gguf: Option<PathBuf>,
+    pub gguf: Option<Arc<Gguf>>,
 }
 
 impl Folder {
@@ -34,8 +36,9 @@ impl Folder {
         }
         let path = PathBuf::from(path);
         if let Some(file) = within(&path, GGUF) {
-            let config = Gguf::open(&file).and_then(|gguf| gguf.config()).map_err(|fault| format!("{fault:#}"))?;
-            return Ok(Folder { path, config, gguf: Some(file) });
+            let gguf = Gguf::open(&file).map_err(|fault| format!("{fault:#}"))?;
+            let config = gguf.config().map_err(|fault| format!("{fault:#}"))?;
+            return Ok(Folder { path, config, gguf: Some(Arc::new(gguf)) });
         }
         if let Some(file) = within(&path, NUMPY) {
             return Ok(Folder { path: file, config: json!({ "model_type": NUMPY }), gguf: None });
@@ -57,6 +60,23 @@ impl Folder {
     /// `model_type` of the configuration, or timm's `architecture`.
     pub fn kind(&self) -> &str {
         self.config["model_type"].as_str().or(self.config["architecture"].as_str()).unwrap_or_default()
+    }
+
+    /// Whether this card opens it.
+    ///
+    /// # Errors
+    /// In words, when another one does, or none.
+    pub fn is_of(&self, card: &Card) -> Result<(), String> {
+        match card.model_types.contains(&self.kind()) {
+            true => Ok(()),
+            false => Err(format!(
+                "{} is a folder of `{}`; {} opens {}",
+                self.path.display(),
+                self.kind(),
+                card.name,
+                card.model_types.join(", ")
+            )),
+        }
     }
 
     /// timm's configurations have no `model_type`.

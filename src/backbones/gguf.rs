@@ -23,6 +23,7 @@ const MAGIC: &[u8; 4] = b"GGUF";
 const ALIGNMENT: u64 = 32;
 
 /// A file, what its header says, and where its tensors lie.
+#[derive(Debug)]
 pub struct Gguf {
     pub path: PathBuf,
     map: Mmap,
@@ -37,7 +38,12 @@ pub enum Value {
     Real(f64),
     Flag(bool),
     Text(String),
-    List(Vec<Value>),
+    /// So many values of one kind from this byte on. A vocabulary is long, and who opens a network seldom reads it.
+    List {
+        kind: u64,
+        count: u64,
+        from: usize,
+    },
 }
 
 /// Where a tensor lies, and how.
@@ -139,15 +145,23 @@ impl Gguf {
     }
 
     /// The texts of a list.
-    pub fn texts(&self, name: &str) -> Vec<&str> {
-        let Some(Value::List(list)) = self.notes.get(name) else { return vec![] };
-        list.iter().filter_map(|v| if let Value::Text(text) = v { Some(text.as_str()) } else { None }).collect()
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        self.list(name).filter_map(|v| if let Value::Text(text) = v { Some(text) } else { None }).collect()
     }
 
     /// The whole numbers of a list.
     pub fn wholes(&self, name: &str) -> Vec<i64> {
-        let Some(Value::List(list)) = self.notes.get(name) else { return vec![] };
-        list.iter().filter_map(|v| if let Value::Whole(n) = v { Some(*n) } else { None }).collect()
+        self.list(name).filter_map(|v| if let Value::Whole(n) = v { Some(n) } else { None }).collect()
+    }
+
+    /// The values of a list, read anew; the header was found whole when it was opened.
+    fn list(&self, name: &str) -> impl Iterator<Item = Value> {
+        let (kind, count, at) = match self.notes.get(name) {
+            Some(Value::List { kind, count, from }) => (*kind, *count, *from),
+            _ => (0, 0, 0),
+        };
+        let mut reader = Reader { bytes: &self.map, at };
+        (0..count).map_while(move |_| reader.value(kind).ok())
     }
 
     /// Its sizes in the words of transformers' `config.json`.
@@ -376,16 +390,27 @@ impl<'a> Reader<'a> {
             9 => {
                 let (kind, count) = (self.whole::<4>()?, self.whole::<8>()?);
                 ensure!(kind != 9, "it holds lists of lists");
-                let mut list = Vec::new(); // as long as there are bytes, whatever the count says
-                for _ in 0..count {
-                    list.push(self.value(kind)?);
-                }
-                Value::List(list)
+                let from = self.at;
+                (0..count).try_for_each(|_| self.pass(kind))?;
+                Value::List { kind, count, from }
             }
             10 | 11 => Value::Whole(self.whole::<8>()? as i64),
             12 => Value::Real(f64::from_bits(self.whole::<8>()?)),
             other => bail!("it holds a value of kind {other}, which is not known"),
         })
+    }
+}
+
+impl Reader<'_> {
+    /// Goes on behind a value.
+    fn pass(&mut self, kind: u64) -> Result<()> {
+        match kind {
+            8 => {
+                let length = self.whole::<8>()? as usize;
+                self.take(length).map(|_| ())
+            }
+            kind => self.value(kind).map(|_| ()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! GPT-2 (Radford et al. 2019) and its likes of any size, and the text tower of CLIP (Radford et al. 2021), which is one of them: a text
-//! decoder with learned positions and the norm before each branch. The whole forward pass is below, straight down; the tuner's calls name its sites. Called through `backbones::Backbone`.
+//! decoder with learned positions and the norm before each branch. The whole forward pass is below, straight down; the tuner's calls
+//! name its sites. Called through `backbones::Backbone`.
 
 use std::sync::Arc;
 
@@ -108,6 +109,7 @@ impl Gpt2 {
         if folder.kind().starts_with("clip") {
             return Gpt2::of_clip(folder, set);
         }
+        folder.is_of(&FOLDER)?;
         let bend = folder.word("activation_function", "gelu_new", &["gelu_new", "gelu_pytorch_tanh", "gelu"])?;
         for (name, usual) in
             [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)]

@@ -2,7 +2,6 @@
 //! norms, SwiGLU (Shazeer 2020). Also Mistral, Qwen2 and SmolLM, which are built alike. The whole forward pass is below, straight
 //! down; the tuner's calls name its sites. Called through `backbones::Backbone`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -66,7 +65,11 @@ pub const FOLDER: Card = Card {
 
 /// The settings of every decoder.
 pub const FIELDS: &[Field] = &[
-    Field::text(super::FOLDER, "", "The folder that holds config.json, the weights and tokenizer.json, or a GGUF file."),
+    Field::text(
+        super::FOLDER,
+        "",
+        "The folder that holds config.json, the weights and tokenizer.json; for Llama also a GGUF file.",
+    ),
     super::SOURCE,
     Field::whole("length", 2, 4096, 128, "The longest text in tokens; longer ones are cut. Not more than the model's own."),
     Field::choice(
@@ -82,7 +85,7 @@ fn open(set: &Settings) -> Result<Opened, String> {
     let (words, network) = (Words::of(&folder), llama.clone());
     let weights = move |_, device: &Device| match &folder.gguf {
         None => network.load(&folder, device),
-        Some(file) => network.load_packed(file, device),
+        Some(gguf) => network.load_packed(gguf, device),
     };
     let (length, vocabulary) = (llama.length, llama.vocabulary);
     Ok(Opened {
@@ -99,6 +102,7 @@ impl Llama {
     /// In words, when a size is missing or a part is none that this file knows.
     pub fn of(folder: &Folder, set: &Settings) -> Result<Llama, String> {
         let fault = |words: String| format!("{}: {words}", folder.path.join("config.json").display());
+        folder.is_of(&FOLDER)?;
         folder.word("hidden_act", "silu", &["silu"])?;
         let (width, heads) = (folder.whole("hidden_size")?, folder.whole("num_attention_heads")?);
         let groups = folder.whole_or("num_key_value_heads", Some(heads))?;
@@ -133,7 +137,7 @@ impl Llama {
             longest,
             length: set.whole("length").min(longest),
             mean: set.text("pool") == "mean",
-            saved: folder.gguf.as_ref().and_then(|file| Gguf::open(file).ok()).map_or(0, |gguf| gguf.saved()),
+            saved: folder.gguf.as_ref().map_or(0, |gguf| gguf.saved()),
             config: folder.config.clone(),
         })
     }
@@ -152,7 +156,7 @@ impl Llama {
 
     /// llama.cpp turns channels that lie side by side where transformers turns those half a head apart: for networks that it calls
     /// llama its files hold the outputs of q and k in that order.
-    fn load_packed(&self, file: &Path, device: &Device) -> Result<Weights> {
+    fn load_packed(&self, gguf: &Gguf, device: &Device) -> Result<Weights> {
         let anatomy = self.declare();
         let all = names::LLAMA_CPP.tensors(&anatomy).map_err(anyhow::Error::msg)?;
         let (depth, half) = (self.depth, self.depth / 2);
@@ -162,7 +166,7 @@ impl Llama {
             false => row,
         };
         let may_stay = |name: &str| matches!(name, "output.weight" | "rope_freqs.weight");
-        Gguf::open(file)?.weights(&all, &anatomy, &may_stay, &order, device)
+        gguf.weights(&all, &anatomy, &may_stay, &order, device)
     }
 
     /// The anatomy of these sizes.

@@ -91,6 +91,7 @@ impl T5 {
     /// In words, when a size is missing or a part is none that this file knows.
     pub fn of(folder: &Folder, set: &Settings) -> Result<T5, String> {
         let fault = |words: String| format!("{}: {words}", folder.path.join("config.json").display());
+        folder.is_of(&FOLDER)?;
         let usual = if folder.kind() == "mt5" { "gated-gelu" } else { "relu" };
         let gated = folder.word("feed_forward_proj", usual, &["relu", "gated-gelu"])? == "gated-gelu";
         let vocabulary = folder.whole("vocab_size")?;

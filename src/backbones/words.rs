@@ -2,6 +2,7 @@
 //! the networks that read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::{Value as Json, json};
@@ -20,7 +21,7 @@ const AT_ONCE: usize = 256;
 #[derive(Clone, Debug)]
 pub enum Words {
     Json(PathBuf),
-    Gguf(PathBuf),
+    Gguf(Arc<Gguf>),
 }
 
 impl Words {
@@ -28,7 +29,7 @@ impl Words {
     pub fn of(folder: &Folder) -> Words {
         let beside = if folder.path.is_file() { folder.path.with_file_name(JSON) } else { folder.path.join(JSON) };
         match &folder.gguf {
-            Some(file) if !beside.is_file() => Words::Gguf(file.clone()),
+            Some(gguf) if !beside.is_file() => Words::Gguf(gguf.clone()),
             _ => Words::Json(beside),
         }
     }
@@ -44,13 +45,15 @@ impl Words {
                 );
                 Tokenizer::from_file(path).map_err(fault)
             }
-            Words::Gguf(path) => Tokenizer::from_bytes(of_gguf(&Gguf::open(path)?)?.to_string()).map_err(fault),
+            Words::Gguf(gguf) => Tokenizer::from_bytes(of_gguf(gguf)?.to_string()).map_err(fault),
         }
     }
 
     fn place(&self) -> String {
-        let (Words::Json(path) | Words::Gguf(path)) = self;
-        path.display().to_string()
+        match self {
+            Words::Json(path) => path.display().to_string(),
+            Words::Gguf(gguf) => gguf.path.display().to_string(),
+        }
     }
 
     /// Replaces texts by tokens, at most `longest` a text, with the signs that the model wants at both ends. The model knows so many
@@ -126,7 +129,7 @@ fn of_gguf(gguf: &Gguf) -> Result<Json> {
     let (expression, digits) =
         cut(name).ok_or_else(|| anyhow!("{place} cuts texts into words by `{name}`, which is not known here. {INSTEAD}"))?;
     let (tokens, kinds) = (gguf.texts("tokenizer.ggml.tokens"), gguf.wholes("tokenizer.ggml.token_type"));
-    let vocabulary: serde_json::Map<_, _> = tokens.iter().enumerate().map(|(n, token)| ((*token).to_owned(), json!(n))).collect();
+    let vocabulary: serde_json::Map<_, _> = tokens.iter().enumerate().map(|(n, token)| (token.clone(), json!(n))).collect();
     // 3: a sign that no text holds; 4: one that stands for itself.
     let apart = tokens.iter().zip(&kinds).enumerate().filter(|(_, (_, kind))| matches!(kind, 3 | 4));
     let added: Vec<Json> = apart
@@ -148,7 +151,7 @@ fn of_gguf(gguf: &Gguf) -> Result<Json> {
     }
     steps.push(bytes(expression.is_none()));
     let begin = gguf.flag("tokenizer.ggml.add_bos_token").then(|| gguf.whole("tokenizer.ggml.bos_token_id").ok()).flatten();
-    let begin = begin.and_then(|id| Some((id, *tokens.get(id)?))).map(|(id, token)| {
+    let begin = begin.and_then(|id| Some((id, tokens.get(id)?))).map(|(id, token)| {
         let first = json!({ "SpecialToken": { "id": token, "type_id": 0 } });
         let text = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
         json!({
