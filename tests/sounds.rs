@@ -304,8 +304,8 @@ fn a_session_says_what_is_heard_and_what_does_not_fit() {
     let images = Session { backbone: choice(&folder_of("whisper"), 100), ..common::session(vec![]) };
     for (session, words, mended) in [
         (sees, "holds sounds, but ViT tiny 32, pretrained sees images", true),
-        (reads, "holds sounds, but Text encoder from a folder reads texts", false),
-        (images, "holds images, but Whisper's encoder from a folder hears sounds", true),
+        (reads, "holds sounds, but Text encoder reads texts", false),
+        (images, "holds images, but Whisper's encoder hears sounds", true),
     ] {
         let plan = Plan::of(&session);
         let problem = plan.blocked().expect("nothing fits");

@@ -108,17 +108,17 @@ fn widget(ui: &mut Ui, field: &Field, name: &str, value: &Value) -> Option<Value
                 .accessible_name(name);
             (Value::Text(chosen.clone()) != *value).then_some(Value::Text(chosen))
         }
-        (Kind::Text(_), value) => text(ui, name, field.help, &value.to_string()).map(Value::Text),
+        (Kind::Text(_), value) => text(ui, name, field.help, &value.to_string(), WIDGET).map(Value::Text),
     }
 }
 
 /// A text that counts when its field is left: half a path would be a wrong one.
-pub fn text(ui: &mut Ui, name: &str, help: &str, now: &str) -> Option<String> {
+pub fn text(ui: &mut Ui, name: &str, help: &str, now: &str, width: f32) -> Option<String> {
     let id = ui.scope_id().with(("text", name));
     let typing = ui.data_mut(|data| data.remove_temp::<String>(id));
     let mut text = typing.unwrap_or_else(|| now.to_owned());
     let edit = TextEdit::singleline(&mut text).clip_text(true);
-    let answer = ui.add_sized(vec2(WIDGET, 22.0), edit).on_hover_text(help).accessible_name(name);
+    let answer = ui.add_sized(vec2(width, 22.0), edit).on_hover_text(help).accessible_name(name);
     if answer.has_focus() {
         ui.data_mut(|data| data.insert_temp(id, text));
         return None;

@@ -227,6 +227,7 @@ fn dress(style: &mut egui::Style, theme: &Theme) {
     style.spacing.combo_height = 320.0;
     style.spacing.tooltip_width = 340.0;
     style.spacing.scroll = egui::style::ScrollStyle::thin();
+    style.spacing.scroll.foreground_color = true; // the fill of widgets is that of the ground in the light theme
     style.interaction.selectable_labels = false;
     style.interaction.tooltip_delay = 0.35;
 

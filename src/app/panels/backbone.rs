@@ -192,13 +192,11 @@ fn path(ui: &mut Ui, view: &mut View, field: &Field, now: &str, asked: &mut Vec<
         if ui.button("Choose...").on_hover_text(field.help).clicked() {
             view.wanted = Some(Ask::Data { field: field.name });
         }
-        if let Some(typed) = text(ui, &name, field.help, now) {
-            let path = format!("data.settings.{}", field.name);
-            asked.push(Command::Edit(Edit::Set { path, value: Value::Text(typed) }));
-        }
     });
-    if !now.is_empty() {
-        ui.add(Label::new(small(ui, now)).truncate()).on_hover_text(now);
+    let shown = if now.is_empty() { field.help } else { now };
+    if let Some(typed) = text(ui, &name, shown, now, ui.available_width()) {
+        let path = format!("data.settings.{}", field.name);
+        asked.push(Command::Edit(Edit::Set { path, value: Value::Text(typed) }));
     }
 }
 

@@ -56,7 +56,9 @@ fn recipe(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     let now = values(&session.recipe);
     head(ui, "Recipe");
     for each in FIELDS {
-        if each.name == "momentum" && session.recipe.optimizer != Optimizer::Sgd {
+        let of_sgd = each.name == "momentum";
+        let of_images = ["flip", "crop"].contains(&each.name);
+        if (of_sgd && session.recipe.optimizer != Optimizer::Sgd) || (of_images && workbench.plan.anatomy.side() == 0) {
             continue;
         }
         // As the session has it, out of range or not: looking at it must not change it.
