@@ -17,7 +17,7 @@ use crate::engine::bag::Weights;
 use crate::engine::kernels;
 use crate::engine::model::host;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Front, Role};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Front, Role};
 use crate::session::settings::{Field, Settings};
 
 /// The sizes of one.
@@ -40,7 +40,7 @@ const FIRST: usize = 2;
 
 pub const FOLDER: Card = Card {
     name: "ast",
-    title: "Audio spectrogram transformer from a folder",
+    title: "Audio spectrogram transformer",
     help: "AST of any size, as transformers saves it: a folder with config.json, safetensors and preprocessor_config.json.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -168,22 +168,19 @@ impl Ast {
         let mut sites = vec![vit.embed_site(vit.patch * vit.patch, tokens)];
         sites.extend(vit.trunk_sites());
         Anatomy {
-            sites,
             blocks: vit.blocks,
             width: vit.width,
             heads: vit.heads,
             hidden: vit.hidden,
             tokens,
-            entry: Entry::Sound { bins: self.bins, frames: self.frames, front: self.front },
-            dialects: [&names::AST_4, &names::AST_5],
-            causal: false,
-            rotary: false,
-            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.cut,
-            saved: 0,
-            projector: 0,
-            stages: vec![],
+            classifier: Classifier::Normed,
+            ..Anatomy::of(
+                sites,
+                Entry::Sound { bins: self.bins, frames: self.frames, front: self.front },
+                [&names::AST_4, &names::AST_5],
+            )
         }
     }
 }

@@ -14,7 +14,7 @@ use super::words::Words;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::kernels;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 /// The sizes of one text encoder.
@@ -60,7 +60,7 @@ pub enum Pool {
 
 pub const FOLDER: Card = Card {
     name: "bert",
-    title: "Text encoder from a folder",
+    title: "Text encoder",
     help: "BERT, MiniLM, RoBERTa, XLM-R and DistilBERT of any size, as transformers saves them: a folder with config.json, safetensors and tokenizer.json.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -189,6 +189,18 @@ impl Bert {
         }
     }
 
+    /// transformers' classifier on it.
+    fn classifier(&self) -> Classifier {
+        let other = |why| Classifier::Other { layer: "classifier", why };
+        match (self.kind, self.pool) {
+            (Kind::Bert, Pool::Pooler) => Classifier::PLAIN,
+            (Kind::Bert, _) => {
+                other("transformers' classifier of BERT reads the pooler, but the head here reads the tokens themselves")
+            }
+            (Kind::Roberta | Kind::Distil, _) => other(Classifier::DEEP),
+        }
+    }
+
     fn naming(&self) -> &'static Naming {
         match self.kind {
             Kind::Bert => &names::BERT,
@@ -200,16 +212,7 @@ impl Bert {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside = |path: &str, role, place, parts| Site {
-            path: path.into(),
-            role,
-            block: None,
-            stage: None,
-            place,
-            d_in: d,
-            d_out: d,
-            parts,
-        };
+        let outside = |path: &str, role, place, parts| Site::outside(path, role, place, [d, d], parts);
 
         let mut tables = vec![Part::new("word", self.vocabulary, d), Part::new("pos", self.positions, d)];
         if self.kinds > 0 {
@@ -221,16 +224,7 @@ impl Bert {
         ];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site {
-                    path: format!("blocks.{n}{path}"),
-                    role,
-                    block: Some(n),
-                    stage: None,
-                    place,
-                    d_in,
-                    d_out,
-                    parts,
-                });
+                sites.push(Site::within(n, path, role, place, [d_in, d_out], parts))
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".attn", Role::Attn, "attention", d, d, vec![]);
@@ -251,22 +245,18 @@ impl Bert {
             sites.push(outside("pooler", Role::Pool, "pooler", Part::dense(d, d)));
         }
         Anatomy {
-            sites,
             blocks: self.blocks,
             width: d,
             heads: self.heads,
             hidden: h,
             tokens: self.length,
-            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.longest() },
-            dialects: [self.naming(), self.naming()],
-            causal: false,
-            rotary: false,
-            relative: false,
             has_classifier: self.config().is_some(),
-            stretched: false,
-            saved: 0,
-            projector: 0,
-            stages: vec![],
+            classifier: self.classifier(),
+            ..Anatomy::of(
+                sites,
+                Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.longest() },
+                [self.naming(), self.naming()],
+            )
         }
     }
 }

@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
+use super::bend::Bend;
 use super::folder::Folder;
 use super::names::{self, Naming};
 use super::tensors::Tensors;
 use super::words::Words;
 use super::{Backbone, Card, Input, Opened};
-use crate::engine::kernels;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site};
 use crate::session::settings::Settings;
 
 /// The sizes of one decoder.
@@ -44,19 +44,9 @@ pub enum Kind {
     Clip,
 }
 
-/// The bend of its MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bend {
-    Gelu,
-    /// GELU by tanh (`gelu_new`).
-    Tanh,
-    /// GELU by a logistic function.
-    Quick,
-}
-
 pub const CLIP: Card = Card {
     name: "clip-text",
-    title: "CLIP's text tower from a folder",
+    title: "CLIP's text tower",
     help: "The text tower of CLIP of any size, alone or in a folder of both towers: config.json, the weights and tokenizer.json. What it ends in is the token that closes the text.",
     model_types: &["clip_text_model"],
     ..FOLDER
@@ -64,7 +54,7 @@ pub const CLIP: Card = Card {
 
 pub const FOLDER: Card = Card {
     name: "gpt2",
-    title: "GPT-2 decoder from a folder",
+    title: "GPT-2 decoder",
     help: "GPT-2, DistilGPT-2 and other decoders that are built alike, of any size: a folder with config.json, safetensors and tokenizer.json.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -133,7 +123,7 @@ impl Gpt2 {
             hidden: folder.whole_or("n_inner", Some(4 * width))?,
             positions,
             epsilon: folder.real_or("layer_norm_epsilon", 1e-5)?,
-            bend: if bend == "gelu" { Bend::Gelu } else { Bend::Tanh },
+            bend: if bend == "gelu" { Bend::Gelu } else { Bend::TanhGelu },
             padding: folder.filler(),
             length: set.whole("length").min(positions),
             mean: set.text("pool") == "mean",
@@ -159,11 +149,18 @@ impl Gpt2 {
             hidden: folder.whole_or("intermediate_size", Some(2048))?,
             positions,
             epsilon: folder.real_or("layer_norm_eps", 1e-5)?,
-            bend: if bend == "gelu" { Bend::Gelu } else { Bend::Quick },
+            bend: if bend == "gelu" { Bend::Gelu } else { Bend::QuickGelu },
             padding: folder.filler(),
             length: set.whole("length").min(positions),
             mean: set.text("pool") == "mean",
         })
+    }
+
+    fn why_no_classifier(&self) -> &'static str {
+        match self.kind {
+            Kind::Gpt2 => "GPT-2's layers are stored otherwise than those of other networks, which is not written from here",
+            Kind::Clip => "transformers has no classifier on CLIP's text tower",
+        }
     }
 
     fn naming(&self) -> &'static Naming {
@@ -176,30 +173,12 @@ impl Gpt2 {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside = |path: &str, role, place, parts| Site {
-            path: path.into(),
-            role,
-            block: None,
-            stage: None,
-            place,
-            d_in: d,
-            d_out: d,
-            parts,
-        };
+        let outside = |path: &str, role, place, parts| Site::outside(path, role, place, [d, d], parts);
         let tables = vec![Part::new("word", self.vocabulary, d), Part::new("pos", self.positions, d)];
         let mut sites = vec![outside("embed", Role::Embed, "embedding", tables)];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site {
-                    path: format!("blocks.{n}{path}"),
-                    role,
-                    block: Some(n),
-                    stage: None,
-                    place,
-                    d_in,
-                    d_out,
-                    parts,
-                });
+                sites.push(Site::within(n, path, role, place, [d_in, d_out], parts))
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -212,33 +191,24 @@ impl Gpt2 {
             site(".norm2", Role::Norm, "norm 2", d, d, Part::norm(d));
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
             site(".mlp.up", Role::Up, "up", d, h, Part::dense(d, h));
-            let bend = match self.bend {
-                Bend::Gelu => "gelu",
-                Bend::Tanh => "tanh gelu",
-                Bend::Quick => "quick gelu",
-            };
-            site(".mlp.act", Role::Act, bend, h, h, vec![]);
+            site(".mlp.act", Role::Act, self.bend.word(), h, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, Part::dense(h, d));
         }
         sites.push(outside("norm", Role::Norm, "last norm", Part::norm(d)));
         sites.push(outside("readout", Role::Head, "readout", vec![]));
         Anatomy {
-            sites,
             blocks: self.blocks,
             width: d,
             heads: self.heads,
             hidden: h,
             tokens: self.length,
-            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.positions },
-            dialects: [self.naming(); 2],
             causal: true,
-            rotary: false,
-            relative: false,
-            has_classifier: false,
-            stretched: false,
-            saved: 0,
-            projector: 0,
-            stages: vec![],
+            classifier: Classifier::Other { layer: "score", why: self.why_no_classifier() },
+            ..Anatomy::of(
+                sites,
+                Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.positions },
+                [self.naming(); 2],
+            )
         }
     }
 }
@@ -266,7 +236,7 @@ impl Backbone for Gpt2 {
                 let h = t.norm(&at(".norm2"), x.clone(), self.epsilon);
                 let y = t.around(&at(".mlp"), h, |t, h| {
                     let u = t.linear(&at(".mlp.up"), h); // [batch, tokens, hidden]
-                    let u = t.around(&at(".mlp.act"), u, |_, u| self.bend(u));
+                    let u = t.around(&at(".mlp.act"), u, |_, u| self.bend.of(u));
                     t.linear(&at(".mlp.down"), u) // [batch, tokens, width]
                 });
                 x + y
@@ -279,15 +249,5 @@ impl Backbone for Gpt2 {
 
     fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
         if self.mean { t.mean(features) } else { t.at_ends(features) }
-    }
-}
-
-impl Gpt2 {
-    fn bend(&self, u: Tensor<3>) -> Tensor<3> {
-        match self.bend {
-            Bend::Gelu => kernels::gelu(u),
-            Bend::Tanh => activation::gelu_approximate(u),
-            Bend::Quick => u.clone() * activation::sigmoid(u * 1.702),
-        }
     }
 }

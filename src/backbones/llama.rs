@@ -18,7 +18,7 @@ use super::{Backbone, Card, Input, Opened};
 use crate::engine::frozen::Weights;
 use crate::engine::kernels;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 /// The sizes of one decoder.
@@ -54,7 +54,7 @@ pub struct Llama {
 
 pub const FOLDER: Card = Card {
     name: "llama",
-    title: "Llama decoder from a folder",
+    title: "Llama decoder",
     help: "Llama, Mistral, Qwen2, SmolLM and other decoders that are built alike, of any size: a folder with config.json, safetensors and tokenizer.json, or a GGUF file (Q4_0, Q4_1, Q8_0), whose numbers stay packed.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -62,6 +62,9 @@ pub const FOLDER: Card = Card {
     model_types: &["llama", "mistral", "qwen2"],
     open,
 };
+
+/// Why no classifier of transformers reads what the head here reads.
+const MEAN: &str = "transformers' classifier of a decoder reads the last token, but the head here reads the mean";
 
 /// The settings of every decoder.
 pub const FIELDS: &[Field] = &[
@@ -176,29 +179,11 @@ impl Llama {
         let dense = |d_in, d_out, bias: bool| {
             Part::dense(d_in, d_out).into_iter().filter(|part| bias || part.name != "bias").collect::<Vec<_>>()
         };
-        let outside = |path: &str, role, place, parts| Site {
-            path: path.into(),
-            role,
-            block: None,
-            stage: None,
-            place,
-            d_in: d,
-            d_out: d,
-            parts,
-        };
+        let outside = |path: &str, role, place, parts| Site::outside(path, role, place, [d, d], parts);
         let mut sites = vec![outside("embed", Role::Embed, "embedding", vec![Part::new("word", self.vocabulary, d)])];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site {
-                    path: format!("blocks.{n}{path}"),
-                    role,
-                    block: Some(n),
-                    stage: None,
-                    place,
-                    d_in,
-                    d_out,
-                    parts,
-                });
+                sites.push(Site::within(n, path, role, place, [d_in, d_out], parts))
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::gain(d));
@@ -218,22 +203,22 @@ impl Llama {
         sites.push(outside("norm", Role::Norm, "last norm", Part::gain(d)));
         sites.push(outside("readout", Role::Head, "readout", vec![]));
         Anatomy {
-            sites,
             blocks: self.blocks,
             width: d,
             heads: self.heads,
             hidden: h,
             tokens: self.length,
-            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.longest },
-            dialects: [&names::LLAMA, &names::LLAMA],
             causal: true,
-            stages: vec![],
             rotary: true,
-            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.saved > 0,
             saved: self.saved,
-            projector: 0,
+            classifier: if self.mean { Classifier::Other { layer: "score", why: MEAN } } else { Classifier::SCORE },
+            ..Anatomy::of(
+                sites,
+                Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.longest },
+                [&names::LLAMA, &names::LLAMA],
+            )
         }
     }
 

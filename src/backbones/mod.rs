@@ -2,6 +2,7 @@
 //! (`mod` and `CATALOG`). A backbone owns no tensors: it declares its anatomy and its forward pass; `weights` and `folder` load.
 
 pub mod ast;
+pub mod bend;
 pub mod bert;
 mod dialects;
 pub mod folder;

@@ -15,7 +15,7 @@ use super::{Backbone, Card, Input, Opened};
 use crate::engine::frozen::Weights;
 use crate::engine::kernels::{Mask, reference};
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 /// The sizes of one network.
@@ -45,7 +45,7 @@ pub struct T5 {
 
 pub const FOLDER: Card = Card {
     name: "t5",
-    title: "T5 encoder-decoder from a folder",
+    title: "T5 encoder-decoder",
     help: "T5, T5 1.1, Flan-T5 and mT5 of any size, as transformers saves them: a folder with config.json, safetensors and tokenizer.json. The head reads the decoder's last state at the text's last token (</s>), where the decoder reads the text moved on by one; of the encoder alone the mean of all tokens.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -156,28 +156,18 @@ impl T5 {
     pub fn declare(&self) -> Anatomy {
         let (d, h, all) = (self.width, self.hidden, self.heads * self.depth);
         let dense = |d_in, d_out| vec![Part::new("weight", d_in, d_out)];
-        let outside =
-            |path: String, role, place, d, parts| Site { path, role, block: None, stage: None, place, d_in: d, d_out: d, parts };
-        let mut sites = vec![outside("embed".into(), Role::Embed, "embedding", d, vec![Part::new("word", self.vocabulary, d)])];
+        let outside = |path: &str, role, place, d, parts| Site::outside(path, role, place, [d, d], parts);
+        let mut sites = vec![outside("embed", Role::Embed, "embedding", d, vec![Part::new("word", self.vocabulary, d)])];
         let blocks = self.blocks[0] + self.blocks[1];
         for n in 0..blocks {
             let decodes = n >= self.blocks[0];
             let side = if decodes { "decoder" } else { "encoder" };
             if n == 0 || n == self.blocks[0] {
                 let table = vec![Part::new("table", self.heads, self.buckets)];
-                sites.push(outside(format!("{side}.relative"), Role::Embed, "distances", self.buckets, table));
+                sites.push(outside(&format!("{side}.relative"), Role::Embed, "distances", self.buckets, table));
             }
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site {
-                    path: format!("blocks.{n}{path}"),
-                    role,
-                    block: Some(n),
-                    stage: None,
-                    place,
-                    d_in,
-                    d_out,
-                    parts,
-                });
+                sites.push(Site::within(n, path, role, place, [d_in, d_out], parts))
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::gain(d));
@@ -205,27 +195,23 @@ impl T5 {
             site(".mlp.down", Role::Down, "down", h, d, dense(h, d));
             if n + 1 == self.blocks[0] || n + 1 == blocks {
                 let place = if n + 1 == blocks { "last norm" } else { "encoder norm" };
-                sites.push(outside(format!("{side}.norm"), Role::Norm, place, d, Part::gain(d)));
+                sites.push(outside(&format!("{side}.norm"), Role::Norm, place, d, Part::gain(d)));
             }
         }
-        sites.push(outside("readout".into(), Role::Head, "readout", d, vec![]));
+        sites.push(outside("readout", Role::Head, "readout", d, vec![]));
         Anatomy {
-            sites,
             blocks,
             width: d,
             heads: self.heads,
             hidden: h,
             tokens: self.length,
-            entry: Entry::Text { vocabulary: self.vocabulary, padding: self.padding, longest: LONGEST as usize },
-            dialects: [self.naming(), self.naming()],
-            causal: false,
-            rotary: false,
             relative: true,
-            has_classifier: false,
-            stretched: false,
-            saved: 0,
-            projector: 0,
-            stages: vec![],
+            classifier: Classifier::Other { layer: "classifier", why: Classifier::DEEP },
+            ..Anatomy::of(
+                sites,
+                Entry::Text { vocabulary: self.vocabulary, padding: self.padding, longest: LONGEST as usize },
+                [self.naming(), self.naming()],
+            )
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::engine::bag::Weights;
 use crate::engine::kernels;
 use crate::engine::model::host;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Front, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Front, Part, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 /// The sizes of one encoder.
@@ -47,7 +47,7 @@ const PER_SECOND: usize = Front::RATE / Front::HOP;
 
 pub const FOLDER: Card = Card {
     name: "whisper",
-    title: "Whisper's encoder from a folder",
+    title: "Whisper's encoder",
     help: "The encoder of Whisper of any size, as transformers saves it, with or without the decoder: a folder with config.json and safetensors.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -153,16 +153,7 @@ impl Whisper {
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside = |path: &str, role, place, d_in, parts| Site {
-            path: path.into(),
-            role,
-            block: None,
-            stage: None,
-            place,
-            d_in,
-            d_out: d,
-            parts,
-        };
+        let outside = |path: &str, role, place, d_in, parts| Site::outside(path, role, place, [d_in, d], parts);
         let mut sites = vec![
             outside("embed.conv1", Role::Embed, "conv 1", 3 * self.bins, Part::dense(3 * self.bins, d)),
             outside("embed.conv2", Role::Embed, "conv 2", 3 * d, Part::dense(3 * d, d)),
@@ -170,16 +161,7 @@ impl Whisper {
         ];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site {
-                    path: format!("blocks.{n}{path}"),
-                    role,
-                    block: Some(n),
-                    stage: None,
-                    place,
-                    d_in,
-                    d_out,
-                    parts,
-                });
+                sites.push(Site::within(n, path, role, place, [d_in, d_out], parts))
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -198,22 +180,19 @@ impl Whisper {
         sites.push(outside("norm", Role::Norm, "last norm", d, Part::norm(d)));
         sites.push(outside("readout", Role::Head, "readout", d, vec![]));
         Anatomy {
-            sites,
             blocks: self.blocks,
             width: d,
             heads: self.heads,
             hidden: h,
             tokens: self.positions,
-            entry: Entry::Sound { bins: self.bins, frames: self.frames(), front: Front::Whisper },
-            dialects: [&names::WHISPER, &names::WHISPER],
-            causal: false,
-            rotary: false,
-            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.cut,
-            saved: 0,
-            projector: self.projector,
-            stages: vec![],
+            classifier: Classifier::Projected(self.projector),
+            ..Anatomy::of(
+                sites,
+                Entry::Sound { bins: self.bins, frames: self.frames(), front: Front::Whisper },
+                [&names::WHISPER, &names::WHISPER],
+            )
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::TensorData;
 
 use super::tensors::{self, Named};
 use crate::plan::Plan;
-use crate::plan::anatomy::Anatomy;
+use crate::plan::anatomy::{Anatomy, Classifier};
 
 /// transformers' classifier of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,33 +51,14 @@ impl Head {
     /// # Errors
     /// In words, where transformers' classifier is none that ours can be written as.
     pub fn of(anatomy: &Anatomy) -> Result<Head, String> {
-        let head = Head { layer: anatomy.classifier()[0], before: Before::Nothing, bias: !anatomy.causal };
-        match anatomy.dialects[0].prefix {
-            "vit." | "deit." | "swin." => Ok(head),
-            "dinov2." => Ok(Head { before: Before::Mean, ..head }),
-            "encoder." => Ok(Head { before: Before::Layer(anatomy.projector), ..head }),
-            "audio_spectrogram_transformer." => Ok(Head { layer: "classifier.dense", before: Before::Norm, ..head }),
-            "bert." if anatomy.site("pooler").is_some() => Ok(head),
-            "bert." => {
-                Err("transformers' classifier of BERT reads the pooler, but the head here reads the tokens themselves".to_owned())
-            }
-            "model." if anatomy.has_classifier => Ok(head),
-            "model." => {
-                Err("transformers' classifier of a decoder reads the last token, but the head here reads the mean".to_owned())
-            }
-            "text_model." => Err("transformers has no classifier on CLIP's text tower".to_owned()),
-            "transformer." if anatomy.relative => Err(
-                "transformers' classifier of T5 has layers of its own before the last one, for which the head here has no place"
-                    .to_owned(),
-            ),
-            "transformer." => {
-                Err("GPT-2's layers are stored otherwise than those of other networks, which is not written from here".to_owned())
-            }
-            other => Err(format!(
-                "transformers' classifier for `{}` has layers of its own before the last one, for which the head here has no place",
-                other.trim_end_matches('.')
-            )),
-        }
+        let plain = Head { layer: "classifier", before: Before::Nothing, bias: true };
+        Ok(match anatomy.classifier {
+            Classifier::Linear { layer, bias } => Head { layer, bias, ..plain },
+            Classifier::BesideMean => Head { before: Before::Mean, ..plain },
+            Classifier::Normed => Head { layer: "classifier.dense", before: Before::Norm, ..plain },
+            Classifier::Projected(outputs) => Head { before: Before::Layer(outputs), ..plain },
+            Classifier::Other { why, .. } => return Err(why.to_owned()),
+        })
     }
 
     /// Whether it has room for so many classes.

@@ -158,7 +158,7 @@ fn tokenizer(session: &Session, folder: &Path) -> Result<()> {
 pub fn read_base(folder: &Path, anatomy: &Anatomy, device: &Device) -> Result<(Weights, Named)> {
     let file = Tensors::open(folder)?;
     let all = names(anatomy).map_err(|e| anyhow!(e))?;
-    let of_head = |name: &str| anatomy.classifier().iter().any(|module| name.split('.').next() == Some(module));
+    let of_head = |name: &str| anatomy.classifier.modules().iter().any(|module| name.split('.').next() == Some(module));
     let weights = file.weights(&all, anatomy, &of_head, device)?;
     if !file.names().any(of_head) {
         return Ok((weights, Named::new()));

@@ -1,97 +1,8 @@
 //! The anatomy of a network: its sites, and the doors a method may stand at. Backbones declare it, plans and the
 //! drawing read it. Plain data: knows no tensors, no window.
 
-use serde::{Deserialize, Serialize};
-
+pub use super::role::Role;
 use crate::backbones::names::Naming;
-
-/// What a site does in its block. The session's `roles = ["q", "v"]` names these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Patches, positions and class token.
-    Embed,
-    /// The block as a whole: its input and its output on the residual stream.
-    Block,
-    Norm,
-    Q,
-    K,
-    V,
-    /// The attention branch as a whole, before it joins the residual stream.
-    Attn,
-    O,
-    /// The residual stream between the attention branch and the MLP branch.
-    Mid,
-    /// The MLP branch as a whole, before it joins the residual stream.
-    Mlp,
-    Up,
-    /// The layer beside `up` whose bend multiplies what leaves it.
-    Gate,
-    Act,
-    Down,
-    /// LayerScale: a frozen factor a channel on what a branch adds.
-    Scale,
-    Head,
-    /// The pretrained layer between the first token and a head.
-    Pool,
-    /// The layer between two stages that makes one position of four.
-    Merge,
-    /// The table of what attention within a window adds to the score of two positions, by how they lie to each other.
-    Distance,
-}
-
-impl Role {
-    pub const ALL: [Role; 19] = [
-        Role::Embed,
-        Role::Block,
-        Role::Norm,
-        Role::Q,
-        Role::K,
-        Role::V,
-        Role::Attn,
-        Role::O,
-        Role::Mid,
-        Role::Mlp,
-        Role::Up,
-        Role::Gate,
-        Role::Act,
-        Role::Down,
-        Role::Scale,
-        Role::Head,
-        Role::Pool,
-        Role::Merge,
-        Role::Distance,
-    ];
-
-    /// The word used in session files and on screen.
-    pub fn word(self) -> &'static str {
-        match self {
-            Role::Embed => "embed",
-            Role::Block => "block",
-            Role::Norm => "norm",
-            Role::Q => "q",
-            Role::K => "k",
-            Role::V => "v",
-            Role::Attn => "attn",
-            Role::O => "o",
-            Role::Mid => "mid",
-            Role::Mlp => "mlp",
-            Role::Up => "up",
-            Role::Gate => "gate",
-            Role::Act => "act",
-            Role::Down => "down",
-            Role::Scale => "scale",
-            Role::Head => "head",
-            Role::Pool => "pooler",
-            Role::Merge => "merge",
-            Role::Distance => "distance",
-        }
-    }
-
-    pub fn from_word(word: &str) -> Option<Role> {
-        Role::ALL.into_iter().find(|role| role.word() == word)
-    }
-}
 
 /// Where a method acts at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -160,6 +71,17 @@ pub struct Site {
 }
 
 impl Site {
+    /// A site outside the blocks, of a network without stages; `widths` are its channels in and out.
+    pub fn outside(path: &str, role: Role, place: &'static str, widths: [usize; 2], parts: Vec<Part>) -> Site {
+        let [d_in, d_out] = widths;
+        Site { path: path.to_owned(), role, block: None, stage: None, place, d_in, d_out, parts }
+    }
+
+    /// The same in block `n`: the block itself, or below it (`.attn.q`).
+    pub fn within(n: usize, below: &str, role: Role, place: &'static str, widths: [usize; 2], parts: Vec<Part>) -> Site {
+        Site { block: Some(n), ..Site::outside(&format!("blocks.{n}{below}"), role, place, widths, parts) }
+    }
+
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)
     }
@@ -208,11 +130,43 @@ pub struct Anatomy {
     pub stretched: bool,
     /// Bytes that packed numbers take less than f32 would.
     pub saved: usize,
-    /// transformers' classifier reads through a linear layer of its own with so many outputs; 0 where there is none.
-    pub projector: usize,
+    pub classifier: Classifier,
     /// Where width and positions change on the way: the stages, first to last. `width`, `heads` and `hidden` are then those of the last one,
     /// which the head reads, and `tokens` those of the first, which has the most. Empty where all blocks have the same.
     pub stages: Vec<Stage>,
+}
+
+/// The classifier of transformers on a network, where it reads what the head here reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Classifier {
+    /// One linear layer of this name; a decoder's has no bias.
+    Linear { layer: &'static str, bias: bool },
+    /// The layer reads the class token and beside it the mean of all patches (DINOv2).
+    BesideMean,
+    /// A norm stands before the layer (AST).
+    Normed,
+    /// A linear layer with so many outputs stands before it (Whisper).
+    Projected(usize),
+    /// None that the head here could be written as, and why; what its last layer would be called.
+    Other { layer: &'static str, why: &'static str },
+}
+
+impl Classifier {
+    pub const PLAIN: Classifier = Classifier::Linear { layer: "classifier", bias: true };
+    /// A decoder's.
+    pub const SCORE: Classifier = Classifier::Linear { layer: "score", bias: false };
+    /// Of the families whose classifier is deep.
+    pub const DEEP: &str =
+        "transformers' classifier has layers of its own before the last one, for which the head here has no place";
+
+    /// The modules that it is made of.
+    pub fn modules(self) -> Vec<&'static str> {
+        match self {
+            Classifier::Linear { layer, .. } | Classifier::Other { layer, .. } => vec![layer],
+            Classifier::BesideMean | Classifier::Normed => vec!["classifier"],
+            Classifier::Projected(_) => vec!["classifier", "projector"],
+        }
+    }
 }
 
 /// Blocks of one width that see the same positions.
@@ -308,12 +262,27 @@ pub fn bend_keeps(place: &str) -> usize {
 }
 
 impl Anatomy {
-    /// The modules of transformers' classifier on such a network.
-    pub fn classifier(&self) -> &'static [&'static str] {
-        match () {
-            () if self.causal => &["score"],
-            () if self.projector > 0 => &["classifier", "projector"],
-            () => &["classifier"],
+    /// These sites, entered so, under these names, with nothing particular: attention is plain and looks both ways, the numbers are f32, all
+    /// blocks have one width, transformers has no classifier. Sizes are set on top, and what is particular:
+    /// `Anatomy { blocks, width, .., causal: true, ..Anatomy::of(sites, entry, dialects) }`.
+    pub fn of(sites: Vec<Site>, entry: Entry, dialects: [&'static Naming; 2]) -> Anatomy {
+        Anatomy {
+            sites,
+            blocks: 0,
+            width: 0,
+            heads: 0,
+            hidden: 0,
+            tokens: 0,
+            entry,
+            dialects,
+            causal: false,
+            rotary: false,
+            relative: false,
+            has_classifier: false,
+            stretched: false,
+            saved: 0,
+            classifier: Classifier::Other { layer: "classifier", why: "transformers has no classifier on such a network" },
+            stages: vec![],
         }
     }
 

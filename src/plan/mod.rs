@@ -4,6 +4,7 @@
 pub mod anatomy;
 pub mod cost;
 pub mod problems;
+mod role;
 
 use std::collections::BTreeMap;
 

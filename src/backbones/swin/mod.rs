@@ -21,7 +21,7 @@ use crate::engine::bag::Weights;
 use crate::engine::kernels;
 use crate::engine::model::host;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Part, Pixels, Role, Site, Stage};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Pixels, Role, Site, Stage};
 use crate::session::settings::{Field, Settings};
 use windows::{Windows, fours, gathered};
 
@@ -56,7 +56,7 @@ const EPSILON: f64 = 1e-5;
 
 pub const FOLDER: Card = Card {
     name: "swin",
-    title: "Swin transformer from a folder",
+    title: "Swin transformer",
     help: "Swin transformers of any size, as transformers saves them: a folder with config.json and weights.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -197,22 +197,16 @@ impl Swin {
         site("norm".into(), Role::Norm, None, end, "last norm", (d, d), Part::norm(d));
         site("readout".into(), Role::Head, None, end, "readout", (d, d), vec![]);
         Anatomy {
-            sites,
             blocks: block,
             width: d,
             heads: last.heads,
             hidden: last.hidden,
             tokens: first.tokens,
-            entry: Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels },
-            dialects: [&SWIN_4, &SWIN_5],
-            causal: false,
-            rotary: false,
-            relative: false,
             has_classifier: true,
             stretched: self.positions && self.image != self.own,
-            saved: 0,
-            projector: 0,
             stages,
+            classifier: Classifier::PLAIN,
+            ..Anatomy::of(sites, Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels }, [&SWIN_4, &SWIN_5])
         }
     }
 }

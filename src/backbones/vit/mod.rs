@@ -11,6 +11,7 @@ use anyhow::Context;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use serde_json::{Value as Json, json};
 
+use super::bend::Bend;
 use super::folder::Folder;
 use super::names::{self, Naming};
 use super::positions;
@@ -18,10 +19,9 @@ use super::tensors::Tensors;
 use super::weights;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::bag::Weights;
-use crate::engine::kernels;
 use crate::engine::model::host;
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Entry, Part, Pixels, Role, Site};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Pixels, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 /// The sizes of one vision transformer, and what it has beyond the plain one.
@@ -47,7 +47,7 @@ pub struct Vit {
     /// A norm between embedding and blocks.
     pub embed_norm: bool,
     /// The MLP bends by x σ(1.702 x) in GELU's place.
-    pub quick_gelu: bool,
+    pub bend: Bend,
     /// LayerScale: a factor a channel on what each branch adds.
     pub layer_scale: bool,
     /// The MLP is SwiGLU: `up` makes two halves, SiLU of the first times the second.
@@ -88,7 +88,7 @@ pub const TINY_32: Card = Card {
 /// A folder that the user has.
 pub const FOLDER: Card = Card {
     name: "vit",
-    title: "Vision transformer from a folder",
+    title: "Vision transformer",
     help: "ViT, DeiT, DINOv2 and CLIP's image tower of any size, as transformers or timm save them, a folder with config.json and weights; or one of Google's .npz archives.",
     source: "The folder that you open",
     licence: "That of the weights you open; see the folder's README",
@@ -127,7 +127,7 @@ pub const B_16: Vit = Vit {
     distilled: false,
     patch_bias: true,
     embed_norm: false,
-    quick_gelu: false,
+    bend: Bend::Gelu,
     layer_scale: false,
     swiglu: false,
     stretched: false,
@@ -204,11 +204,18 @@ impl Vit {
         Ok(weights)
     }
 
-    fn bend_name(&self) -> &'static str {
-        match (self.swiglu, self.quick_gelu) {
-            (true, _) => "swiglu",
-            (_, true) => "quick gelu",
-            _ => "gelu",
+    /// transformers' classifier on it.
+    fn classifier(&self) -> Classifier {
+        match self.kind {
+            Kind::Vit | Kind::Deit => Classifier::PLAIN,
+            Kind::Dinov2 => Classifier::BesideMean,
+            Kind::Clip => Classifier::Other {
+                layer: "classifier",
+                why: "transformers' classifier on CLIP's image tower reads the mean of all patches, and the head here the class token",
+            },
+            Kind::Timm | Kind::Google => {
+                Classifier::Other { layer: "head", why: "transformers has no classifier on a network in another program's names" }
+            }
         }
     }
 
@@ -224,27 +231,19 @@ impl Vit {
         let tokens = grid * grid + self.first();
         let mut sites = vec![self.embed_site(3 * self.patch * self.patch, tokens)];
         if self.embed_norm {
-            let (path, parts) = ("embed.norm".into(), Part::norm(d));
-            sites.push(Site { path, role: Role::Norm, block: None, stage: None, place: "first norm", d_in: d, d_out: d, parts });
+            sites.push(Site::outside("embed.norm", Role::Norm, "first norm", [d, d], Part::norm(d)));
         }
         sites.extend(self.trunk_sites());
         Anatomy {
-            sites,
             blocks: self.blocks,
             width: d,
             heads: self.heads,
             hidden: self.hidden,
             tokens,
-            entry: Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels },
-            dialects: self.naming(),
-            causal: false,
-            rotary: false,
-            relative: false,
             has_classifier: self.config().is_some(),
             stretched: self.stretched,
-            saved: 0,
-            projector: 0,
-            stages: vec![],
+            classifier: self.classifier(),
+            ..Anatomy::of(sites, Entry::Image { side: self.image, patch: self.patch, pixels: self.pixels }, self.naming())
         }
     }
 
@@ -257,16 +256,7 @@ impl Vit {
             parts.push(Part::new("dist", 1, d));
         }
         parts.push(Part::new("pos", tokens, d));
-        Site {
-            path: "embed".into(),
-            role: Role::Embed,
-            block: None,
-            stage: None,
-            place: "embedding",
-            d_in: patch,
-            d_out: d,
-            parts,
-        }
+        Site::outside("embed", Role::Embed, "embedding", [patch, d], parts)
     }
 
     /// The sites of the blocks and of what follows them.
@@ -277,16 +267,7 @@ impl Vit {
         let mut sites = vec![];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site {
-                    path: format!("blocks.{n}{path}"),
-                    role,
-                    block: Some(n),
-                    stage: None,
-                    place,
-                    d_in,
-                    d_out,
-                    parts,
-                });
+                sites.push(Site::within(n, path, role, place, [d_in, d_out], parts))
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -302,22 +283,13 @@ impl Vit {
             site(".norm2", Role::Norm, "norm 2", d, d, Part::norm(d));
             site(".mlp", Role::Mlp, "mlp", d, d, vec![]);
             site(".mlp.up", Role::Up, "up", d, up, Part::dense(d, up));
-            site(".mlp.act", Role::Act, self.bend_name(), up, h, vec![]);
+            site(".mlp.act", Role::Act, if self.swiglu { "swiglu" } else { self.bend.word() }, up, h, vec![]);
             site(".mlp.down", Role::Down, "down", h, d, Part::dense(h, d));
             if self.layer_scale {
                 site(".scale2", Role::Scale, "scale 2", d, d, vec![Part::new("weight", 1, d)]);
             }
         }
-        let last = |path: &str, role, place, parts| Site {
-            path: path.into(),
-            role,
-            block: None,
-            stage: None,
-            place,
-            d_in: d,
-            d_out: d,
-            parts,
-        };
+        let last = |path: &str, role, place, parts| Site::outside(path, role, place, [d, d], parts);
         sites.push(last("norm", Role::Norm, "last norm", Part::norm(d)));
         sites.push(last("readout", Role::Head, "readout", vec![]));
         sites
@@ -424,8 +396,7 @@ impl Vit {
                 let [a, b] = [0, 1].map(|half| u.clone().narrow(2, half * self.hidden, self.hidden));
                 activation::silu(a) * b // [batch, tokens, hidden]
             }
-            false if self.quick_gelu => u.clone() * activation::sigmoid(u * 1.702),
-            false => kernels::gelu(u),
+            false => self.bend.of(u),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! folder is opened, on every edit: no tensor's values are read.
 
 use super::{B_16, Kind, Vit};
+use crate::backbones::bend::Bend;
 use crate::backbones::folder::Folder;
 use crate::plan::anatomy::Pixels;
 
@@ -68,7 +69,7 @@ impl Vit {
                     epsilon: folder.real_or("layer_norm_eps", 1e-5)?,
                     patch_bias: false,
                     embed_norm: true,
-                    quick_gelu: act == "quick_gelu",
+                    bend: if act == "gelu" { Bend::Gelu } else { Bend::QuickGelu },
                     ..B_16
                 }
             }

@@ -48,7 +48,7 @@ pub fn config(plan: &Plan, member: &Member) -> Json {
     json!({
         "base_model_name_or_path": BASE,
         "inference_mode": true,
-        "modules_to_save": plan.anatomy.classifier(),
+        "modules_to_save": plan.anatomy.classifier.modules(),
         "num_attention_heads": plan.anatomy.heads,
         "num_layers": plan.anatomy.blocks,
         "num_transformer_submodules": 1,

@@ -47,7 +47,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     let mut found: BTreeMap<&str, Found> = BTreeMap::new(); // by site, by our name
     let mut rules: BTreeMap<&str, (Settings, String)> = BTreeMap::new();
     let (mut shared, mut head) = (Found::new(), Named::new());
-    let of_head = anatomy.classifier();
+    let of_head = anatomy.classifier.modules();
     for (key, data) in &read {
         let fault = || format!("`{key}` in {}", file.display());
         if let Some(part) = kind.shared.iter().find(|p| key.strip_prefix(TOP) == Some(p.theirs)) {

@@ -123,7 +123,7 @@ pub fn config(plan: &Plan) -> Json {
     let mut config = BTreeMap::from([
         ("base_model_name_or_path", json!(BASE)),
         ("inference_mode", json!(true)),
-        ("modules_to_save", json!(plan.anatomy.classifier())),
+        ("modules_to_save", json!(plan.anatomy.classifier.modules())),
         ("target_modules", json!(targets::shortest(&plan.anatomy, &sites))),
     ]);
     let Some((first, kind)) = plan.members.first().and_then(|m| Some((m, kind_of(m)?))) else { return json!(config) };
