@@ -80,7 +80,16 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
             }
             Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
             Stored::Table => data.clone(),
-            Stored::Third(_) | Stored::ThirdOfRow(_) | Stored::PatchesLast | Stored::Flat => {
+            Stored::Third(_) if rows == 1 => {
+                let before = out.remove(&theirs).map_or(Ok(vec![]), |before| tensors::values(&theirs, &before))?;
+                let values = [before, tensors::values(&ours, data)?].concat();
+                TensorData::new(values.clone(), [values.len()])
+            }
+            Stored::ThirdOfRow(_) => match out.remove(&theirs) {
+                None => data.clone(),
+                Some(before) => tensors::beside(&theirs, &before, data)?, // [in, out of q, k and v]
+            },
+            Stored::Third(_) | Stored::PatchesLast | Stored::Flat => {
                 bail!("`{theirs}` is stored as transformers stores nothing")
             }
         };
