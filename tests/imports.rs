@@ -642,11 +642,12 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
     assert!(refused.unwrap_err().contains("timm"));
 }
 
+/// A method with its roles and settings.
+type One<'a> = (&'a str, &'a [Role], &'a [(&'a str, Value)]);
+
 /// A session with these methods: each with its roles and settings.
-fn stack(folder: &Path, methods: &[(&str, &[Role], &[(&str, Value)])]) -> Session {
-    let of = |(name, roles, set): &(&str, &[Role], &[(&str, Value)])| {
-        session(folder, name, Place::roles(roles), set).methods.remove(0)
-    };
+fn stack(folder: &Path, methods: &[One]) -> Session {
+    let of = |(name, roles, set): &One| session(folder, name, Place::roles(roles), set).methods.remove(0);
     Session { methods: methods.iter().map(of).collect(), ..session(folder, "lora", Place::roles(&[]), &[]) }
 }
 
@@ -658,7 +659,7 @@ fn what_stands_on_gpt2_goes_out_and_in_where_q_k_and_v_are_one_layer() {
     let (two, three, rs) = (rank(2), rank(3), [("rank", Value::Whole(3)), ("scaling", Value::Text("alpha / sqrt r".into()))]);
     let weak = [("rank", Value::Whole(3)), ("alpha", Value::Real(2.0))];
     let pissa = [("rank", Value::Whole(2)), ("start", Value::Text("pissa".into()))];
-    let held: [&[(&str, &[Role], &[(&str, Value)])]; 14] = [
+    let held: [&[One]; 14] = [
         &[("lora", &[Q], &two)],
         &[("lora", &[Q, V], &two)],
         &[("lora", &[Q, K, V, O, Up, Down], &three)],
@@ -679,7 +680,7 @@ fn what_stands_on_gpt2_goes_out_and_in_where_q_k_and_v_are_one_layer() {
         assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{methods:?}: {difference:?}");
     }
     let most = rank(200);
-    let refused: [(&[(&str, &[Role], &[(&str, Value)])], &str); 7] = [
+    let refused: [(&[One], &str); 7] = [
         (&[("dora", &[Q], &two)], "from all of them or from none"),
         (&[("vera", &[Q], &[])], "q, k, v are one layer there"),
         (&[("adalora", &[V], &three)], "q, k, v are one layer there"),
@@ -722,7 +723,7 @@ fn biases_beside_lora_leave_for_peft_where_they_are_its_own_or_all() {
         }
     }
     let vit = peft("base_vit");
-    let refused: [(&[(&str, &[Role], &[(&str, Value)])], &str); 5] = [
+    let refused: [(&[One], &str); 5] = [
         (&[("lora", &[Q, V], &[]), ("bitfit", &[Q], &[])], "`blocks.0.attn.v` is not trained"),
         (&[("lora", &[Q], &[]), ("bitfit", &[Q, O], &[])], "`blocks.0.attn.o` is none of LoRA's"),
         (&[("lora", &[Q], &[]), ("bitfit", &[Q], &[]), ("bitfit", &[Q, K], &[])], "is trained twice"),

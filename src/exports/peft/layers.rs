@@ -214,59 +214,74 @@ impl Standing<'_> {
         let most = scales.iter().map(|(.., scale)| *scale).fold(0.0, f64::max);
         let mut all = Vec::new();
         for (n, (part, _)) in first.iter().enumerate() {
-            // What stands at each site of the layer, with the factor that brings its scale to that of the whole.
-            let mut mine = Vec::new();
+            let mut pieces = Vec::new();
             for site in &self.layer.sites {
                 let at = self.placed.iter().position(|(_, placed)| placed.path == site.path);
-                let found = at.and_then(|at| Some((each.get(at)?.get(n)?, scales.get(at))));
-                let factor =
-                    |scale: Option<&(f64, f64, f64)>| scale.filter(|_| most > 0.0).map_or(1.0, |(.., s)| (s / most) as f32);
-                let found = match found {
-                    Some(((_, data), scale)) => Some((tensors::values(part.theirs, data)?, data.shape().to_vec(), factor(scale))),
-                    None => None,
-                };
-                mine.push((site.d_out, found));
+                let data = at.and_then(|at| Some(&each.get(at)?.get(n)?.1));
+                let scale = at.and_then(|at| scales.get(at)).filter(|_| most > 0.0);
+                pieces.push(Piece {
+                    outputs: site.d_out,
+                    values: data.map(|data| tensors::values(part.theirs, data)).transpose()?,
+                    shape: data.map_or(vec![], |data| data.shape().to_vec()),
+                    factor: scale.map_or(1.0, |(.., scale)| (scale / most) as f32),
+                });
             }
             let data = match manner(part) {
                 None => bail!("`{}` cannot be joined", part.theirs),
-                Some(Manner::Shared) => {
-                    let values: Vec<f32> = mine.into_iter().filter_map(|(_, found)| Some(found?.0)).flatten().collect();
-                    let width = self.layer.sites[0].d_in;
-                    let rows = values.len() / width.max(1);
-                    TensorData::new(values, [rows, width]) // [sum of r, in]
-                }
-                Some(Manner::Blocks) => {
-                    let rank: usize = mine.iter().filter_map(|(_, found)| found.as_ref()?.1.last().copied()).sum();
-                    let (mut rows, mut before) = (Vec::new(), 0);
-                    for (outputs, found) in &mine {
-                        let Some((values, shape, factor)) = found else {
-                            rows.extend(vec![0.0f32; outputs * rank]);
-                            continue;
-                        };
-                        let r = shape.last().copied().unwrap_or(0);
-                        for row in values.chunks(r.max(1)) {
-                            rows.extend(vec![0.0; before]);
-                            rows.extend(row.iter().map(|v| v * factor));
-                            rows.extend(vec![0.0; rank - before - r]);
-                        }
-                        before += r;
-                    }
-                    let outputs = rows.len() / rank.max(1);
-                    TensorData::new(rows, [outputs, rank]) // [sum of outputs, sum of r]
-                }
-                Some(Manner::Outputs(otherwise)) => {
-                    let shape = mine.iter().find_map(|(_, found)| Some(found.as_ref()?.1.len())).unwrap_or(1);
-                    let of = |(outputs, found): (usize, Option<(Vec<f32>, Vec<usize>, f32)>)| match found {
-                        Some((values, ..)) => values,
-                        None => vec![otherwise.unwrap_or_default(); outputs],
-                    };
-                    let values: Vec<f32> = mine.into_iter().flat_map(of).collect();
-                    let outputs = values.len();
-                    TensorData::new(values, [&[outputs][..], &vec![1; shape - 1]].concat())
-                }
+                Some(Manner::Shared) => rows(pieces, self.layer.sites[0].d_in),
+                Some(Manner::Blocks) => blocks(&pieces),
+                Some(Manner::Outputs(otherwise)) => outputs(pieces, otherwise.unwrap_or_default()),
             };
             all.push((part.theirs, data));
         }
         Ok(all)
     }
+}
+
+/// What stands at one site of a layer, where something does, and the factor that brings its scale to that of the whole.
+struct Piece {
+    outputs: usize,
+    values: Option<Vec<f32>>,
+    shape: Vec<usize>,
+    factor: f32,
+}
+
+/// One under the other, `[sum of r, in]`.
+fn rows(pieces: Vec<Piece>, width: usize) -> TensorData {
+    let values: Vec<f32> = pieces.into_iter().filter_map(|piece| piece.values).flatten().collect();
+    let rows = values.len() / width.max(1);
+    TensorData::new(values, [rows, width])
+}
+
+/// Blocks along the diagonal, `[sum of outputs, sum of r]`.
+fn blocks(pieces: &[Piece]) -> TensorData {
+    let rank_of = |piece: &Piece| piece.shape.last().copied().unwrap_or(0);
+    let rank: usize = pieces.iter().map(rank_of).sum();
+    let (mut all, mut before) = (Vec::new(), 0);
+    for piece in pieces {
+        let r = rank_of(piece);
+        match &piece.values {
+            None => all.extend(vec![0.0f32; piece.outputs * rank]),
+            Some(values) => {
+                for row in values.chunks(r.max(1)) {
+                    all.extend(vec![0.0; before]);
+                    all.extend(row.iter().map(|v| v * piece.factor));
+                    all.extend(vec![0.0; rank - before - r]);
+                }
+            }
+        }
+        before += r;
+    }
+    let outputs = all.len() / rank.max(1);
+    TensorData::new(all, [outputs, rank])
+}
+
+/// A number an output, in the shape of the pieces; `otherwise` where nothing stands.
+fn outputs(pieces: Vec<Piece>, otherwise: f32) -> TensorData {
+    let dims = pieces.iter().map(|piece| piece.shape.len()).max().unwrap_or(1);
+    let of = |piece: Piece| piece.values.unwrap_or_else(|| vec![otherwise; piece.outputs]);
+    let values: Vec<f32> = pieces.into_iter().flat_map(of).collect();
+    let mut shape = vec![1; dims.max(1)];
+    shape[0] = values.len();
+    TensorData::new(values, shape)
 }
