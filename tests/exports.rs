@@ -535,7 +535,10 @@ fn a_peft_folder_that_means_something_else_is_not_read_as_if_it_did() {
     assert!(copy(&|c| c["peft_type"] = "HRA".into()).contains("LORA, IA3"));
     assert!(copy(&|c| c["use_dora"] = true.into()).contains("holds no `lora_magnitude_vector`"));
     assert!(copy(&|c| c["use_qalora"] = true.into()).contains("use_qalora"));
-    assert!(copy(&|c| c["bias"] = "all".into()).contains("trained biases"));
+    assert!(copy(&|c| c["bias"] = "all".into()).contains("there is no bias for `embed`"));
+    assert!(copy(&|c| c["bias"] = "lora_only".into()).contains("there is no bias for `blocks.0.attn.q`"));
+    assert!(copy(&|c| c["bias"] = "some".into()).contains("none, lora_only and all"));
+    assert!(copy(&|c| c["lora_bias"] = true.into()).contains("there is no bias for `blocks.0.attn.q`"));
     let wrong_rank = copy(&|c| c["r"] = 8.into());
     assert!(
         wrong_rank.contains("`lora_A.weight`") && wrong_rank.contains("[4, 32]") && wrong_rank.contains("[8, 32]"),

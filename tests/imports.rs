@@ -80,6 +80,111 @@ fn every_adapter_for_a_decoder_gives_pefts_logits() {
     assert!(difference < 1e-4, "prompts: {difference}");
 }
 
+/// LoRA with biases beside it, on convolutions, and what stands on GPT-2, as PEFT writes them: in, out, and in again.
+#[test]
+fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
+    let folder = fixtures().join("peft-forms");
+    let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
+    let (vit, bert, gpt2) = (peft("base_vit"), peft("base_bert"), folder.join("gpt2"));
+    let [whisper, ast] = ["whisper-classifier", "ast-classifier"].map(|name| fixtures().join("backbones").join(name));
+    let both = "LoRA + BitFit";
+    for (name, base, stack, bias) in [
+        ("lora_only", &vit, both, "lora_only"),
+        ("all", &vit, both, "all"),
+        ("all_base_head", &vit, both, "all"),
+        ("all_bert", &bert, both, "all"),
+        ("lora_bias", &vit, both, "lora_only"),
+        ("lora_bias_only", &vit, both, "lora_only"),
+        ("dora_only", &vit, "DoRA + BitFit", "lora_only"),
+        ("conv", &vit, "LoRA + LoRA + BitFit", "lora_only"),
+        ("conv_whisper", &whisper, "LoRA", ""), // does not leave: below
+        ("conv_ast", &ast, both, "lora_only"),
+        ("gpt2_lora", &gpt2, "LoRA", "none"),
+        ("gpt2_bias", &gpt2, both, "all"),
+        ("gpt2_dora", &gpt2, "DoRA", "none"),
+        ("gpt2_ia3", &gpt2, "IA3", "null"),
+    ] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("run");
+        let (fine, said) = import(&folder.join(name), base, &run);
+        assert!(fine, "{name}: {said}");
+        let inputs = match base {
+            base if *base == vit || *base == bert => peft("inputs.safetensors"),
+            _ => scratch.path().join("inputs.safetensors"),
+        };
+        if !inputs.exists() {
+            write_case(&expected, name, &inputs);
+        }
+        let theirs = expected.floats(&format!("{name}.logits")).unwrap().0;
+        let scale = theirs.iter().fold(1.0f32, |most, v| v.abs().max(most));
+        let difference = apart(&predicted(&run, &inputs, "logits"), &theirs) / scale;
+        assert!(difference < 1e-4, "{name}: {difference}");
+        let away = apart(&expected.floats(&format!("{name}.base")).unwrap().0, &theirs);
+        assert!(away > 1e-2, "{name}: the base model alone would pass ({away})");
+        let again = Plan::of(&file::open(&run.join("session.petl.toml")).unwrap());
+        assert_eq!(again.words(), stack, "{name}");
+        let out = scratch.path().join("out");
+        let (fine, said) = petl(&["export", text(&run), "--as", "peft", text(&out)]);
+        if name == "conv_whisper" {
+            assert!(!fine && said.contains("for its stride") && said.contains("`merged`"), "{said}");
+            continue;
+        }
+        assert!(fine && said.contains("on 64 samples"), "{name}: {said}");
+        let config = tensors::read_json(&out.join("adapter_config.json")).unwrap();
+        assert_eq!(config["bias"].as_str().unwrap_or("null"), bias, "{name}");
+        let back = scratch.path().join("back");
+        let (fine, said) = import(&out, base, &back);
+        assert!(fine, "{name}: {said}");
+        let difference = apart(&predicted(&back, &inputs, "logits"), &theirs) / scale;
+        assert!(difference < 1e-4, "{name}, out and in again: {difference}");
+    }
+}
+
+/// The inputs of one case as a file of its own.
+fn write_case(expected: &Tensors, case: &str, to: &Path) {
+    let mut raw: Vec<(&str, Vec<usize>, safetensors::Dtype, Vec<u8>)> = vec![];
+    for name in ["input_features", "input_values"] {
+        if let Ok((values, shape)) = expected.floats(&format!("{case}.{name}")) {
+            raw.push((name, shape, safetensors::Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        }
+    }
+    for name in ["input_ids", "attention_mask"] {
+        if let Ok((values, shape)) = expected.wholes(&format!("{case}.{name}")) {
+            raw.push((name, shape, safetensors::Dtype::I64, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        }
+    }
+    let view = |shape: &[usize], dtype, bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+    let views = raw.iter().map(|(name, shape, dtype, bytes)| (*name, view(shape, *dtype, bytes)));
+    std::fs::write(to, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn folders_of_biases_that_are_not_whole_are_refused() {
+    let refused = |name: &str, config: &dyn Fn(&mut serde_json::Value), change: &dyn Fn(&mut tensors::Named), words: &str| {
+        let (fine, said) = spoilt(&format!("../peft-forms/{name}"), config, change);
+        assert!(!fine && said.contains(words), "{words}: {said}");
+    };
+    let q = "base_model.model.vit.layers.0.attention.q_proj";
+    let same = |_: &mut serde_json::Value| ();
+    refused("lora_only", &same, &|t| drop(t.remove(&format!("{q}.base_layer.bias"))), "no bias for `blocks.0.attn.q`");
+    refused("lora_only", &|c| c["bias"] = "none".into(), &|_| (), "do not name it");
+    refused("lora_only", &|c| c["bias"] = "most".into(), &|_| (), "none, lora_only and all");
+    refused("all", &|c| c["bias"] = "lora_only".into(), &|_| (), "do not name it");
+    refused("all", &same, &|t| drop(t.remove("base_model.model.vit.layernorm.bias")), "no bias for `norm`");
+    refused("lora_bias", &|c| c["use_dora"] = true.into(), &|_| (), "PEFT itself does not open");
+    refused("lora_bias", &|c| c["lora_bias"] = false.into(), &|_| (), "do not name it");
+    let short = |t: &mut tensors::Named| {
+        drop(t.insert(format!("{q}.base_layer.bias"), TensorData::new(vec![0.0f32; 31], [31])));
+    };
+    refused("lora_only", &same, &short, "has 32 outputs");
+    let flat = |t: &mut tensors::Named| {
+        let key = "base_model.model.vit.embeddings.patch_embeddings.projection.lora_A.weight";
+        let values = t[key].try_to_vec::<f32>().unwrap();
+        t.insert(key.to_owned(), TensorData::new(values, [3, 768]));
+    };
+    refused("conv", &same, &flat, "convolution of [3, 16, 16]");
+}
+
 fn rows(value: &serde_json::Value) -> Vec<f32> {
     value.as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32)).collect()
 }
@@ -510,7 +615,9 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
                 "vera" => &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))],
                 _ => &[],
             };
-            for roles in [method.roles, method.default_roles] {
+            let whisper = folder.ends_with("whisper") || folder.ends_with("whisper-classifier");
+            let open: Vec<_> = method.roles.iter().copied().filter(|role| !(whisper && *role == Role::Embed)).collect();
+            for roles in [&open, method.default_roles] {
                 let session = session(folder, kind.method, Place::roles(roles), set);
                 let difference = there_and_back(card, &session);
                 assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{} on {}: {difference:?}", kind.method, folder.display());
@@ -528,13 +635,105 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
     assert!(fine.as_ref().is_ok_and(|d| *d < 1e-5), "{fine:?}");
     assert!(prompts("deep", Place::roles(&[Role::Block])).unwrap_err().contains("not one for each block"));
     assert!(prompts("shallow", Place::sites(&["blocks.1"])).unwrap_err().contains("go through all"));
-    let refused = there_and_back(card, &session(&fixtures().join("backbones/gpt2"), "lora", Place::roles(&[]), &[]));
-    assert!(refused.unwrap_err().contains("q, k and v in one layer"));
     let refused = there_and_back(card, &session(&fixtures().join("backbones/roberta"), "lora", Place::roles(&[]), &[]));
     assert!(refused.unwrap_err().contains("layers of its own"));
     let refused =
         there_and_back(card, &session(&fixtures().join("backbones/timm-vit"), "lora", Place::sites(&["blocks.0.attn.q"]), &[]));
     assert!(refused.unwrap_err().contains("timm"));
+}
+
+/// A method with its roles and settings.
+type One<'a> = (&'a str, &'a [Role], &'a [(&'a str, Value)]);
+
+/// A session with these methods: each with its roles and settings.
+fn stack(folder: &Path, methods: &[One]) -> Session {
+    let of = |(name, roles, set): &One| session(folder, name, Place::roles(roles), set).methods.remove(0);
+    Session { methods: methods.iter().map(of).collect(), ..session(folder, "lora", Place::roles(&[]), &[]) }
+}
+
+#[test]
+fn what_stands_on_gpt2_goes_out_and_in_where_q_k_and_v_are_one_layer() {
+    use Role::{Down, K, Norm, O, Q, Up, V};
+    let (gpt2, peft) = (fixtures().join("peft-forms/gpt2"), exports::find("peft").unwrap());
+    let rank = |r: i64| [("rank", Value::Whole(r))];
+    let (two, three, rs) = (rank(2), rank(3), [("rank", Value::Whole(3)), ("scaling", Value::Text("alpha / sqrt r".into()))]);
+    let weak = [("rank", Value::Whole(3)), ("alpha", Value::Real(2.0))];
+    let pissa = [("rank", Value::Whole(2)), ("start", Value::Text("pissa".into()))];
+    let held: [&[One]; 14] = [
+        &[("lora", &[Q], &two)],
+        &[("lora", &[Q, V], &two)],
+        &[("lora", &[Q, K, V, O, Up, Down], &three)],
+        &[("lora", &[Q, V, Down], &rs)],
+        &[("lora", &[K, Up], &pissa)],
+        &[("lora", &[Q], &two), ("lora", &[V, O], &weak)],
+        &[("lora", &[O], &two), ("bitfit", &[O], &[])],
+        &[("lora", &[Q], &two), ("bitfit", &[Q, K, V], &[])],
+        &[("dora", &[Q, K, V, Down], &two)],
+        &[("dora", &[Q, V], &two), ("dora", &[K], &weak)],
+        &[("ia3", &[K, V, Down], &[])],
+        &[("layernorm", &[Norm], &[])],
+        &[("vera", &[O, Up, Down], &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))])],
+        &[("adalora", &[O, Up, Down], &three)],
+    ];
+    for methods in held {
+        let difference = there_and_back(peft, &stack(&gpt2, methods));
+        assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{methods:?}: {difference:?}");
+    }
+    let most = rank(200);
+    let refused: [(&[One], &str); 7] = [
+        (&[("dora", &[Q], &two)], "from all of them or from none"),
+        (&[("vera", &[Q], &[])], "q, k, v are one layer there"),
+        (&[("adalora", &[V], &three)], "q, k, v are one layer there"),
+        (&[("ia3", &[K], &[("side", Value::Text("input".into()))])], "one input to scale"),
+        (&[("loha", &[O], &three)], "which those of GPT-2 are not"),
+        (&[("lora", &[Q, K, V], &most)], "add up to 600"),
+        (&[("lora", &[Q], &two), ("bitfit", &[Q], &[])], "`blocks.0.attn.k` is not trained"),
+    ];
+    for (methods, words) in refused {
+        let said = there_and_back(peft, &stack(&gpt2, methods)).unwrap_err();
+        assert!(said.contains(words) && said.contains("`petl`"), "{methods:?}: {said}");
+    }
+    // The whole leaves for transformers, whose classifier reads the last token, and not where the head reads the mean.
+    let whole = exports::find("transformers").unwrap();
+    let mut session = stack(&gpt2, &[("lora", &[Q, K, V, O, Up, Down], &three), ("bitfit", bitfit(), &[])]);
+    let difference = there_and_back(whole, &session);
+    assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{difference:?}");
+    session.backbone.settings.set("pool", Value::Text("mean".into()));
+    assert!(there_and_back(whole, &session).unwrap_err().contains("reads the last token"));
+}
+
+fn bitfit() -> &'static [Role] {
+    petl_workbench::methods::bitfit::CARD.roles
+}
+
+#[test]
+fn biases_beside_lora_leave_for_peft_where_they_are_its_own_or_all() {
+    use Role::{K, Norm, O, Q, V};
+    let card = exports::find("peft").unwrap();
+    let networks = ["dinov2", "swin", "whisper", "ast", "qwen2"].map(|name| fixtures().join("backbones").join(name));
+    for folder in [&peft("base_vit"), &peft("base_bert")].into_iter().chain(&networks) {
+        for method in ["lora", "dora"] {
+            for (roles, word) in [(&[Q, V][..], "lora_only"), (bitfit(), "all")] {
+                // A bias of keys shifts all scores of a query alike, so what is at `q`, `v` is seen.
+                let session = stack(folder, &[("bitfit", roles, &[]), (method, &[Q, V], &[])]);
+                let difference = there_and_back(card, &session);
+                assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{method}, {word}, {}: {difference:?}", folder.display());
+                assert_eq!(exports::peft::config(&Plan::of(&session))["bias"], word, "{method}, {}", folder.display());
+            }
+        }
+    }
+    let vit = peft("base_vit");
+    let refused: [(&[One], &str); 5] = [
+        (&[("lora", &[Q, V], &[]), ("bitfit", &[Q], &[])], "`blocks.0.attn.v` is not trained"),
+        (&[("lora", &[Q], &[]), ("bitfit", &[Q, O], &[])], "`blocks.0.attn.o` is none of LoRA's"),
+        (&[("lora", &[Q], &[]), ("bitfit", &[Q], &[]), ("bitfit", &[Q, K], &[])], "is trained twice"),
+        (&[("ia3", &[K, V], &[]), ("bitfit", &[K, V], &[])], "PEFT has no BitFit"),
+        (&[("bitfit", &[Norm], &[])], "PEFT has no BitFit"),
+    ];
+    for (methods, words) in refused {
+        let said = there_and_back(card, &stack(&vit, methods)).unwrap_err();
+        assert!(said.contains(words) && said.contains("`petl`"), "{methods:?}: {said}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use serde_json::{Value as Json, json};
 
 use super::bend::Bend;
 use super::folder::Folder;
@@ -156,10 +157,12 @@ impl Gpt2 {
         })
     }
 
-    fn why_no_classifier(&self) -> &'static str {
+    fn classifier(&self) -> Classifier {
+        let other = |why| Classifier::Other { layer: "score", why };
         match self.kind {
-            Kind::Gpt2 => "GPT-2's layers are stored otherwise than those of other networks, which is not written from here",
-            Kind::Clip => "transformers has no classifier on CLIP's text tower",
+            Kind::Gpt2 if self.mean => other(super::llama::MEAN),
+            Kind::Gpt2 => Classifier::SCORE,
+            Kind::Clip => other("transformers has no classifier on CLIP's text tower"),
         }
     }
 
@@ -203,7 +206,8 @@ impl Gpt2 {
             hidden: h,
             tokens: self.length,
             causal: true,
-            classifier: Classifier::Other { layer: "score", why: self.why_no_classifier() },
+            has_classifier: self.config().is_some(),
+            classifier: self.classifier(),
             ..Anatomy::of(
                 sites,
                 Entry::Text { vocabulary: self.vocabulary, padding: self.padding as u32, longest: self.positions },
@@ -249,5 +253,24 @@ impl Backbone for Gpt2 {
 
     fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
         if self.mean { t.mean(features) } else { t.at_ends(features) }
+    }
+
+    fn config(&self) -> Option<Json> {
+        // transformers' classifier reads the last token; it finds it by the padding token's number.
+        (self.kind == Kind::Gpt2 && !self.mean).then(|| {
+            json!({
+                "activation_function": if self.bend == Bend::Gelu { "gelu" } else { "gelu_new" },
+                "architectures": ["GPT2ForSequenceClassification"],
+                "layer_norm_epsilon": self.epsilon,
+                "model_type": "gpt2",
+                "n_embd": self.width,
+                "n_head": self.heads,
+                "n_inner": self.hidden,
+                "n_layer": self.blocks,
+                "n_positions": self.positions,
+                "pad_token_id": self.padding,
+                "vocab_size": self.vocabulary,
+            })
+        })
     }
 }

@@ -64,7 +64,7 @@ pub const FOLDER: Card = Card {
 };
 
 /// Why no classifier of transformers reads what the head here reads.
-const MEAN: &str = "transformers' classifier of a decoder reads the last token, but the head here reads the mean";
+pub const MEAN: &str = "transformers' classifier of a decoder reads the last token, but the head here reads the mean";
 
 /// The settings of every decoder.
 pub const FIELDS: &[Field] = &[

@@ -35,12 +35,13 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     let mut choice = backbones::of_folder(backbone).map_err(|e| anyhow!(e))?;
     backbones::settle(&mut choice);
     let anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
-    let (Adapter { methods, mut params, classes }, what) = adapter(folder, &anatomy)?;
+    let (Adapter { methods, mut params, classes, over }, what) = adapter(folder, &anatomy)?;
     let config = Folder::open(&backbone.display().to_string()).map_err(|e| anyhow!(e))?.config;
     if !params.contains_key("head/weight") {
-        params.extend(head(backbone, &anatomy).with_context(|| {
+        let own = head(backbone, &anatomy).with_context(|| {
             format!("{} holds no classifier of its own, so that of {} would be taken", folder.display(), backbone.display())
-        })?);
+        })?;
+        params = own.into_iter().chain(params).collect(); // of its bias the folder may hold its own
     }
     let count = params.get("head/weight").and_then(|weight| weight.shape().last().copied()).unwrap_or(0);
     let classes = classes.filter(|names| names.len() == count).unwrap_or_else(|| labels(&config, count));
@@ -57,6 +58,7 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
         methods,
     };
     let mut model = Model::make(&session, &Device::flex())?;
+    let params = super::added(params, &over, &model.weights)?;
     model
         .bag
         .load(&params, &model.device)

@@ -11,15 +11,17 @@ pub mod peft;
 pub mod tensors;
 pub mod transformers;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::datasets::{Samples, Spectrogram, Task, Tokens};
 use crate::engine::Finished;
+use crate::engine::bag::Weights;
 use crate::engine::model::{self, Model};
 use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Entry};
@@ -59,6 +61,23 @@ pub struct Adapter {
     pub params: tensors::Named,
     /// Names of the classes, where the folder says them.
     pub classes: Option<Vec<String>>,
+    /// Those of `params` that are added to a frozen part of the network, which a folder does not know: key and part.
+    pub over: BTreeMap<String, String>,
+}
+
+/// `params` with what is added to a frozen part as the sum, once the weights are known.
+///
+/// # Errors
+/// When there is no such part.
+pub fn added(mut params: tensors::Named, over: &BTreeMap<String, String>, weights: &Weights) -> Result<tensors::Named> {
+    for (key, part) in over {
+        let frozen = weights.matrix(part).with_context(|| format!("the network has no `{part}`"))?;
+        let more = params.get(key).with_context(|| format!("the adapter lacks `{key}`"))?;
+        let sum = model::host(frozen)?.into_iter().zip(tensors::values(key, more)?).map(|(a, b)| a + b).collect::<Vec<f32>>();
+        let shape = more.shape().clone();
+        params.insert(key.clone(), TensorData::new(sum, shape));
+    }
+    Ok(params)
 }
 
 /// A finished and verified export.

@@ -44,6 +44,11 @@ pub fn stacked(name: &str, top: &TensorData, bottom: &TensorData, factor: f32) -
     Ok(TensorData::new::<f32, _>(both, [rows + more, cols]))
 }
 
+/// The columns of `left` and beside them those of `right`.
+pub fn beside(name: &str, left: &TensorData, right: &TensorData) -> Result<TensorData> {
+    turned(name, &stacked(name, &turned(name, left)?, &turned(name, right)?, 1.0)?)
+}
+
 /// The same values in another shape.
 pub fn shaped(name: &str, data: &TensorData, shape: &[usize]) -> Result<TensorData> {
     let from = values(name, data)?;

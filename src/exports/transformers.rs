@@ -28,7 +28,7 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
     fits: |plan| {
         super::head::is_linear(plan).map_err(|words| format!("{words}. Export it as `merged`"))?;
         let head = || Head::of(&plan.anatomy)?.holds(plan.classes.len());
@@ -80,7 +80,16 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
             }
             Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
             Stored::Table => data.clone(),
-            Stored::Third(_) | Stored::ThirdOfRow(_) | Stored::PatchesLast | Stored::Flat => {
+            Stored::Third(_) if rows == 1 => {
+                let before = out.remove(&theirs).map_or(Ok(vec![]), |before| tensors::values(&theirs, &before))?;
+                let values = [before, tensors::values(&ours, data)?].concat();
+                TensorData::new(values.clone(), [values.len()])
+            }
+            Stored::ThirdOfRow(_) => match out.remove(&theirs) {
+                None => data.clone(),
+                Some(before) => tensors::beside(&theirs, &before, data)?, // [in, out of q, k and v]
+            },
+            Stored::Third(_) | Stored::PatchesLast | Stored::Flat => {
                 bail!("`{theirs}` is stored as transformers stores nothing")
             }
         };

@@ -11,6 +11,10 @@ use crate::session::settings::Settings;
 const ALL: &[Role] =
     &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 
+/// And that of the pretrained layer between the first token and a head, where there is one.
+const ROLES: &[Role] =
+    &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge, Role::Pool];
+
 pub const CARD: Card = Card {
     name: "bitfit",
     title: "BitFit",
@@ -28,7 +32,7 @@ pub const CARD: Card = Card {
     licence: "Apache-2.0",
     fields: &[],
     variants: &[],
-    roles: ALL,
+    roles: ROLES,
     default_roles: ALL,
     identity_at_start: true,
     folds: true,

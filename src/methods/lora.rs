@@ -62,12 +62,15 @@ pub const CARD: Card = Card {
         Variant::new("Gated LoRA on q, v", "UniPELT's part; the preset `unipelt` is the whole.", &[Role::Q, Role::V])
             .with(&[("gate", "true")]),
     ],
-    roles: LINEAR,
+    roles: ROLES,
     default_roles: &[Role::Q, Role::V],
     identity_at_start: true,
     folds: true,
     method: &Lora,
 };
+
+/// Every linear layer, also the one over patches, or over what stands beside each other in a sound.
+const ROLES: &[Role] = &[Role::Embed, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 
 struct Lora;
 
@@ -85,8 +88,10 @@ impl Method for Lora {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (r, n) = (set.whole("rank"), anatomy.tokens);
         let is_pissa = pissa::is_chosen(set);
+        // Embeddings of words are rows of a table: no layer.
+        let sites: Vec<&Site> = sites.iter().copied().filter(|site| site.part("weight").is_some()).collect();
         if is_pissa {
-            pissa::fits(sites, r)?;
+            pissa::fits(&sites, r)?;
         }
         let place = |site: &&Site| {
             let [a, b] = if is_pissa { [Init::Own; 2] } else { [kaiming(site.d_in), Init::Zeros] };

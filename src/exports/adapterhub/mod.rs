@@ -365,7 +365,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     params.extend(head);
     let place = Place::sites(&sites);
     let methods = vec![Placed { name: method.to_owned(), place, settings, learning_rate_factor: 1.0, resolved: vec![] }];
-    Ok(Adapter { methods, params, classes })
+    Ok(Adapter { methods, params, classes, over: BTreeMap::new() })
 }
 
 type Meant = (&'static str, Settings, Vec<Role>);

@@ -359,6 +359,7 @@ const LORA_KNOWN: &[&str] = &[
     "qalora_group_size",
     "megatron_core",
     "megatron_config",
+    "lora_bias",
     "eva_config",
     "corda_config",
     "lora_ga_config",
@@ -391,6 +392,8 @@ pub const COMMON: &[&str] = &[
     "modules_to_save",
     "layers_to_transform",
     "layers_pattern",
+    "fan_in_fan_out",
+    "bias",
 ];
 
 const fn part(ours: &'static str, theirs: &'static str, how: How) -> Part {

@@ -2,8 +2,10 @@
 //! side by side, and the base model in `base/`. `kinds` says what it can hold, `write` and `read` go there and back, `targets`
 //! says which layers are meant. Called through the catalogue; must not know how a run is stored.
 
+mod biases;
 mod how;
 pub mod kinds;
+mod layers;
 mod prompts;
 mod read;
 mod targets;
@@ -31,7 +33,7 @@ pub use write::{config, parts};
 pub const CARD: Card = Card {
     name: "peft",
     title: "PEFT folder",
-    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder; on Llama also prompts.",
+    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder, beside LoRA and DoRA also the biases of their layers or all; on Llama also prompts.",
     fits: write::fits,
     write,
     read,
@@ -89,11 +91,13 @@ pub fn rebuilt(session: &Session, adapter: super::Adapter, folder: &Path, device
     let mut session = session.clone();
     session.methods = adapter.methods;
     let mut model = Model::make(&session, device)?;
+    let over = adapter.over;
     if own_base(&session, &model.plan.anatomy).is_none() {
         transformers::check(&model, &folder.join(BASE))?;
         model.weights = transformers::read_base(&folder.join(BASE), &model.plan.anatomy, device)?.0;
     }
-    model.bag.load(&adapter.params, device).with_context(|| format!("{} does not fit this backbone", folder.display()))?;
+    let params = super::added(adapter.params, &over, &model.weights)?;
+    model.bag.load(&params, device).with_context(|| format!("{} does not fit this backbone", folder.display()))?;
     Ok(model)
 }
 

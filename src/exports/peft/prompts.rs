@@ -2,6 +2,7 @@
 //! before them, which is the same where positions are turned (`engine::tuner::order`) and where a token sees only what comes before it;
 //! elsewhere PEFT moves every token's position. Called by `read` and `write`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -111,5 +112,5 @@ pub fn adapter(folder: &Path, config: &Json, anatomy: &Anatomy) -> Result<Adapte
     params.insert(bag::key(0, name, &first.path, "P"), prompts);
     let place = Place::roles(&[Role::Block]);
     let placed = Placed { name: name.to_owned(), place, settings, learning_rate_factor: 1.0, resolved: vec![] };
-    Ok(Adapter { methods: vec![placed], params, classes: None })
+    Ok(Adapter { methods: vec![placed], params, classes: None, over: BTreeMap::new() })
 }

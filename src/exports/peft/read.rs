@@ -8,16 +8,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::TensorData;
 use serde_json::Value as Json;
 
+use super::biases::{self, Beside, Biases};
 use super::kinds::{COMMON, Found, KINDS, Kind};
-use super::prompts;
 use super::targets::{self, Config};
-use super::{CONFIG, PREFIX, TENSORS, TOP};
+use super::{CONFIG, PREFIX, TENSORS, TOP, layers, prompts};
 use crate::engine::bag;
 use crate::exports::Adapter;
 use crate::exports::head::Head;
 use crate::exports::tensors::{self, Named};
-use crate::methods::{self, Scope};
-use crate::plan::anatomy::{Anatomy, Site};
+use crate::methods::{self, Scope, lora};
+use crate::plan::anatomy::{Anatomy, Classifier, Site};
 use crate::session::settings::Settings;
 use crate::session::{Place, Placed};
 
@@ -46,7 +46,8 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
 
     let mut found: BTreeMap<&str, Found> = BTreeMap::new(); // by site, by our name
     let mut rules: BTreeMap<&str, (Settings, String)> = BTreeMap::new();
-    let (mut shared, mut head) = (Found::new(), Named::new());
+    let (mut shared, mut head, mut biases) = (Found::new(), Named::new(), Biases::default());
+    let bias = biases::said(&config).map_err(|words| anyhow!("{}: {words}", at()))?;
     let of_head = anatomy.classifier.modules();
     for (key, data) in &read {
         let fault = || format!("`{key}` in {}", file.display());
@@ -56,37 +57,54 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
         }
         let bare = key.strip_prefix(PREFIX).with_context(|| format!("{} does not begin with {PREFIX}", fault()))?;
         if of_head.iter().any(|module| bare.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'))) {
-            head.insert(bare.to_owned(), data.clone());
+            if bias == "all" && bare.contains(".original_module.") {
+                continue; // the base model's own, in whose place stands the trained one
+            }
+            let name = if bias == "all" { bare.replacen(".modules_to_save", "", 1) } else { bare.to_owned() };
+            if head.insert(name, data.clone()).is_some_and(|before| before.as_bytes() != data.as_bytes()) {
+                bail!("{} differs from the same part of the classifier under its other name", fault());
+            }
             continue;
         }
-        let (module, rest, site) =
+        let (module, rest, sites) =
             split(bare, &modules).with_context(|| format!("{} names no layer of this backbone", fault()))?;
         let wrong = |words| anyhow!("{}: {words}", at());
+        let named = config.names(module).map_err(wrong)?;
+        if kind.peft_type == "LORA" && biases.take(&config, [key, rest], named, sites, data).with_context(at)? {
+            continue;
+        }
+        let site = sites[0];
         let settings = (kind.settings)(&config, module, site).map_err(wrong)?;
         if let Some((_, words)) = settings.faults(card.fields).first() {
             bail!("{} is not what {} says: `{module}`: {words}", file.display(), at());
         }
         let part = (kind.parts)(&settings.filled(card.fields), site).into_iter().find(|part| part.theirs == rest);
         let part = part.with_context(|| format!("{} is no part of {}", fault(), card.title))?;
-        if !config.names(module).map_err(wrong)? {
+        if !named {
             bail!("{}: target_modules does not name it, so PEFT would leave it out", fault());
         }
         if !card.roles.contains(&site.role) {
             let roles: Vec<_> = card.roles.iter().map(|role| role.word()).collect();
             bail!("{}: {} cannot stand at `{}` here, only at {}", fault(), card.title, site.path, roles.join(", "));
         }
-        let mine = part.how.ours(key, data).with_context(fault)?;
-        let (known, _) = rules.entry(&site.path).or_insert_with(|| (settings.clone(), module.to_owned()));
-        if *known != settings {
-            bail!("{}: its rank or strength differs between its two names", fault());
-        }
-        if let Some(before) = found.entry(&site.path).or_default().insert(part.ours, mine.clone())
-            && before.as_bytes() != mine.as_bytes()
-        {
-            bail!("{} differs from the same layer under its other name", fault());
+        let data = match layers::kernel(anatomy, site) {
+            Some(kernel) => layers::as_matrix(&kernel, part.theirs, key, data).with_context(at)?,
+            None => data.clone(),
+        };
+        for (site, data) in sites.iter().zip(layers::cut(key, &part, sites, &data).with_context(at)?) {
+            let mine = part.how.ours(key, &data).with_context(fault)?;
+            let (known, _) = rules.entry(&site.path).or_insert_with(|| (settings.clone(), module.to_owned()));
+            if *known != settings {
+                bail!("{}: its rank or strength differs between its two names", fault());
+            }
+            if let Some(before) = found.entry(&site.path).or_default().insert(part.ours, mine.clone())
+                && before.as_bytes() != mine.as_bytes()
+            {
+                bail!("{} differs from the same layer under its other name", fault());
+            }
         }
     }
-    for (module, site) in &modules {
+    for (module, site) in modules.iter().flat_map(|(module, sites)| sites.iter().map(move |site| (module, site))) {
         let all = config.0["target_modules"] == "all-linear";
         let stands = card.roles.contains(&site.role) && !(all && site.block.is_none());
         let names = stands && config.names(module).map_err(|words| anyhow!("{}: {words}", at()))?;
@@ -120,6 +138,24 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
         let data = data.with_context(|| format!("{} holds no `{TOP}{}`, which all layers share", file.display(), part.theirs))?;
         params.insert(bag::key(0, kind.method, bag::ALL, part.ours), data);
     }
+    let mut lora = BTreeMap::new(); // LoRA's sites with their scale
+    if kind.peft_type == "LORA" {
+        lora.extend(rules.iter().map(|(path, (set, _))| (*path, lora::scale(&set.filled(lora::CARD.fields)))));
+    }
+    let mut over = BTreeMap::new();
+    if let Some(beside) = biases.finish(&config, anatomy, &lora, methods.len()).with_context(|| file.display().to_string())? {
+        let Beside { placed, params: more, over: added } = beside;
+        methods.push(placed);
+        params.extend(more);
+        over = added;
+    }
+    if let (Classifier::Linear { layer, bias: true }, 1, "all") = (anatomy.classifier, head.len(), bias)
+        && let Some(data) = head.remove(&format!("{layer}.bias"))
+    {
+        // Without `modules_to_save` it is the bias alone that was trained of the base model's classifier.
+        let count = data.shape().num_elements();
+        params.insert("head/bias".to_owned(), tensors::shaped("head/bias", &data, &[1, count])?);
+    }
     if !head.is_empty() {
         let classifies = matches!(config.0["task_type"].as_str(), Some("SEQ_CLS" | "TOKEN_CLS"));
         for module in of_head {
@@ -130,7 +166,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
         let own = Head::of(anatomy).map_err(|e| anyhow!(e))?.among(&head, anatomy.width);
         params.extend(own.with_context(|| format!("the classifier in {}", file.display()))?);
     }
-    Ok(Adapter { methods, params, classes: None })
+    Ok(Adapter { methods, params, classes: None, over })
 }
 
 /// The kind that a configuration means.
@@ -155,8 +191,12 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
     if ["pissa", "olora", "corda", "loftq"].iter().any(|name| start.starts_with(name)) {
         return Err(format!("init_lora_weights is `{start}`, which changes the base model; convert it to plain LoRA first"));
     }
-    if config.0["bias"].as_str().is_some_and(|bias| bias != "none") {
-        return Err(format!("bias is {}: trained biases beside the adapter are not read", config.0["bias"]));
+    let bias = biases::said(config)?;
+    if bias != "none" && kind.peft_type != "LORA" {
+        return Err(format!("bias is {bias}: trained biases are read beside LoRA and DoRA, not beside {said}"));
+    }
+    if config.flag("lora_bias") && config.flag("use_dora") {
+        return Err("lora_bias and use_dora are both set, which PEFT itself does not open".to_owned());
     }
     let set = |value: &Json| match value {
         Json::Null | Json::Bool(false) => false,
@@ -165,7 +205,7 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
         Json::String(text) => !text.is_empty(),
         _ => true,
     };
-    let known = |name: &str| COMMON.contains(&name) || kind.known.contains(&name) || name == "bias";
+    let known = |name: &str| COMMON.contains(&name) || kind.known.contains(&name);
     let strange = config.0.as_object().into_iter().flatten().find(|(name, value)| !known(name) && set(value));
     match strange {
         Some((name, value)) => Err(format!("`{name}` is set ({value}), which is not known here")),
@@ -173,17 +213,28 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
     }
 }
 
-/// Every module of a network by its names: both dialects, with and without what stands before them.
-fn modules(anatomy: &Anatomy) -> BTreeMap<String, &Site> {
+/// Every module of a network by its names: both dialects, with and without what stands before them. Where several sites are one module
+/// there, all of them.
+fn modules(anatomy: &Anatomy) -> BTreeMap<String, Vec<&Site>> {
     let [old, new] = anatomy.dialects.map(|dialect| *dialect);
-    let namings = [old, new, old.bare(), new.bare()];
-    let of = |site| namings.iter().filter_map(move |naming| Some((naming.module_of(anatomy, site)?, site)));
-    anatomy.sites.iter().flat_map(of).collect()
+    let mut all: BTreeMap<String, Vec<&Site>> = BTreeMap::new();
+    for naming in [old, new, old.bare(), new.bare()] {
+        for site in &anatomy.sites {
+            let Some(module) = naming.module_of(anatomy, site) else { continue };
+            let sites = all.entry(module).or_default();
+            if !sites.iter().any(|known| known.path == site.path) {
+                sites.push(site);
+            }
+        }
+    }
+    all
 }
 
-/// The longest name of a module that `key` begins with, the rest, and its site.
-fn split<'a>(key: &'a str, modules: &BTreeMap<String, &'a Site>) -> Option<(&'a str, &'a str, &'a Site)> {
-    key.rmatch_indices('.').find_map(|(at, _)| Some((&key[..at], &key[at + 1..], *modules.get(&key[..at])?)))
+/// A key as the longest name of a module that it begins with, the rest, and its sites.
+type Split<'k, 'm, 'a> = (&'k str, &'k str, &'m [&'a Site]);
+
+fn split<'k, 'm, 'a>(key: &'k str, modules: &'m BTreeMap<String, Vec<&'a Site>>) -> Option<Split<'k, 'm, 'a>> {
+    key.rmatch_indices('.').find_map(|(at, _)| Some((&key[..at], &key[at + 1..], modules.get(&key[..at])?.as_slice())))
 }
 
 /// Compares what was found for one place with what its settings make of it.
