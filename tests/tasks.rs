@@ -198,7 +198,8 @@ fn a_batch_of_several_tasks_in_parts_gives_what_the_whole_batch_gives() {
         let picked: Vec<usize> = (0..13).map(|n| n * 5 % 64).collect();
         assert_eq!(data.train.tasks_of(&picked).iter().collect::<BTreeSet<_>>().len(), 3);
         let of = |parts| {
-            let all = trainer.gradients(&model, &data.train, &picked, 0, parts, &Memory::start(0, &model.device));
+            let parts = trainer.maker(&model, parts).parts(&data.train, &picked, 0).unwrap();
+            let all = trainer.gradients(&model, &data.train, parts, &Memory::start(0, &model.device)).unwrap();
             let mut values = host(all.loss).unwrap();
             values.extend(host(Tensor::cat(all.answers, 0)).unwrap());
             // A part that lacks a task has no gradient for nothing of it: the sum has all.
