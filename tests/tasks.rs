@@ -48,7 +48,7 @@ fn the_tasks_of_every_data_set_part_its_classes_and_its_samples_keep_to_them() {
         assert_eq!(loaded.counts(), [loaded.train.len(), loaded.test.len()], "{}", card.name);
         for samples in [loaded.train, loaded.test] {
             let texts = samples.texts.len();
-            let images = samples.pixels.len() / (samples.side * samples.side * 3).max(1);
+            let images = samples.pictures.len() + samples.pixels.len() / (samples.side * samples.side * 3).max(1);
             let expected = match described.holds {
                 Holds::Texts => [samples.len(), 0, 0],
                 Holds::Sounds => [0, 0, samples.len()],
