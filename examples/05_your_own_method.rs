@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     let data = model::data(&session)?;
     let mut optimiser = optimise::Optimiser::new(&session.recipe, Default::default());
     for (step, picked) in batch::epoch(data.train.len(), 32, 1, 0).iter().take(12).enumerate() {
-        let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, &data.train, picked, None, &model.device);
+        let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, &data.train, picked, None, &model.device)?;
         let loss = classify::loss(model.logits(&model.bag, pixels, Some(1)), labels, 0.0);
         println!("step {step:2}  loss {:.3}", loss.clone().inner().into_scalar::<f32>());
         let gradients = model.bag.gradients(loss.backward());

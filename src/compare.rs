@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use crate::board::{Run, Status};
+use crate::datasets::pictures::MEMORY;
 use crate::datasets::{self, Samples, Wanted};
 use crate::plan::anatomy::Front;
 use crate::session::Session;
@@ -116,7 +117,7 @@ impl Items {
         let wanted = Wanted { heard: Front::RATE, ..Wanted::all(SIDE) };
         let card = datasets::find(&session.data.name).with_context(|| format!("unknown data set `{}`", session.data.name))?;
         let test = (card.load)(&session.data.settings.filled(card.fields), session.seed, &wanted)?.test;
-        Ok(Items { fingerprint: fingerprint(&test), labels: test.labels })
+        Ok(Items { fingerprint: fingerprint(&test)?, labels: test.labels })
     }
 
     /// Two runs saw the same pictures or texts and labels in the same order.
@@ -127,11 +128,17 @@ impl Items {
 
 /// The test items as a number: two runs with the same number saw the same pictures, quality scores and labels
 /// in the same order.
-pub fn fingerprint(test: &Samples) -> String {
+///
+/// # Errors
+/// When a file cannot be read any more.
+pub fn fingerprint(test: &Samples) -> Result<String> {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     hash.update(test.side.to_le_bytes());
     hash.update(&test.pixels);
+    for picture in &test.pictures {
+        hash.update(picture.bytes()?);
+    }
     for text in &test.texts {
         hash.update(format!("{text:?}"));
     }
@@ -144,7 +151,7 @@ pub fn fingerprint(test: &Samples) -> String {
     for label in &test.labels {
         hash.update(label.to_le_bytes());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Finished runs whose sessions differ in nothing but seed, title and device, the first one first. A run that did not end in
@@ -185,13 +192,14 @@ impl Group<'_> {
     }
 }
 
-/// The session without what makes no difference to a result's meaning: seed, title, device. Equal for runs of one group.
+/// The session without what makes no difference to a result's meaning: seed, title, device, memory. Equal for runs of one group.
 pub fn alike(session: &Session) -> Session {
     let mut session = session.clone();
     session.seed = 0;
     session.title = String::new();
     session.device = String::new();
     session.recipe.report_every = 1;
+    session.data.settings.0.remove(MEMORY.name);
     session.methods.iter_mut().for_each(|m| m.resolved.clear());
     session
 }

@@ -114,7 +114,7 @@ fn the_measured_gradient_is_that_of_the_contrastive_loss() {
     let data = pictures();
     let all: Vec<usize> = (0..12).collect();
     let loss = |model: &Model| {
-        let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, &data.train, &all, None, &model.device);
+        let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, &data.train, &all, None, &model.device).expect("a batch");
         let features = model.pooled(&model.bag.frozen(), pixels, None);
         contrast(&host(features).expect("read"), &data.train.labels)
     };
@@ -150,7 +150,8 @@ fn one_plain_step_of_full_fine_tuning_changes_by_its_gradient() {
     let whole = toy(&common::session(vec![placed(&full::CARD, Settings::default())]));
     let data = pictures();
     let (pixels, labels) =
-        batch::tensors(&whole.plan.anatomy.entry, &data.train, &(0..12).collect::<Vec<_>>(), None, &whole.device);
+        batch::tensors(&whole.plan.anatomy.entry, &data.train, &(0..12).collect::<Vec<_>>(), None, &whole.device)
+            .expect("a batch");
     let gradients = whole.bag.gradients(classify::loss(whole.logits(&whole.bag, pixels, None), labels, 0.0).backward());
     for site in ["embed", "blocks.1.attn.v"] {
         let found = &measured[&(0, site.to_owned())];

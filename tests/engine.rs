@@ -11,7 +11,7 @@ use petl_workbench::board::{Run, Status};
 use petl_workbench::datasets::Samples;
 use petl_workbench::engine::measure::Memory;
 use petl_workbench::engine::model::{self, Model, host};
-use petl_workbench::engine::run::Trainer;
+use petl_workbench::engine::run::{Gathered, Trainer};
 use petl_workbench::engine::{Engine, Event, Finished, Order, Step, batch};
 use petl_workbench::exports;
 use petl_workbench::session::{Recipe, Session, Value, file};
@@ -289,7 +289,8 @@ fn flip_mirrors_half_of_the_images_and_crop_shifts_them_at_most_so_far() {
             &picked,
             Some((recipe, seed)),
             &Device::flex(),
-        );
+        )
+        .expect("a batch");
         host(pixels.pixels()).expect("pixels").chunks(3 * side * side).map(<[f32]>::to_vec).collect::<Vec<_>>()
     };
     // Image `n`, mirrored or not, moved by (dx, dy), the border's colour where nothing is left.
@@ -300,7 +301,7 @@ fn flip_mirrors_half_of_the_images_and_crop_shifts_them_at_most_so_far() {
                 for x in 0..side as i64 {
                     let x = if flip { side as i64 - 1 - x } else { x };
                     let inside = |v: i64| v.clamp(0, side as i64 - 1) as usize;
-                    let byte = samples.image(n)[(inside(y + dy) * side + inside(x + dx)) * 3 + channel];
+                    let byte = samples.image(n).expect("an image")[(inside(y + dy) * side + inside(x + dx)) * 3 + channel];
                     values.push(f32::from(byte) / 127.5 - 1.0);
                 }
             }
@@ -321,7 +322,8 @@ fn flip_mirrors_half_of_the_images_and_crop_shifts_them_at_most_so_far() {
     assert_ne!(flipped, images(&flip, 2), "another epoch gives others");
     // An image is changed by its own number, not by its place in the batch.
     let (alone, _) =
-        batch::tensors(&petl_workbench::backbones::vit::TINY.declare().entry, &samples, &[5], Some((&flip, 1)), &Device::flex());
+        batch::tensors(&petl_workbench::backbones::vit::TINY.declare().entry, &samples, &[5], Some((&flip, 1)), &Device::flex())
+            .expect("a batch");
     assert_eq!(host(alone.pixels()).expect("pixels"), flipped[5]);
 
     let crop = Recipe { crop: 2, ..Recipe::default() };
@@ -346,7 +348,8 @@ fn a_learning_rate_factor_scales_its_own_method_alone() {
         let before = model.bag.data();
         let memory = Memory::start(0, &model.device);
         let picked: Vec<usize> = (0..16).collect();
-        trainer.step(&mut model, &data.train, &picked, 0, &memory).expect("a step");
+        let parts = trainer.maker(&model, 1).parts(&data.train, &picked, 0).expect("a batch");
+        trainer.step(&mut model, &data.train, parts, &memory).expect("a step");
         let after = model.bag.data();
         let part = |prefix: &str| -> Vec<f32> {
             let of = |key: &String| {
@@ -375,11 +378,17 @@ fn trainer(session: &Session) -> (Model, petl_workbench::datasets::Loaded, Train
     (model, data, trainer)
 }
 
+/// Loss, logits and gradients of the samples `picked` in an epoch, in so many parts.
+fn of_parts(trainer: &Trainer, model: &Model, train: &Samples, picked: &[usize], epoch: usize, parts: usize) -> Gathered {
+    let parts = trainer.maker(model, parts).parts(train, picked, epoch).expect("a batch");
+    trainer.gradients(model, train, parts, &Memory::start(0, &model.device)).expect("gradients")
+}
+
 /// Loss of the first 16 samples, in one part.
 fn parts_of(session: &Session) -> (f32, usize) {
     let (model, data, trainer) = trainer(session);
     let picked: Vec<usize> = (0..16).collect();
-    let whole = trainer.gradients(&model, &data.train, &picked, 0, 1, &Memory::start(0, &model.device));
+    let whole = of_parts(&trainer, &model, &data.train, &picked, 0, 1);
     (host(whole.loss).expect("a loss")[0], whole.gradients.len())
 }
 
@@ -391,7 +400,7 @@ fn a_batch_in_parts_gives_what_the_whole_batch_gives() {
         let (model, data, trainer) = trainer(&session(preset, &set));
         let picked: Vec<usize> = (0..13).map(|n| n * 5 % 64).collect();
         let of = |parts| {
-            let all = trainer.gradients(&model, &data.train, &picked, 3, parts, &Memory::start(0, &model.device));
+            let all = of_parts(&trainer, &model, &data.train, &picked, 3, parts);
             let mut values = host(all.loss).expect("a loss");
             values.extend(host(Tensor::cat(all.answers, 0)).expect("logits"));
             for gradient in all.gradients.into_values() {
@@ -413,10 +422,11 @@ fn the_probes_shortcut_is_the_full_pass() {
     let (mut model, data, mut trainer) = trainer(&probe);
     let memory = Memory::start(0, &model.device);
     for (epoch, picked) in batch::epoch(data.train.len(), 16, 1, 0).into_iter().enumerate() {
-        let kept = trainer.gradients(&model, &data.train, &picked, 0, 1, &memory);
+        let kept = of_parts(&trainer, &model, &data.train, &picked, 0, 1);
         // The same batch by the whole network.
         let bag = model.bag.leaves();
-        let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, &data.train, &picked, None, &model.device);
+        let (pixels, labels) =
+            batch::tensors(&model.plan.anatomy.entry, &data.train, &picked, None, &model.device).expect("a batch");
         let loss = classify::loss(model.logits(&bag, pixels, Some(1)), labels, 0.0);
         assert!((host(kept.loss).expect("a loss")[0] - host(loss.clone()).expect("a loss")[0]).abs() < 1e-5);
         let full = bag.gradients(loss.backward());
@@ -425,7 +435,8 @@ fn the_probes_shortcut_is_the_full_pass() {
             let apart = (kept.gradients[&key].clone() - gradient).abs().max();
             assert!(host(apart).expect("a number")[0] < 1e-5, "{key} in batch {epoch}");
         }
-        trainer.step(&mut model, &data.train, &picked, 0, &memory).expect("a step");
+        let parts = trainer.maker(&model, 1).parts(&data.train, &picked, 0).expect("a batch");
+        trainer.step(&mut model, &data.train, parts, &memory).expect("a step");
     }
     let evaluated = trainer.evaluate(&model, &data, 1).expect("evaluated");
     let all: Vec<usize> = (0..data.test.len()).collect();
@@ -438,7 +449,7 @@ fn the_probes_shortcut_is_the_full_pass() {
     let loss = |epoch| {
         let (model, data, trainer) = self::trainer(&turned);
         let picked: Vec<usize> = (0..16).collect();
-        host(trainer.gradients(&model, &data.train, &picked, epoch, 1, &memory).loss).expect("a loss")[0]
+        host(of_parts(&trainer, &model, &data.train, &picked, epoch, 1).loss).expect("a loss")[0]
     };
     assert_ne!(loss(0), loss(1));
 }

@@ -31,7 +31,8 @@ fn activations(preset: &str, more: &[&str]) -> (f64, f64) {
     let picked: Vec<usize> = (0..session.recipe.batch_size).collect();
     let mut measured = 0;
     for _ in 0..2 {
-        let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, &data.train, &picked, None, &model.device);
+        let (pixels, labels) =
+            batch::tensors(&model.plan.anatomy.entry, &data.train, &picked, None, &model.device).expect("a batch");
         let before = in_use();
         let loss = classify::loss(model.logits(&model.bag, pixels, Some(1)), labels, 0.0);
         measured = in_use().saturating_sub(before);

@@ -58,7 +58,7 @@ fn apart(a: &[f32], b: &[f32]) -> f32 {
 /// Logits of each of the samples `picked` by itself, with the score that `score` gives it.
 fn one_by_one(model: &Model, samples: &Samples, picked: &[usize], score: impl Fn(usize) -> f32) -> Vec<f32> {
     let of = |n: &usize| {
-        let (input, _) = batch::tensors(&model.plan.anatomy.entry, samples, &[*n], None, &model.device);
+        let (input, _) = batch::tensors(&model.plan.anatomy.entry, samples, &[*n], None, &model.device).expect("a batch");
         let rows = Rows { quality: &[score(*n)], ..Rows::default() };
         host(model.logits_of(rows, &model.bag.frozen(), input, None)).unwrap()
     };
@@ -68,7 +68,7 @@ fn one_by_one(model: &Model, samples: &Samples, picked: &[usize], score: impl Fn
 /// The sharpness of every sample, which counts where there are no scores.
 fn sharpness(model: &Model, samples: &Samples) -> Vec<f32> {
     let all: Vec<usize> = (0..samples.len()).collect();
-    let (input, _) = batch::tensors(&model.plan.anatomy.entry, samples, &all, None, &model.device);
+    let (input, _) = batch::tensors(&model.plan.anatomy.entry, samples, &all, None, &model.device).expect("a batch");
     let petl_workbench::backbones::Input::Pixels(pixels) = input else { panic!("pictures") };
     host(quality::sharpness(pixels)).unwrap()
 }
@@ -134,7 +134,8 @@ fn a_batch_in_parts_trains_as_the_whole_one_with_the_scores_of_its_samples() {
     let picked: Vec<usize> = (0..13).map(|n| n * 5 % 48).collect();
     let of = |data: &petl_workbench::datasets::Loaded, parts| {
         let trainer = Trainer::new(&session, &model, data).unwrap();
-        let all = trainer.gradients(&model, &data.train, &picked, 0, parts, &Memory::start(0, &model.device));
+        let parts = trainer.maker(&model, parts).parts(&data.train, &picked, 0).unwrap();
+        let all = trainer.gradients(&model, &data.train, parts, &Memory::start(0, &model.device)).unwrap();
         let twin = all.gradients.into_iter().filter(|(key, _)| key.contains("twin"));
         twin.flat_map(|(_, gradient)| host(gradient).unwrap()).collect::<Vec<f32>>()
     };
@@ -161,7 +162,7 @@ fn a_prediction_takes_the_scores_of_its_inputs_or_says_what_it_takes() {
     let (_, model) = exports::load_run(&run).unwrap();
     let data = model::data(&session("0.5")).unwrap();
     let picked: Vec<usize> = (0..data.test.len()).collect();
-    let (input, _) = batch::tensors(&model.plan.anatomy.entry, &data.test, &picked, None, &model.device);
+    let (input, _) = batch::tensors(&model.plan.anatomy.entry, &data.test, &picked, None, &model.device).expect("a batch");
     let petl_workbench::backbones::Input::Pixels(pixels) = input else { panic!("pictures") };
     let (inputs, out) = (home.path().join("in.safetensors"), home.path().join("out.safetensors"));
     let predict = |quality: Option<(Vec<f32>, &[usize])>| {

@@ -144,7 +144,7 @@ fn minilm(folder: &Path) -> Result<(), Failed> {
         assert_eq!(tokens.ids, ids, "{}", case["text"]);
     }
     let all: Vec<usize> = (0..samples.len()).collect();
-    let (input, _) = batch::tensors(&opened.network.anatomy().entry, &samples, &all, None, &Device::flex());
+    let (input, _) = batch::tensors(&opened.network.anatomy().entry, &samples, &all, None, &Device::flex()).expect("a batch");
     let (_, pooled) = run(&choice, input);
     for (case, row) in cases.iter().zip(pooled.chunks(384)) {
         let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -197,7 +197,7 @@ fn whisper(folder: &Path) -> Result<(), Failed> {
     eprintln!("the spectrogram is {apart_mel:e} off, {rest:e} behind the sound");
     assert!(apart_mel < 1e-3 && rest < 1e-3, "{apart_mel:e}, {rest:e}");
 
-    let (input, _) = batch::tensors(&opened.network.anatomy().entry, &samples, &[0], None, &Device::flex());
+    let (input, _) = batch::tensors(&opened.network.anatomy().entry, &samples, &[0], None, &Device::flex()).expect("a batch");
     let (features, _) = run(&choice, input);
     let (theirs, shape) = expected.floats("encoder_out").map_err(fault)?;
     let (positions, _) = expected.wholes("positions").map_err(fault)?;

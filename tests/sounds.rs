@@ -262,7 +262,7 @@ fn a_spectrogram_is_filled_up_where_the_sound_ends() {
     let samples = Samples { spectrograms: vec![two.clone(), two], labels: vec![0, 1], ..Samples::default() };
     let of = |frames| {
         let entry = Entry::Sound { bins: 2, frames, front: Front::Whisper };
-        let (input, labels) = batch::tensors(&entry, &samples, &[1], None, &Device::flex());
+        let (input, labels) = batch::tensors(&entry, &samples, &[1], None, &Device::flex()).expect("a batch");
         assert_eq!(labels.dims(), [1]);
         host(input.spectrograms()).expect("values")
     };

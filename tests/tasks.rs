@@ -48,7 +48,7 @@ fn the_tasks_of_every_data_set_part_its_classes_and_its_samples_keep_to_them() {
         assert_eq!(loaded.counts(), [loaded.train.len(), loaded.test.len()], "{}", card.name);
         for samples in [loaded.train, loaded.test] {
             let texts = samples.texts.len();
-            let images = samples.pixels.len() / (samples.side * samples.side * 3).max(1);
+            let images = samples.pictures.len() + samples.pixels.len() / (samples.side * samples.side * 3).max(1);
             let expected = match described.holds {
                 Holds::Texts => [samples.len(), 0, 0],
                 Holds::Sounds => [0, 0, samples.len()],
@@ -198,7 +198,8 @@ fn a_batch_of_several_tasks_in_parts_gives_what_the_whole_batch_gives() {
         let picked: Vec<usize> = (0..13).map(|n| n * 5 % 64).collect();
         assert_eq!(data.train.tasks_of(&picked).iter().collect::<BTreeSet<_>>().len(), 3);
         let of = |parts| {
-            let all = trainer.gradients(&model, &data.train, &picked, 0, parts, &Memory::start(0, &model.device));
+            let parts = trainer.maker(&model, parts).parts(&data.train, &picked, 0).unwrap();
+            let all = trainer.gradients(&model, &data.train, parts, &Memory::start(0, &model.device)).unwrap();
             let mut values = host(all.loss).unwrap();
             values.extend(host(Tensor::cat(all.answers, 0)).unwrap());
             // A part that lacks a task has no gradient for nothing of it: the sum has all.

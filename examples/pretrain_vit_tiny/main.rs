@@ -96,17 +96,18 @@ fn main() -> Result<()> {
         let samples: Vec<Sample> = (0..arguments.batch).map(|_| pretext.sample(&mut rng)).collect();
         let parts = shards::each(&samples, shards::count(&device), |some| {
             let bag = model.bag.leaves();
-            let (pixels, targets) = tensors(some, &device);
+            let (pixels, targets) = tensors(some, &device)?;
             let pooled = model.pooled(&bag, pixels, None);
             let [what, ground] = HEADS.each_ref().map(|head| logits(&bag, head, pooled.clone()));
             let [what_label, ground_label] = targets;
             let loss = classify::loss(what, what_label, 0.05) + classify::loss(ground, ground_label, 0.05) * GROUND;
             let loss = loss * (some.len() as f64 / samples.len() as f64);
-            (loss.clone().inner(), bag.gradients(loss.backward()))
+            anyhow::Ok((loss.clone().inner(), bag.gradients(loss.backward())))
         });
         let mut sum: BTreeMap<String, Tensor<2>> = BTreeMap::new();
         let mut total = 0.0;
-        for (value, gradients) in parts {
+        for part in parts {
+            let (value, gradients) = part?;
             for (key, gradient) in gradients {
                 let gradient = match sum.remove(&key) {
                     Some(first) => first + gradient,
@@ -141,7 +142,7 @@ fn main() -> Result<()> {
 }
 
 /// Pixels and the labels of both heads.
-fn tensors(samples: &[Sample], device: &Device) -> (Tensor<4>, [Tensor<1, Int>; 2]) {
+fn tensors(samples: &[Sample], device: &Device) -> Result<(Tensor<4>, [Tensor<1, Int>; 2])> {
     let mut images = Samples { side: 32, ..Samples::default() };
     let mut grounds = Vec::new();
     for (image, what, ground) in samples {
@@ -149,9 +150,9 @@ fn tensors(samples: &[Sample], device: &Device) -> (Tensor<4>, [Tensor<1, Int>; 
         grounds.push(*ground as i64);
     }
     let all: Vec<usize> = (0..images.len()).collect();
-    let (pixels, what) = batch::tensors(&petl_workbench::backbones::vit::TINY.declare().entry, &images, &all, None, device);
+    let (pixels, what) = batch::tensors(&petl_workbench::backbones::vit::TINY.declare().entry, &images, &all, None, device)?;
     let ground = Tensor::from_data(TensorData::new(grounds, [all.len()]), device);
-    (pixels.pixels(), [what, ground])
+    Ok((pixels.pixels(), [what, ground]))
 }
 
 fn logits(bag: &Bag, head: &Head, pooled: Tensor<2>) -> Tensor<2> {
@@ -163,7 +164,7 @@ fn accuracy(model: &Model, test: &[Sample], device: &Device) -> Result<[f64; 2]>
     let bag = model.bag.frozen();
     let mut hits = [0, 0];
     for some in test.chunks(200) {
-        let (pixels, _) = tensors(some, device);
+        let (pixels, _) = tensors(some, device)?;
         let pooled = model.pooled(&bag, pixels, None);
         for (n, head) in HEADS.iter().enumerate() {
             let labels: Vec<u32> = some.iter().map(|s| [s.1, s.2][n] as u32).collect();

@@ -2,6 +2,7 @@
 //! texts as they are.
 //! Called by the left panel; `poll` is called once a frame. Must not train or change anything; it reads the catalogues only.
 
+use anyhow::Result;
 use crossbeam_channel::{Receiver, bounded};
 use eframe::egui::{self, ColorImage, TextureHandle, TextureOptions};
 
@@ -117,7 +118,7 @@ impl Thumbnails {
             let answer = datasets::describe(&choice).and_then(|described| {
                 let mut loaded = (card.load)(&settings, seed, &wanted).map_err(|error| format!("{error:#}"))?;
                 let frames = hear(&mut loaded, ear.as_ref())?;
-                Ok(pick(&loaded, frames, described.classes))
+                pick(&loaded, frames, described.classes).map_err(|error| format!("{error:#}"))
             });
             let _ = sender.send(answer);
             ctx.request_repaint();
@@ -183,7 +184,7 @@ fn drawn(spectrogram: &Spectrogram, frames: usize) -> ColorImage {
 }
 
 /// Samples spread over the training set.
-fn pick(loaded: &Loaded, frames: usize, classes: Vec<String>) -> Answer {
+fn pick(loaded: &Loaded, frames: usize, classes: Vec<String>) -> Result<Answer> {
     let train = &loaded.train;
     let spread = |most: usize| {
         let count = train.len().min(most);
@@ -191,7 +192,10 @@ fn pick(loaded: &Loaded, frames: usize, classes: Vec<String>) -> Answer {
     };
     let label = |n: usize| train.labels[n] as usize;
     let sound = |n: usize| Picture { image: drawn(&train.spectrograms[n], frames), label: label(n) };
-    let picture = |n| Picture { image: ColorImage::from_rgb([train.side, train.side], train.image(n)), label: label(n) };
+    let picture = |n| {
+        let image = ColorImage::from_rgb([train.side, train.side], &train.image(n)?);
+        Ok(Picture { image, label: label(n) })
+    };
     let text = |n: usize| {
         let text = &train.texts[n];
         let words = [Some(&text.first), text.second.as_ref()].into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
@@ -200,8 +204,8 @@ fn pick(loaded: &Loaded, frames: usize, classes: Vec<String>) -> Answer {
     let are_sounds = !train.spectrograms.is_empty();
     let (pictures, texts) = match () {
         () if are_sounds => (spread(SOUNDS).map(sound).collect(), vec![]),
-        () if train.texts.is_empty() => (spread(TILES).map(picture).collect(), vec![]),
+        () if train.texts.is_empty() => (spread(TILES).map(picture).collect::<Result<_>>()?, vec![]),
         () => (vec![], spread(TEXTS).map(text).collect()),
     };
-    Answer { pictures, texts, counts: loaded.counts(), notes: loaded.notes.clone(), classes, are_sounds }
+    Ok(Answer { pictures, texts, counts: loaded.counts(), notes: loaded.notes.clone(), classes, are_sounds })
 }

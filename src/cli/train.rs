@@ -160,9 +160,9 @@ impl Show {
             return Ok(());
         }
         let how = if f.stopped { "Stopped and kept" } else { "Finished" };
-        let (accuracy, seconds, ms) = (f.accuracy * 100.0, f.seconds, f.step_ms);
+        let (accuracy, seconds, ms, wait) = (f.accuracy * 100.0, f.seconds, f.step_ms, f.wait_ms);
         let mut words = format!(
-            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step; peak {}, in evaluation {})",
+            "{how}: test accuracy {accuracy:.1} % after {} steps in {seconds:.1} s ({ms:.1} ms a step, {wait:.1} of them waiting for samples; peak {}, in evaluation {})",
             f.steps,
             out::bytes(f.peak_bytes),
             out::bytes(f.evaluation_peak_bytes)
@@ -206,7 +206,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
     bench.start_run("bench", &scratch.path().join("bench"))?;
     // Mean milliseconds a step of each report, and how many steps it is about.
     let mut times: Vec<(f64, usize)> = Vec::new();
-    let (mut device, mut seen, mut measured, mut activations, mut told) = (String::new(), 0, 0, 0, false);
+    let (mut device, mut seen, mut measured, mut activations, mut told, mut waited) = (String::new(), 0, 0, 0, false, 0.0);
     let peak = loop {
         match bench.wait() {
             None => return Err(Fault::Failed(anyhow!("the worker ended without a word"))),
@@ -215,6 +215,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
                 let since = step.step - seen;
                 if seen >= warm_up && measured < steps {
                     times.push((step.step_ms, since));
+                    waited += step.wait_ms * since as f64;
                     measured += since;
                     activations = activations.max(step.activation_bytes);
                 }
@@ -233,6 +234,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
     let each: Vec<f64> = times.iter().flat_map(|(ms, steps)| std::iter::repeat_n(*ms, *steps)).collect();
     let quantile = |q: f64| each.get((each.len().saturating_sub(1) as f64 * q).round() as usize).copied().unwrap_or(f64::NAN);
     let (median, low, high) = (quantile(0.5), quantile(0.1), quantile(0.9));
+    let waited = waited / measured as f64;
     // The last batch of an epoch may be smaller.
     let samples = model::data(&session)?.train.len();
     let rate = samples as f64 / samples.div_ceil(session.recipe.batch_size) as f64 / median * 1e3;
@@ -247,6 +249,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
             "warm_up": warm_up,
             "step_ms": median,
             "step_ms_10_90": [low, high],
+            "wait_ms": waited,
             "samples_per_second": rate,
             "peak_bytes": peak,
             "activation_bytes": activations,
@@ -259,6 +262,7 @@ pub fn bench(wanted: &Asked, steps: usize, warm_up: usize, json: bool) -> Answer
     }
     let rows = [
         ("ms a step, median", format!("{median:.2}  (10 to 90 %: {low:.2} to {high:.2})")),
+        ("of them waiting for samples, mean", format!("{waited:.2}")),
         ("samples a second", format!("{rate:.0}")),
         ("peak memory", out::bytes(peak)),
         ("saved activations", format!("{}  (predicted {})", out::bytes(activations), out::bytes(plan.cost.bytes.activations))),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parquet::column::reader::ColumnReader;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
@@ -13,6 +14,8 @@ use serde_json::Value as Json;
 
 /// The end of such a file's name.
 pub const END: &str = "parquet";
+/// What the hub calls the bytes of a picture.
+const BYTES: &str = "bytes";
 
 /// What stands in one place of a column.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +61,37 @@ pub fn read(path: &Path, wanted: &[&str]) -> Result<Vec<Vec<Cell>>, String> {
         rows.push(wanted.iter().map(&mut take).collect());
     }
     Ok(rows)
+}
+
+/// The encoded picture in row `row` of a column. Pages before it are passed over, not unpacked.
+///
+/// # Errors
+/// In words, when it is no whole parquet file, lacks the column, or holds no picture there.
+pub fn picture(path: &Path, column: &str, row: usize) -> Result<Vec<u8>, String> {
+    let file = open(path)?;
+    let fault = |fault| broken(path, &fault);
+    let none = || format!("column `{column}` holds no picture there");
+    // The bytes themselves, or those of a group as the hub has it.
+    let leaf = |parts: &[String]| {
+        matches!(parts, [name] if name == column) || matches!(parts, [name, inner] if name == column && inner == BYTES)
+    };
+    let leaves = file.metadata().file_metadata().schema_descr().columns();
+    let Some(leaf) = leaves.iter().position(|known| leaf(known.path().parts())) else { return Err(none()) };
+    let mut before = row;
+    for group in 0..file.num_row_groups() {
+        let rows = usize::try_from(file.metadata().row_group(group).num_rows()).unwrap_or(0);
+        if before >= rows {
+            before -= rows;
+            continue;
+        }
+        let reader = file.get_row_group(group).map_err(fault)?.get_column_reader(leaf).map_err(fault)?;
+        let ColumnReader::ByteArrayColumnReader(mut reader) = reader else { return Err(none()) };
+        let (mut values, mut filled, mut repeated) = (vec![], vec![], vec![]);
+        reader.skip_records(before).map_err(fault)?;
+        reader.read_records(1, Some(&mut filled), Some(&mut repeated), &mut values).map_err(fault)?;
+        return values.pop().map(|bytes| bytes.data().to_vec()).ok_or_else(none);
+    }
+    Err(none())
 }
 
 /// The class names that the hub notes for a column of numbers; empty where it notes none.
@@ -137,7 +171,7 @@ fn cell(field: Field) -> Cell {
 
 /// A picture as the hub stores it: a group of its bytes and its path.
 fn bytes(group: Row) -> Option<Vec<u8>> {
-    let bytes = group.into_columns().into_iter().find(|(name, _)| name == "bytes")?;
+    let bytes = group.into_columns().into_iter().find(|(name, _)| name == BYTES)?;
     match bytes.1 {
         Field::Bytes(bytes) => Some(bytes.data().to_vec()),
         _ => None,

@@ -1,8 +1,9 @@
 //! Images in folders: one subfolder a class, or `train` and `test` folders of such. Decoded in parallel, the middle square
-//! brought to the side that the network wants.
+//! brought to the side that the network wants; what stays in memory says `pictures`.
 //! Called through the catalogue (`datasets::CATALOG`); which files there are says `class_folders`. Must not know methods, models or tensors.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage, imageops};
@@ -10,6 +11,7 @@ use rayon::prelude::*;
 
 pub use super::class_folders::File;
 use super::class_folders::{self, Kind};
+use super::pictures::{MEMORY, Memory, Picture};
 use super::{Card, Holds, Loaded, Samples, Wanted, splits};
 use crate::session::settings::{Field, Settings};
 
@@ -39,6 +41,7 @@ pub const CARD: Card = Card {
         class_folders::TEST,
         splits::PER_CLASS,
         DAMAGED,
+        MEMORY,
     ],
     describe: |set| KIND.describe(set),
     load,
@@ -48,7 +51,9 @@ const KIND: Kind = Kind { word: "image", holds: Holds::Images, endings: &["png",
 
 fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     let side = if wanted.side == 0 { SHOWN } else { wanted.side };
-    KIND.load(set, seed, wanted, |files| read(files, side))
+    let memory = Memory::of(set);
+    let loaded = KIND.load(set, seed, wanted, |files| read(files, side, &memory))?;
+    Ok(memory.told(loaded, wanted))
 }
 
 /// What was read, with a word on the images that could not be; or no more than that word, where the settings say so.
@@ -56,25 +61,24 @@ pub fn told(set: &Settings, loaded: Loaded, damaged: &[String], wanted: &Wanted)
     class_folders::told(KIND.word, set, loaded, damaged, wanted)
 }
 
-/// The images at `side` pixels, and which of them cannot be read, and why.
-pub fn read(files: &[File], side: usize) -> (Samples, Vec<String>) {
-    let images: Vec<_> = files.par_iter().map(|file| open(&file.path).map(|image| square(&image, side))).collect();
+/// The images at `side` pixels, each decoded once, and which of them cannot be read, and why.
+pub fn read(files: &[File], side: usize, memory: &Arc<Memory>) -> (Samples, Vec<String>) {
+    let pictures: Vec<_> = files.par_iter().map(|file| Picture::in_file(&file.path, side, memory)).collect();
     let (mut samples, mut damaged) = (Samples { side, ..Samples::default() }, vec![]);
-    samples.pixels.reserve(files.len() * side * side * 3);
-    for (file, image) in files.iter().zip(images) {
-        match image {
-            Ok(image) => {
-                samples.push(&image, file.label, 0);
+    for (file, picture) in files.iter().zip(pictures) {
+        match picture {
+            Ok(picture) => {
+                samples.push_picture(picture, file.label, 0);
                 samples.quality.extend(file.quality);
             }
-            Err(fault) => damaged.push(format!("{} ({fault})", file.path.display())),
+            Err(words) => damaged.push(words),
         }
     }
     (samples, damaged)
 }
 
 /// An image upright, as the camera noted it, whatever its ending says of its format.
-fn open(path: &Path) -> Result<RgbImage, image::ImageError> {
+pub fn open(path: &Path) -> Result<RgbImage, image::ImageError> {
     upright(ImageReader::open(path)?)
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::image_folder::{self, File, SHOWN};
+use super::pictures::{MEMORY, Memory};
 use super::{Card, Described, Holds, Loaded, Wanted, once, path_of, splits, text_table};
 use crate::session::settings::{Field, Settings};
 
@@ -26,6 +27,7 @@ pub const CARD: Card = Card {
         splits::PER_CLASS,
         Field::whole("test_items", 0, 10_000_000, 0, "At most how many images to test on, chosen by the seed; 0 for all."),
         image_folder::DAMAGED,
+        MEMORY,
     ],
     describe,
     load,
@@ -90,8 +92,10 @@ fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     };
     let (train, test) = (of(&train, set.whole("per_class"), 0)?, of(&test, 0, set.whole("test_items"))?);
     let (side, counts) = (if wanted.side == 0 { SHOWN } else { wanted.side }, [train.len(), test.len()]);
-    let (train, mut damaged) = image_folder::read(&wanted.some(&train), side);
-    let (test, others) = image_folder::read(&wanted.some(&test), side);
+    let memory = Memory::of(set);
+    let (train, mut damaged) = image_folder::read(&wanted.some(&train), side, &memory);
+    let (test, others) = image_folder::read(&wanted.some(&test), side, &memory);
     damaged.extend(others);
-    image_folder::told(set, Loaded { of: Some(counts), ..Loaded::new(train, test) }, &damaged, wanted)
+    let loaded = image_folder::told(set, Loaded { of: Some(counts), ..Loaded::new(train, test) }, &damaged, wanted)?;
+    Ok(memory.told(loaded, wanted))
 }

@@ -3,13 +3,15 @@
 //! know methods, models or tensors.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 
 use super::columns::{self, Cell};
 use super::image_folder::{self, SHOWN};
+use super::pictures::{MEMORY, Memory, Picture, Source};
 use super::{Card, Described, Holds, Loaded, Samples, Wanted, once, path_of, splits, text_table};
 use crate::session::settings::{Field, Settings};
 
@@ -39,6 +41,7 @@ pub const CARD: Card = Card {
         splits::TRAIN,
         Field::whole("test_items", 0, 10_000_000, 0, "At most how many images to test on, chosen by the seed; 0 for all."),
         image_folder::DAMAGED,
+        MEMORY,
     ],
     describe,
     load,
@@ -139,39 +142,47 @@ fn load(set: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     let test = limit(&test, 0, set.whole("test_items"));
     let (side, of) = (if wanted.side == 0 { SHOWN } else { wanted.side }, [train.len(), test.len()]);
     let (train, test) = (wanted.some(&train), wanted.some(&test));
-    let (train, mut damaged) = read(set, &files, &found, &labels, &train, side)?;
-    let (test, others) = read(set, &files, &found, &labels, &test, side)?;
+    let memory = Memory::of(set);
+    let read = |picked: &[usize]| read(set.text("image"), &files, &found, &labels, picked, side, &memory);
+    let (train, mut damaged) = read(&train)?;
+    let (test, others) = read(&test)?;
     damaged.extend(others);
-    image_folder::told(set, Loaded { of: Some(of), ..Loaded::new(train, test) }, &damaged, wanted)
+    let loaded = image_folder::told(set, Loaded { of: Some(of), ..Loaded::new(train, test) }, &damaged, wanted)?;
+    Ok(memory.told(loaded, wanted))
 }
 
 /// The pictures with these numbers, file by file so that no more than one file's are in memory encoded.
 fn read(
-    set: &Settings,
+    column: &str,
     files: &[PathBuf],
     found: &[Found],
     labels: &[u32],
     picked: &[usize],
     side: usize,
+    memory: &Arc<Memory>,
 ) -> Result<(Samples, Vec<String>)> {
     let (mut samples, mut damaged) = (Samples { side, ..Samples::default() }, vec![]);
+    let name: Arc<str> = column.into();
     for (file, path) in files.iter().enumerate() {
         let mine: Vec<usize> = picked.iter().copied().filter(|n| found[*n].file == file).collect();
         if mine.is_empty() {
             continue;
         }
-        let cells = columns::read(path, &[set.text("image")]).map_err(anyhow::Error::msg)?;
-        let open = |n: &usize| match cells.get(found[*n].row).and_then(|row| row.first()) {
-            Some(Cell::Bytes(bytes)) => {
-                image_folder::decoded(bytes).map(|image| image_folder::square(&image, side)).map_err(|e| e.to_string())
-            }
-            _ => Err(format!("column `{}` holds no picture there", set.text("image"))),
+        let cells = columns::read(path, &[column]).map_err(anyhow::Error::msg)?;
+        let path: Arc<Path> = path.as_path().into();
+        let open = |n: &usize| {
+            let row = found[*n].row;
+            let source = Source::Cell { file: path.clone(), column: name.clone(), row };
+            Picture::seen(source, side, memory, || match cells.get(row).and_then(|row| row.first()) {
+                Some(Cell::Bytes(bytes)) => image_folder::decoded(bytes).map_err(|fault| fault.to_string()),
+                _ => Err(format!("column `{column}` holds no picture there")),
+            })
         };
-        let images: Vec<_> = mine.par_iter().map(open).collect();
-        for (n, image) in mine.into_iter().zip(images) {
-            match image {
-                Ok(image) => samples.push(&image, labels[n], 0),
-                Err(fault) => damaged.push(format!("{}, row {} ({fault})", path.display(), found[n].row)),
+        let pictures: Vec<_> = mine.par_iter().map(open).collect();
+        for (n, picture) in mine.into_iter().zip(pictures) {
+            match picture {
+                Ok(picture) => samples.push_picture(picture, labels[n], 0),
+                Err(words) => damaged.push(words),
             }
         }
     }

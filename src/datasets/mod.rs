@@ -13,6 +13,7 @@ pub mod image_list;
 pub mod image_parquet;
 pub mod log_mel;
 pub mod paint;
+pub mod pictures;
 pub mod quality;
 pub mod shapes;
 pub mod sheet;
@@ -21,12 +22,14 @@ pub mod text_table;
 pub mod three_tasks;
 pub mod unknown;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 
+use pictures::Picture;
 use quality::Scores;
 
 use crate::session::Choice;
@@ -243,8 +246,10 @@ impl Spectrogram {
 pub struct Samples {
     /// Side of the images, in pixels; 0 where there are none.
     pub side: usize,
-    /// RGB bytes, row by row: `pixels[n][y][x][c]`.
+    /// RGB bytes, row by row: `pixels[n][y][x][c]`. Of images that come decoded; those in files are `pictures`.
     pub pixels: Vec<u8>,
+    /// Images in files, decoded when they are asked for.
+    pub pictures: Vec<Arc<Picture>>,
     /// As they were read, until the network's tokenizer has made `tokens` of them.
     pub texts: Vec<Text>,
     pub tokens: Vec<Tokens>,
@@ -270,9 +275,20 @@ impl Samples {
     }
 
     /// The bytes of image `n`, `[side, side, 3]`.
-    pub fn image(&self, n: usize) -> &[u8] {
+    ///
+    /// # Errors
+    /// When its file cannot be read any more.
+    pub fn image(&self, n: usize) -> anyhow::Result<Cow<'_, [u8]>> {
+        if !self.pictures.is_empty() {
+            return self.pictures[n].bytes();
+        }
         let size = self.side * self.side * 3;
-        &self.pixels[n * size..(n + 1) * size]
+        Ok(Cow::Borrowed(&self.pixels[n * size..(n + 1) * size]))
+    }
+
+    /// Whether one of these images has to be decoded before it can be had.
+    pub fn decodes(&self, picked: &[usize]) -> bool {
+        !self.pictures.is_empty() && picked.iter().any(|n| !self.pictures[*n].is_kept())
     }
 
     /// The tasks of the samples with these numbers.
@@ -298,6 +314,12 @@ impl Samples {
         self.tasks.push(task);
     }
 
+    /// Adds an image that is in a file.
+    pub fn push_picture(&mut self, picture: Arc<Picture>, label: u32, domain: u16) {
+        self.pictures.push(picture);
+        self.push(&[], label, domain);
+    }
+
     /// Adds a text.
     pub fn push_text(&mut self, text: Text, label: u32, domain: u16) {
         self.texts.push(text);
@@ -314,15 +336,21 @@ impl Samples {
         self.tasks.push(0);
     }
 
-    /// Every image at another side, in pixels: bicubic, with the average of what a pixel covers where it gets smaller.
+    /// Every image at another side, in pixels: bicubic, with the average of what a pixel covers where it gets smaller. Those in files
+    /// are made of their files anew.
     pub fn resize(&mut self, side: usize) -> anyhow::Result<()> {
-        if side == self.side || self.pixels.is_empty() {
+        if side == self.side || (self.pixels.is_empty() && self.pictures.is_empty()) {
+            return Ok(());
+        }
+        if !self.pictures.is_empty() {
+            self.pictures.iter_mut().for_each(|picture| *picture = picture.at(side));
+            self.side = side;
             return Ok(());
         }
         let (from, to) = (u32::try_from(self.side)?, u32::try_from(side)?);
         let mut pixels = Vec::with_capacity(self.len() * side * side * 3);
         for n in 0..self.len() {
-            let image = image::RgbImage::from_raw(from, from, self.image(n).to_vec()).context("an image of another size")?;
+            let image = image::RgbImage::from_raw(from, from, self.image(n)?.into_owned()).context("an image of another size")?;
             pixels.extend_from_slice(&image::imageops::resize(&image, to, to, image::imageops::FilterType::CatmullRom));
         }
         self.pixels = pixels;
@@ -334,6 +362,7 @@ impl Samples {
     pub fn truncate(&mut self, n: usize) {
         let n = n.min(self.len());
         self.pixels.truncate(n * self.side * self.side * 3);
+        self.pictures.truncate(n);
         self.texts.truncate(n);
         self.tokens.truncate(n);
         self.sounds.truncate(n);
@@ -344,9 +373,10 @@ impl Samples {
         self.quality.truncate(n);
     }
 
-    /// Adds all samples of `other`, which are of the same size and have quality scores where these have them.
+    /// Adds all samples of `other`, which are of the same kind and size and have quality scores where these have them.
     pub fn append(&mut self, other: &mut Samples) {
         self.pixels.append(&mut other.pixels);
+        self.pictures.append(&mut other.pictures);
         self.texts.append(&mut other.texts);
         self.tokens.append(&mut other.tokens);
         self.sounds.append(&mut other.sounds);

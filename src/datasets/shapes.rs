@@ -163,8 +163,8 @@ mod tests {
                 assert_eq!(samples.labels.iter().filter(|l| **l == label).count(), each);
             }
         }
-        let seen: HashSet<&[u8]> = (0..800).map(|n| all.train.image(n)).collect();
-        assert!((0..400).all(|n| !seen.contains(all.test.image(n))));
+        let seen: HashSet<_> = (0..800).map(|n| all.train.image(n).unwrap()).collect();
+        assert!((0..400).all(|n| !seen.contains(&all.test.image(n).unwrap())));
     }
 
     #[test]
@@ -192,7 +192,8 @@ mod tests {
         // The coarser, the farther from what was drawn.
         let mut apart: std::collections::BTreeMap<usize, Vec<f64>> = Default::default();
         for n in 0..200 {
-            let pairs = plain.image(n).iter().zip(half.image(n));
+            let images = (plain.image(n).unwrap(), half.image(n).unwrap());
+            let pairs = images.0.iter().zip(images.1.iter());
             let sum: f64 = pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
             apart.entry((half.quality[n] * SIDE as f32) as usize).or_default().push(sum / (SIDE * SIDE * 3) as f64);
         }

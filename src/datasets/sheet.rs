@@ -113,10 +113,10 @@ mod tests {
         let samples = read(&png(), "label,domain\ndog,one\ncat,one\ndog,one\n", 4).unwrap();
         assert_eq!(samples.labels, [1, 0, 1]);
         assert_eq!(samples.domains, [0, 0, 0]);
-        assert_eq!(samples.image(2).len(), SIDE * SIDE * 3);
-        assert_eq!(samples.image(2)[(14 * SIDE + 14) * 3], 110);
-        assert_eq!(samples.image(2)[(13 * SIDE + 14) * 3], 0);
-        assert_eq!(samples.image(2)[(17 * SIDE + 18) * 3], 0);
+        assert_eq!(samples.image(2).unwrap().len(), SIDE * SIDE * 3);
+        assert_eq!(samples.image(2).unwrap()[(14 * SIDE + 14) * 3], 110);
+        assert_eq!(samples.image(2).unwrap()[(13 * SIDE + 14) * 3], 0);
+        assert_eq!(samples.image(2).unwrap()[(17 * SIDE + 18) * 3], 0);
     }
 
     #[test]

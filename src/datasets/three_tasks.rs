@@ -59,7 +59,7 @@ fn load(settings: &Settings, seed: u64, wanted: &Wanted) -> Result<Loaded> {
     // compared picture by picture; the tasks take turns there.
     let mut order = turns(&train);
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    Ok(Loaded::new(mixed(&train, &order), mixed(&test, &turns(&test))))
+    Ok(Loaded::new(mixed(&train, &order)?, mixed(&test, &turns(&test))?))
 }
 
 /// Every sample of all parts as (part, number), a first one of each, then a second one of each.
@@ -70,12 +70,12 @@ fn turns(parts: &[Samples]) -> Vec<(usize, usize)> {
 }
 
 /// The samples of `parts` in this order, each with its task.
-fn mixed(parts: &[Samples], order: &[(usize, usize)]) -> Samples {
+fn mixed(parts: &[Samples], order: &[(usize, usize)]) -> Result<Samples> {
     let mut all = Samples { side: sheet::SIDE, ..Samples::default() };
     for &(part, n) in order {
-        all.push_of(part as u16, parts[part].image(n), TASKS[part].first as u32 + parts[part].labels[n], 0);
+        all.push_of(part as u16, &parts[part].image(n)?, TASKS[part].first as u32 + parts[part].labels[n], 0);
     }
-    all
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
             let task = &TASKS[usize::from(all.train.tasks[n])];
             let label = all.train.labels[n] as usize;
             assert!((task.first..task.first + task.classes).contains(&label), "{label} is no label of {}", task.name);
-            let own = (0..digits.len()).find(|m| digits.image(*m) == all.train.image(n));
+            let own = (0..digits.len()).find(|m| digits.image(*m).unwrap() == all.train.image(n).unwrap());
             assert_eq!(own.map(|m| digits.labels[m] as usize), (task.name == "digits").then_some(label));
         }
     }

@@ -10,13 +10,14 @@ use burn::tensor::{Device, Tensor, TensorData, activation};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::ahead::ahead;
 use super::bag::{self, Bag, Measured};
 use super::batch::Rows;
 use super::measure::Memory;
 use super::model::{Model, host};
 use super::run::Trainer;
 use super::tuner::Tuner;
-use super::{batch, random};
+use super::{batch, random, shards};
 use crate::datasets::{Loaded, Samples};
 use crate::methods::{Measure, full};
 use crate::plan::{Member, Plan};
@@ -101,7 +102,7 @@ fn norms(session: &Session, model: &Model, member: &Member, train: &Samples, tel
         if tell(words)?.is_break() {
             return Ok(None);
         }
-        let (input, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
+        let (input, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device)?;
         let nothing = Bag::default();
         let rows = Rows { samples: some, tasks: &train.tasks_of(some), quality: &train.quality_of(some) };
         let mut tuner = Tuner::new(&model.plan, &model.weights, &nothing, None).on(rows);
@@ -147,7 +148,7 @@ fn gradients(session: &Session, model: &Model, member: &Member, train: &Samples,
             return Ok(None);
         }
         let labels: Vec<u32> = some.iter().map(|n| train.labels[*n]).collect();
-        let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device);
+        let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, train, some, None, &model.device)?;
         let rows = Rows { samples: some, tasks: &train.tasks_of(some), quality: &train.quality_of(some) };
         let features = model.pooled_of(rows, &model.bag, pixels, None); // [batch, width]
         let Some(loss) = contrast(features, &labels, &model.device) else { continue };
@@ -206,17 +207,22 @@ fn changes(
     let mut trainer = Trainer::new(session, &model, data)?;
     trainer.steps = steps; // the schedule runs its whole length
     let every = session.recipe.report_every.max(1);
-    'steps: for epoch in 0.. {
-        for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
-            if trainer.done == steps {
-                break 'steps;
-            }
+    let batches = |epoch| batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch);
+    let jobs = (0..).flat_map(|epoch| batches(epoch).into_iter().map(move |picked| (epoch, picked))).take(steps);
+    let maker = trainer.maker(&model, shards::count(&model.device));
+    let make = |(epoch, picked): (usize, Vec<usize>)| maker.parts(&data.train, &picked, epoch);
+    let whole = ahead("a batch of training samples", jobs, make, |made| {
+        while let Some(parts) = made.next()? {
             let reached = trainer.done - trainer.done % every;
             if tell(format!("full fine-tuning for {}: step {reached} of {steps}", member.card.title))?.is_break() {
-                return Ok(None);
+                return Ok(false);
             }
-            trainer.step(&mut model, &data.train, &picked, epoch, memory)?;
+            trainer.step(&mut model, &data.train, parts, memory)?;
         }
+        Ok(true)
+    })?;
+    if !whole {
+        return Ok(None);
     }
     let end = model.bag.frozen();
     let mut found = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! The engine: a worker thread that trains, evaluates and exports; orders go in and events come out over two bounded
 //! channels. Called by the workbench; knows no window.
 
+pub mod ahead;
 pub mod bag;
 pub mod batch;
 pub mod calibrate;
@@ -141,6 +142,9 @@ pub struct Step {
     /// Milliseconds a step and samples a second, over the steps since the last report.
     pub step_ms: f64,
     pub samples_per_second: f64,
+    /// How much of `step_ms` the step waited for its samples.
+    #[serde(default)]
+    pub wait_ms: f64,
     /// Bytes the run holds beyond what the program held before it.
     pub bytes: usize,
     /// The most that a training step held so far; evaluations are not in it.
@@ -199,6 +203,9 @@ pub struct Finished {
     /// Over all steps, evaluations left out.
     pub step_ms: f64,
     pub samples_per_second: f64,
+    /// How much of `step_ms` the steps waited for their samples.
+    #[serde(default)]
+    pub wait_ms: f64,
     /// The most that a training step held.
     pub peak_bytes: usize,
     /// The most that an evaluation held: its batches are larger than a training step's.

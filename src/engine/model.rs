@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor};
 
+use super::ahead::ahead;
 use super::bag::{Bag, Weights};
-use super::batch::{self, Rows};
+use super::batch::{Maker, Part, Rows};
 use super::shards;
 use super::tuner::Tuner;
 use crate::backbones::{self, Backbone, Input};
@@ -80,21 +81,41 @@ impl Model {
         Tuner::new(&self.plan, &self.weights, bag, None).penalty()
     }
 
+    /// Runs `work` on the samples `picked`, as they are, in parts of batches that are made while the network works on those before, and
+    /// gives what it makes of them in order.
+    ///
+    /// # Errors
+    /// When an image cannot be read any more, and with what `work` gives.
+    pub fn on_each<R: Send>(
+        &self,
+        samples: &Samples,
+        picked: &[usize],
+        work: impl Fn(Part) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let maker = Maker { entry: self.plan.anatomy.entry, augment: None, parts: shards::count(&self.device), idle: false };
+        let jobs = picked.chunks(cost::evaluated_at_once(&self.plan.anatomy));
+        ahead(
+            "a batch of samples",
+            jobs,
+            |some| maker.parts(samples, some, 0),
+            |made| {
+                let mut all = Vec::new();
+                while let Some(parts) = made.next()? {
+                    all.extend(shards::all(parts, &work).into_iter().collect::<Result<Vec<_>>>()?);
+                }
+                Ok(all)
+            },
+        )
+    }
+
     /// Logits of the samples `picked`, in host memory row by row; dropout off, no graph.
     pub fn answers(&self, bag: &Bag, samples: &Samples, picked: &[usize]) -> Result<Vec<f32>> {
         let bag = bag.frozen();
-        let mut all = Vec::new();
-        for some in picked.chunks(cost::evaluated_at_once(&self.plan.anatomy)) {
-            let answers = shards::each(some, shards::count(&self.device), |some| {
-                let (input, _) = batch::tensors(&self.plan.anatomy.entry, samples, some, None, &self.device);
-                let rows = Rows { samples: some, tasks: &samples.tasks_of(some), quality: &samples.quality_of(some) };
-                host(self.logits_of(rows, &bag, input, None))
-            });
-            for answer in answers {
-                all.extend(answer?);
-            }
-        }
-        Ok(all)
+        let answers = self.on_each(samples, picked, |Part { samples: some, input }| {
+            let rows = Rows { samples: &some, tasks: &samples.tasks_of(&some), quality: &samples.quality_of(&some) };
+            host(self.logits_of(rows, &bag, input.on(&self.device)?, None))
+        })?;
+        Ok(answers.concat())
     }
 }
 

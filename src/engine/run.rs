@@ -9,9 +9,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Int, Tensor, TensorData};
 
+use super::ahead::ahead;
 use super::bag::Bag;
-use super::batch::Rows;
-use super::clock::Clock;
+use super::batch::{Maker, Part, Rows};
+use super::clock::{Clock, Speed};
 use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
 use super::optimise::{Optimiser, learning_rate};
@@ -21,7 +22,6 @@ use crate::backbones;
 use crate::datasets::{Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
-use crate::plan::cost;
 use crate::session::{Session, file};
 use crate::tasks::classify::{self, Rivals};
 
@@ -77,42 +77,52 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         }
     }
     let mut last = Evaluated::default();
-    for epoch in 0..session.recipe.epochs {
-        for picked in batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch) {
-            if stopped || clock.wait(|| (around.ask)())?.is_break() {
-                stopped = true;
+    let batches = |epoch| batch::epoch(data.train.len(), session.recipe.batch_size, session.seed, epoch);
+    let jobs = (0..).flat_map(|epoch| batches(epoch).into_iter().map(move |picked| (epoch, picked)));
+    let jobs = jobs.take(if stopped { 0 } else { trainer.steps });
+    let maker = trainer.maker(&model, shards::count(&model.device));
+    let make = |(epoch, picked): (usize, Vec<usize>)| maker.parts(&data.train, &picked, epoch);
+    ahead("a batch of training samples", jobs, make, |made| {
+        for epoch in 0..session.recipe.epochs {
+            for picked in batches(epoch) {
+                if stopped || clock.wait(|| (around.ask)())?.is_break() {
+                    stopped = true;
+                    break;
+                }
+                let parts = clock.load(|| made.next())?.context("the batches ended before the epochs")?;
+                let step = || memory.during(Phase::Training, || trainer.step(&mut model, &data.train, parts, &memory));
+                let report = clock.step(picked.len(), step)?;
+                if trainer.done == 1 {
+                    made.still(|| trainer.measure(&model, &data.train, &picked, epoch, &memory))?;
+                }
+                if let Some(mut step) = report {
+                    step.run = around.run.to_owned();
+                    step.epoch = epoch + 1;
+                    Speed { step_ms: step.step_ms, wait_ms: step.wait_ms, samples_per_second: step.samples_per_second } =
+                        clock.lap();
+                    step.seconds_left = clock.left(trainer.steps - trainer.done, session.recipe.epochs - epoch, data.test.len());
+                    step.bytes = memory.now();
+                    step.peak_bytes = memory.training_peak();
+                    step.activation_bytes = trainer.activation_bytes;
+                    (around.send)(Event::Step(step))?;
+                }
+            }
+            let test = || memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, epoch + 1));
+            last = clock.evaluate(test)?;
+            last.run = around.run.to_owned();
+            last.peak_bytes = memory.evaluation_peak();
+            (around.send)(Event::Evaluated(last.clone()))?;
+            if stopped {
                 break;
             }
-            let step = || memory.during(Phase::Training, || trainer.step(&mut model, &data.train, &picked, epoch, &memory));
-            let report = clock.step(picked.len(), step)?;
-            if trainer.done == 1 {
-                trainer.measure(&model, &data.train, &picked, epoch, &memory);
-            }
-            if let Some(mut step) = report {
-                step.run = around.run.to_owned();
-                step.epoch = epoch + 1;
-                (step.step_ms, step.samples_per_second) = clock.lap();
-                step.seconds_left = clock.left(trainer.steps - trainer.done, session.recipe.epochs - epoch, data.test.len());
-                step.bytes = memory.now();
-                step.peak_bytes = memory.training_peak();
-                step.activation_bytes = trainer.activation_bytes;
-                (around.send)(Event::Step(step))?;
-            }
         }
-        let test = || memory.during(Phase::Evaluation, || trainer.evaluate(&model, &data, epoch + 1));
-        last = clock.evaluate(test)?;
-        last.run = around.run.to_owned();
-        last.peak_bytes = memory.evaluation_peak();
-        (around.send)(Event::Evaluated(last.clone()))?;
-        if stopped {
-            break;
-        }
-    }
+        Ok(())
+    })?;
 
     watch::values(&model.bag, &model.plan, &session.recipe, trainer.done)?;
     exports::own::write(session, &model, around.folder)?;
     (around.send)(Event::Saved { run: around.run.to_owned(), path: around.folder.join("adapter.safetensors") })?;
-    let (step_ms, samples_per_second) = clock.speed();
+    let Speed { step_ms, wait_ms, samples_per_second } = clock.speed();
     let finished = Finished {
         run: around.run.to_owned(),
         stopped,
@@ -124,6 +134,7 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
         seconds: clock.seconds(),
         step_ms,
         samples_per_second,
+        wait_ms,
         peak_bytes: memory.training_peak(),
         evaluation_peak_bytes: memory.evaluation_peak(),
         activation_bytes: trainer.activation_bytes,
@@ -193,52 +204,52 @@ impl Trainer {
         })
     }
 
-    /// Logits `[batch, classes]` and labels `[batch]` of the samples `some` in the step to come.
-    fn answers(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<2>, Tensor<1, Int>) {
+    /// How the batches of `model` are made, each in so many parts.
+    pub fn maker(&self, model: &Model, parts: usize) -> Maker {
+        let augment = Some((self.recipe.clone(), self.seed));
+        Maker { entry: model.plan.anatomy.entry, augment, parts, idle: self.probe.is_some() }
+    }
+
+    /// Logits `[batch, classes]` and labels `[batch]` of a part of the step to come.
+    fn answers(&self, model: &Model, bag: &Bag, train: &Samples, part: Part) -> Result<(Tensor<2>, Tensor<1, Int>)> {
+        let Part { samples: some, input } = part;
+        let labels = batch::labels(train, &some, &model.device);
         if let Some((features, _)) = &self.probe {
             let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
             let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
-            return (
-                classify::logits(model.plan.margin, bag, features.clone().select(0, rows)),
-                batch::labels(train, some, &model.device),
-            );
+            return Ok((classify::logits(model.plan.margin, bag, features.clone().select(0, rows)), labels));
         }
-        let augment = (&self.recipe, self.seed ^ (epoch as u64) << 32);
         let noise = random::stream(self.seed, &format!("step {}", self.done));
-        let (pixels, labels) = batch::tensors(&model.plan.anatomy.entry, train, some, Some(augment), &model.device);
-        let rows = Rows { samples: some, tasks: &train.tasks_of(some), quality: &train.quality_of(some) };
-        (model.logits_of(rows, bag, pixels, Some(noise)), labels)
+        let rows = Rows { samples: &some, tasks: &train.tasks_of(&some), quality: &train.quality_of(&some) };
+        Ok((model.logits_of(rows, bag, input.on(&model.device)?, Some(noise)), labels))
     }
 
     /// Their loss `[1]`, what the methods add to it included, and their logits.
-    fn loss(&self, model: &Model, bag: &Bag, train: &Samples, some: &[usize], epoch: usize) -> (Tensor<1>, Tensor<2>) {
-        let (logits, labels) = self.answers(model, bag, train, some, epoch);
+    fn loss(&self, model: &Model, bag: &Bag, train: &Samples, part: Part) -> Result<(Tensor<1>, Tensor<2>)> {
+        let tasks = train.tasks_of(&part.samples);
+        let (logits, labels) = self.answers(model, bag, train, part)?;
         let answers = logits.clone().inner();
-        let own = classify::own(&model.plan.tasks, &train.tasks_of(some), &logits);
+        let own = classify::own(&model.plan.tasks, &tasks, &logits);
         let logits = model.plan.margin.map_or(logits.clone(), |margin| margin.held_back(logits, &labels));
         let loss = classify::loss_among(own, logits, labels, self.recipe.label_smoothing);
-        match model.penalty(bag) {
+        Ok(match model.penalty(bag) {
             Some(more) => (loss + more, answers),
             None => (loss, answers),
-        }
+        })
     }
 
-    /// Loss, logits and gradients of the samples `picked`, worked out in `parts` parts side by side.
-    pub fn gradients(
-        &self,
-        model: &Model,
-        train: &Samples,
-        picked: &[usize],
-        epoch: usize,
-        parts: usize,
-        memory: &Memory,
-    ) -> Gathered {
-        let part = |some: &[usize]| {
-            let bag = model.bag.leaves();
-            let (loss, answers) = self.loss(model, &bag, train, some, epoch);
-            let loss = loss * (some.len() as f64 / picked.len() as f64);
+    /// Loss, logits and gradients of a batch, its parts worked out side by side.
+    ///
+    /// # Errors
+    /// When the batch is of another maker, or empty.
+    pub fn gradients(&self, model: &Model, train: &Samples, parts: Vec<Part>, memory: &Memory) -> Result<Gathered> {
+        let count: usize = parts.iter().map(|part| part.samples.len()).sum();
+        let part = |part: Part| -> Result<Gathered> {
+            let (bag, share) = (model.bag.leaves(), part.samples.len() as f64 / count as f64);
+            let (loss, answers) = self.loss(model, &bag, train, part)?;
+            let loss = loss * share;
             memory.now(); // a GPU keeps no peak of its own, and what the backward pass needs is all there now
-            Gathered { loss: loss.clone().inner(), answers: vec![answers], gradients: bag.gradients(loss.backward()) }
+            Ok(Gathered { loss: loss.clone().inner(), answers: vec![answers], gradients: bag.gradients(loss.backward()) })
         };
         let sum = |mut all: Gathered, more: Gathered| {
             for (key, gradient) in more.gradients {
@@ -251,36 +262,35 @@ impl Trainer {
             all.answers.extend(more.answers);
             Gathered { loss: all.loss + more.loss, ..all }
         };
-        let gathered = shards::each(picked, parts, part).into_iter().reduce(sum);
-        gathered.unwrap_or_else(|| part(picked))
+        let gathered = shards::all(parts, part).into_iter().collect::<Result<Vec<_>>>()?;
+        gathered.into_iter().reduce(sum).context("a batch without samples")
     }
 
     /// Measures what the forward pass over the batch `picked`, not cut, holds for the backward pass. After the first step,
     /// when nothing is set up any more; no step is part of it.
-    fn measure(&mut self, model: &Model, train: &Samples, picked: &[usize], epoch: usize, memory: &Memory) {
+    fn measure(&mut self, model: &Model, train: &Samples, picked: &[usize], epoch: usize, memory: &Memory) -> Result<()> {
         self.activation_bytes = memory.during(Phase::Aside, || {
             let bag = model.bag.leaves();
             let held = measure::on_device(&model.device);
-            let (loss, _) = self.loss(model, &bag, train, picked, epoch);
+            let whole =
+                self.maker(model, 1).parts(train, picked, epoch)?.into_iter().next().context("a batch without samples")?;
+            let (loss, _) = self.loss(model, &bag, train, whole)?;
             let kept = measure::on_device(&model.device).saturating_sub(held);
             drop(loss.backward()); // a graph that never runs backward is kept by Burn for long
-            kept
-        });
+            anyhow::Ok(kept)
+        })?;
+        Ok(())
     }
 
-    /// One step on the samples `picked`. Reads values back, and reports, every `report_every` steps only.
-    pub fn step(
-        &mut self,
-        model: &mut Model,
-        train: &Samples,
-        picked: &[usize],
-        epoch: usize,
-        memory: &Memory,
-    ) -> Result<Option<Step>> {
+    /// One step on a batch that `maker` made. Reads values back, and reports, every `report_every` steps only.
+    ///
+    /// # Errors
+    /// When a number of the steps before is none.
+    pub fn step(&mut self, model: &mut Model, train: &Samples, parts: Vec<Part>, memory: &Memory) -> Result<Option<Step>> {
+        let picked: Vec<usize> = parts.iter().flat_map(|part| part.samples.iter().copied()).collect();
         let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
         let rate = learning_rate(&self.recipe, self.done, self.steps);
-        let Gathered { loss, answers, gradients } =
-            self.gradients(model, train, picked, epoch, shards::count(&model.device), memory);
+        let Gathered { loss, answers, gradients } = self.gradients(model, train, parts, memory)?;
         memory.now();
         let acting = || model.plan.members.iter().filter(|m| m.card.method.acts_between());
         let kept = if acting().next().is_some() { gradients.clone() } else { BTreeMap::new() };
@@ -298,7 +308,7 @@ impl Trainer {
         let Some(seen) = self.watch.read(&model.plan, &self.recipe, self.steps)? else { return Ok(None) };
         let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
         let answers = host(Tensor::cat(answers, 0))?;
-        let right = classify::right(&classify::rivals(&answers, &model.plan.tasks, &train.tasks_of(picked)), &labels);
+        let right = classify::right(&classify::rivals(&answers, &model.plan.tasks, &train.tasks_of(&picked)), &labels);
         Ok(Some(Step {
             step: self.done,
             loss: seen.loss,
@@ -364,12 +374,6 @@ impl Trainer {
 fn features(model: &Model, samples: &Samples) -> Result<Tensor<2>> {
     let all: Vec<usize> = (0..samples.len()).collect();
     let none = Bag::default();
-    let mut rows = Vec::new();
-    for some in all.chunks(cost::evaluated_at_once(&model.plan.anatomy)) {
-        rows.extend(shards::each(some, shards::count(&model.device), |some| {
-            let (pixels, _) = batch::tensors(&model.plan.anatomy.entry, samples, some, None, &model.device);
-            model.pooled(&none, pixels, None)
-        }));
-    }
+    let rows = model.on_each(samples, &all, |part| Ok(model.pooled(&none, part.input.on(&model.device)?, None)))?;
     Ok(Tensor::cat(rows, 0))
 }
