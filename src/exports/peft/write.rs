@@ -7,7 +7,7 @@ use burn::tensor::TensorData;
 use serde_json::{Value as Json, json};
 
 use super::kinds::{KINDS, Kind, RSLORA};
-use super::{BASE, PREFIX, TOP, prompts, targets};
+use super::{BASE, PREFIX, TOP, prefixes, prompts, targets};
 use crate::engine::bag;
 use crate::exports::head::{self, Head};
 use crate::exports::tensors::{self, Named};
@@ -30,6 +30,9 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     };
     if let Some(member) = prompts::among(plan) {
         return prompts::fits(plan, member).map_err(|words| format!("{words}. {INSTEAD}"));
+    }
+    if let Some(member) = crate::exports::prefixes::among(plan) {
+        return prefixes::fits(plan, member).map_err(|words| format!("{words}. {INSTEAD}"));
     }
     if plan.anatomy.dialects[0].unturned {
         return Err(format!("GPT-2 has q, k and v in one layer, for which a folder is not written from here. {INSTEAD}"));
