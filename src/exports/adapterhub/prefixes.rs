@@ -20,8 +20,10 @@ use crate::session::settings::{Settings, Value};
 
 /// What the package calls it.
 pub(super) const ARCHITECTURE: &str = "prefix_tuning";
+/// A bend by its name there.
+type Bend = (&'static str, fn(f64) -> f64);
 /// The bends of the network that can be worked out.
-const BENDS: [(&str, fn(f64) -> f64); 5] = [
+const BENDS: [Bend; 5] = [
     ("tanh", f64::tanh),
     ("relu", |x| x.max(0.0)),
     ("sigmoid", |x| 1.0 / (1.0 + (-x).exp())),
