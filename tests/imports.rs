@@ -172,7 +172,7 @@ fn prefixes_that_peft_wrote_give_pefts_logits_and_leave_again() {
     assert!(apart(&predicted(&run, &peft("inputs.safetensors"), "logits"), &theirs) < 1e-4);
     let long = scratch.path().join("long.safetensors");
     for (tokens, wanted) in [(35, true), (36, false)] {
-        let bytes = vec![1u8, 0, 0, 0, 0, 0, 0, 0].repeat(tokens);
+        let bytes = [1u8, 0, 0, 0, 0, 0, 0, 0].repeat(tokens);
         let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![1, tokens], &bytes).unwrap();
         std::fs::write(&long, safetensors::serialize([("input_ids", view)], None).unwrap()).unwrap();
         let out = scratch.path().join("out.safetensors");
