@@ -16,7 +16,7 @@ use crate::engine::bag::Bag;
 use crate::engine::batch::Rows;
 use crate::engine::model::{Model, host};
 use crate::exports;
-use crate::plan::anatomy::{Anatomy, Entry, Front, Pixels};
+use crate::plan::anatomy::{Entry, Front, Pixels};
 use crate::plan::{Plan, cost};
 use crate::session::settings::Value;
 use crate::session::{Choice, Session, file, presets};
@@ -50,7 +50,7 @@ pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     }
     let (_, model) = exports::load_run(&folder)?;
     let task = asked(task_of(&model.plan, task))?;
-    let given = asked(Given::read(inputs, &model.plan.anatomy))?;
+    let given = asked(Given::read(inputs, &model.plan))?;
     given.say_what_is_read(&model.plan);
     let bag = model.bag.frozen();
     let mut logits = Vec::new();
@@ -72,12 +72,11 @@ fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     }
     let choice = asked(sized(folder, inputs))?;
     let opened = asked(backbones::open(&choice).map_err(|e| anyhow!(e)))?;
-    let anatomy = opened.network.anatomy();
-    let given = asked(Given::read(inputs, &anatomy))?;
-    let device = Device::flex();
     let session = Session { methods: vec![], backbone: choice, ..file::find(presets::PRESETS[0].name)? };
+    let plan = Plan::on(&session, opened.network.anatomy(), 0, &mut vec![]);
+    let given = asked(Given::read(inputs, &plan))?;
+    let device = Device::flex();
     let weights = (opened.weights)(session.seed, &device)?;
-    let plan = Plan::on(&session, anatomy, 0, &mut vec![]);
     let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device };
     given.say_what_is_read(&model.plan);
     let (mut all, mut shape) = (Vec::new(), [0; 3]);
@@ -150,7 +149,8 @@ enum Values {
 }
 
 impl Given {
-    fn read(path: &Path, anatomy: &Anatomy) -> Result<Given> {
+    fn read(path: &Path, plan: &Plan) -> Result<Given> {
+        let anatomy = &plan.anatomy;
         let place = path.display();
         if !path.is_file() {
             bail!("cannot read the inputs {place}. Check the path");
@@ -163,7 +163,7 @@ impl Given {
             }
             Entry::Text { vocabulary, longest, .. } => {
                 lacks(&file, path, TOKENS, "[batch, tokens], whole numbers of 64 bits")?;
-                Given::tokens(&file, path, vocabulary, longest)?
+                Given::tokens(&file, path, vocabulary, plan.longest().unwrap_or(longest))?
             }
             Entry::Sound { bins, frames, .. } => {
                 if !file.has(TURNED) {

@@ -15,8 +15,9 @@ use crate::backbones::tensors::Tensors;
 use crate::datasets::unknown;
 use crate::engine::model::Model;
 use crate::engine::{Event, Finished, Started};
-use crate::plan::anatomy::Anatomy;
-use crate::session::{Choice, Recipe, Session, VERSION, file};
+use crate::methods;
+use crate::plan::anatomy::{Anatomy, Entry};
+use crate::session::{Choice, Placed, Recipe, Session, VERSION, Value, file};
 
 /// What an import made.
 pub struct Imported {
@@ -36,6 +37,7 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     backbones::settle(&mut choice);
     let anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
     let (Adapter { methods, mut params, classes, over }, what) = adapter(folder, &anatomy)?;
+    make_room(&mut choice, &anatomy, &methods);
     let config = Folder::open(&backbone.display().to_string()).map_err(|e| anyhow!(e))?.config;
     if !params.contains_key("head/weight") {
         let own = head(backbone, &anatomy).with_context(|| {
@@ -89,6 +91,17 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
         Ok((0.0, 0))
     })?;
     Ok(Imported { what, stack: model.plan.words(), classes, trainable: model.plan.trainable() })
+}
+
+/// Makes texts as short as the adapter leaves positions for.
+fn make_room(choice: &mut Choice, anatomy: &Anatomy, stack: &[Placed]) {
+    let Entry::Text { longest, .. } = anatomy.entry else { return };
+    let cards = stack.iter().filter_map(|placed| Some((methods::find(&placed.name)?, placed)));
+    let taken: usize = cards.map(|(card, placed)| card.method.positions_taken(&placed.settings.filled(card.fields))).sum();
+    let most = longest.saturating_sub(taken);
+    if taken > 0 && most < anatomy.tokens {
+        choice.settings.set("length", Value::Whole(most as i64));
+    }
 }
 
 /// The adapter in a folder of either kind, and what it is in words.

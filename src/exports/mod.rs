@@ -8,6 +8,7 @@ pub mod import;
 pub mod merged;
 pub mod own;
 pub mod peft;
+pub mod prefixes;
 pub mod tensors;
 pub mod transformers;
 

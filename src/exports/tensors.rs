@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::TensorData;
 use safetensors::SafeTensors;
 
+use crate::backbones::tensors::Tensors;
 use crate::backbones::weights;
 
 /// Named tensors in host memory, in the order in which they are written.
@@ -70,6 +71,16 @@ pub fn read(path: &Path, remedy: &str) -> Result<Named> {
         found.insert(name, TensorData::new(values, view.shape().to_vec()));
     }
     Ok(found)
+}
+
+/// Every tensor of a safetensors file, or of a checkpoint of PyTorch's by its name's end.
+pub fn read_any(path: &Path, remedy: &str) -> Result<Named> {
+    if path.extension().is_none_or(|end| end != "bin") {
+        return read(path, remedy);
+    }
+    let file = Tensors::open(path).context(remedy.to_owned())?;
+    let of = |name: &str| file.floats(name).map(|(values, shape)| (name.to_owned(), TensorData::new(values, shape)));
+    file.names().map(of).collect()
 }
 
 /// What the header of a safetensors file notes beside its tensors.

@@ -379,6 +379,11 @@ pub trait Method: Sync {
         false
     }
 
+    /// Of the positions that the network has for a text's tokens, how many it takes away from them, where such positions are in a table.
+    fn positions_taken(&self, _set: &Settings) -> usize {
+        0
+    }
+
     /// Roles of its own block whose output it asks for (`At::left`). They come by before its own doors.
     fn reads(&self) -> &'static [Role] {
         &[]

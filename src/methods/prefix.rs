@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::parts::{self, GATE};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::At;
-use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::plan::anatomy::{Anatomy, Door, Entry, Role, Site};
 use crate::session::settings::{Field, Settings};
 
 pub const CARD: Card = Card {
@@ -33,6 +33,11 @@ pub const CARD: Card = Card {
         Field::whole("length", 1, 200, 8, "Number l of trained keys and values."),
         Field::real("deviation", 0.0, 1.0, 0.02, "Standard deviation of the first values."),
         GATE,
+        Field::flag(
+            COUNT_ON,
+            false,
+            "The text's tokens are counted on from the prefix, as PEFT has it: in a table of positions each takes the row l further on, so that texts may be l tokens shorter. Where positions turn queries and keys it makes no difference.",
+        ),
     ],
     variants: &[Variant::new("Gated prefix", "UniPELT's part; the preset `unipelt` is the whole.", &[Role::Attn])
         .with(&[("gate", "true")])],
@@ -43,11 +48,31 @@ pub const CARD: Card = Card {
     method: &Prefix,
 };
 
+/// The setting by which tokens move.
+pub const COUNT_ON: &str = "count_on";
+/// The table of positions at the embedding of a text.
+const POSITIONS: &str = "pos";
+
 struct Prefix;
+
+/// Where tokens are counted on in the table of positions; nowhere where there is none to move in.
+fn counted_on(anatomy: &Anatomy) -> Result<Option<Placement>, String> {
+    if !matches!(anatomy.entry, Entry::Text { .. }) {
+        return Err(format!("`{COUNT_ON}` fits texts alone: no other positions begin behind a prefix"));
+    }
+    if anatomy.rotary {
+        return Ok(None);
+    }
+    let holds = |site: &&Site| site.role == Role::Embed && site.parts.iter().any(|part| part.name == POSITIONS);
+    let table = anatomy.sites.iter().find(holds);
+    let table =
+        table.ok_or_else(|| format!("`{COUNT_ON}` fits a table of positions or rotary ones, and this network has neither"))?;
+    Ok(Some(Placement::tidying(table, Door::Weight)))
+}
 
 /// The names of the gate's w and b in this block's attention. Keys and values of one attention go through one gate, so it belongs to the
 /// method and not to one of their sites.
-fn gate_names(site: &Site) -> [String; 2] {
+pub fn gate_names(site: &Site) -> [String; 2] {
     let n = site.block.unwrap_or_default();
     let across = if site.crosses() { "_cross" } else { "" };
     [format!("gate_{n}{across}"), format!("gate_bias_{n}{across}")]
@@ -59,6 +84,9 @@ impl Method for Prefix {
         let (l, n) = (set.whole("length"), anatomy.tokens);
         let spec = |d| ParamSpec::new("P", l, d, Init::Normal(set.real("deviation"))).matrix();
         let mut placements = Vec::new();
+        if set.flag(COUNT_ON) {
+            placements.extend(counted_on(anatomy)?);
+        }
         for attention in sites {
             for role in [Role::K, Role::V] {
                 let Some(site) = anatomy.beside(attention, role) else {
@@ -74,6 +102,18 @@ impl Method for Prefix {
             }
         }
         Ok(placements)
+    }
+
+    fn positions_taken(&self, set: &Settings) -> usize {
+        if set.flag(COUNT_ON) { set.whole("length") } else { 0 }
+    }
+
+    fn weight(&self, at: &At, part: &str, w: Tensor<2>) -> Tensor<2> {
+        if part != POSITIONS {
+            return w;
+        }
+        let ([rows, _], l) = (w.dims(), at.set.whole("length"));
+        Tensor::cat(vec![w.clone().narrow(0, l, rows - l), w.narrow(0, 0, l)], 0) // token i finds row l + i where its own was
     }
 
     fn after(&self, at: &At, x: &Tensor<3>, y: Tensor<3>) -> Tensor<3> {

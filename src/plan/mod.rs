@@ -17,7 +17,7 @@ use crate::session::Session;
 use crate::session::settings::Settings;
 use crate::tasks;
 use crate::tasks::classify::Margin;
-use anatomy::{Anatomy, Door};
+use anatomy::{Anatomy, Door, Entry};
 pub use cost::{Bytes, Cost};
 pub use problems::{Problem, Remedy, Severity};
 
@@ -213,6 +213,13 @@ impl Plan {
     /// The first method that goes by the quality of each sample.
     pub fn reads_quality(&self) -> Option<&Member> {
         self.members.iter().find(|member| member.card.method.reads_quality())
+    }
+
+    /// The longest text in tokens that the network has positions for with this stack; none where no texts enter.
+    pub fn longest(&self) -> Option<usize> {
+        let Entry::Text { longest, .. } = self.anatomy.entry else { return None };
+        let taken = self.members.iter().map(|m| m.card.method.positions_taken(&m.settings)).sum();
+        Some(if self.anatomy.rotary { longest } else { longest.saturating_sub(taken) })
     }
 
     pub fn stands_at(&self, site: &str) -> bool {

@@ -262,6 +262,15 @@ pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
         };
         problems.push(Problem::note(format!("methods[{}]", member.index), format!("{} goes by {source}", member.card.title)));
     }
+    let last = plan.members.iter().rfind(|m| m.card.method.positions_taken(&m.settings) > 0);
+    if let (Some(last), Some(most)) = (last, plan.longest().filter(|most| *most < plan.anatomy.tokens)) {
+        let words = format!(
+            "{}: only texts of up to {most} tokens fit behind it into the network's table of positions, not of {}. Set the backbone's `length` to {most} or less",
+            last.card.title, plan.anatomy.tokens
+        );
+        let problem = Problem::blocks(format!("methods[{}].settings", last.index), words);
+        problems.push(problem.remedy(Remedy::ResetAll { index: last.index }));
+    }
     let side = plan.members.iter().position(|m| m.card.family == Family::Side);
     if let Some(side) = side {
         for member in plan.members.iter().filter(|m| m.card.family != Family::Side) {

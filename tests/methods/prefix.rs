@@ -1,14 +1,16 @@
 //! methods/07, prefix tuning as a gated sum.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Device, Tensor, activation};
+use petl_workbench::backbones;
+use petl_workbench::datasets::unknown;
 use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::prefix;
-use petl_workbench::session::settings::Settings;
+use petl_workbench::session::settings::{Settings, Value};
 use petl_workbench::tasks::classify;
 
 use crate::common::{TOY, apart, batch, logits, placed, session, toy};
-use crate::through::shake;
+use crate::through::{set, shake};
 
 #[test]
 fn a_prefix_of_keys_far_away_takes_no_attention() {
@@ -88,4 +90,30 @@ fn longer_keys_and_values_are_a_gated_sum() {
         assert!(apart(&given, &answer) < 1e-5, "{}", apart(&given, &answer));
         assert!(apart(&given, &logits(&toy(&session(vec![])))) > 1e-2, "the prefix must be heard");
     }
+}
+
+/// Two prefixes that count on: token i of a text reads the row behind both, and texts must leave room for them.
+#[test]
+fn tokens_that_are_counted_on_read_rows_behind_the_prefix() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft/base_bert");
+    let model = |length: i64, lengths: &[i64]| {
+        let mut session = session(vec![]);
+        session.backbone = backbones::of_folder(&folder).expect("BERT");
+        session.backbone.settings.set("length", Value::Whole(length));
+        session.data = unknown::choice(&["a", "b"].map(str::to_owned));
+        let one = |l: &i64| set(&[("length", Value::Whole(*l)), (prefix::COUNT_ON, Value::Flag(true))]);
+        session.methods = lengths.iter().map(|l| placed(&prefix::CARD, one(l))).collect();
+        Model::make(&session, &Device::flex())
+    };
+    let counted = model(30, &[3, 5]).expect("room for 8 in 40 rows");
+    assert_eq!(counted.plan.longest(), Some(32));
+    let (bag, plain) = (counted.bag.frozen(), model(30, &[]).expect("BERT alone"));
+    let tuner = Tuner::new(&counted.plan, &counted.weights, &bag, None);
+    let rows = |first: i64| (first..first + 30).collect::<Vec<i64>>();
+    let other = Tuner::new(&plain.plan, &plain.weights, &plain.bag, None);
+    let of = |t: &Tuner, table: &str, first| host(t.rows("embed", table, rows(first))).expect("rows");
+    assert_eq!(of(&tuner, "pos", 0), of(&other, "pos", 8));
+    assert_eq!(of(&tuner, "word", 0), of(&other, "word", 0));
+    let words = format!("{:#}", model(35, &[3, 5]).map(|_| ()).expect_err("no room for 35 tokens"));
+    assert!(words.contains("up to 32 tokens fit") && words.contains("`length` to 32 or less"), "{words}");
 }

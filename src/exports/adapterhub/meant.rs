@@ -7,7 +7,7 @@ use crate::plan::anatomy::Anatomy;
 use crate::session::settings::{Settings, Value};
 
 /// Fails on the first field that is set and is none of `known`.
-fn known_only(config: &Json, known: &[&str]) -> Result<(), String> {
+pub(super) fn known_only(config: &Json, known: &[&str]) -> Result<(), String> {
     let set = |value: &Json| match value {
         Json::Null | Json::Bool(false) => false,
         Json::Array(list) => !list.is_empty(),

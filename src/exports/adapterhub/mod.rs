@@ -1,11 +1,12 @@
-//! A folder as AdapterHub's package `adapters` writes it: bottlenecks after or beside a branch, or LoRA, in the names of transformers 4,
+//! A folder as AdapterHub's package `adapters` writes it: bottlenecks after or beside a branch, LoRA or prefixes, in the names of transformers 4,
 //! with the classifier and the base model beside them. The package reads a bottleneck's input before or behind the residual sum, as
 //! `original_ln_before` says; `forms` tells which of our places that is. Called through the catalogue; must not know how a run is stored.
 
 mod meant;
+mod prefixes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, TensorData};
@@ -17,7 +18,7 @@ use super::tensors::{self, Named};
 use super::{Adapter, Card, peft, transformers};
 use crate::engine::bag;
 use crate::engine::model::Model;
-use crate::methods::{bottleneck, lora, pissa};
+use crate::methods::{bottleneck, lora, pissa, prefix};
 use crate::plan::anatomy::{Anatomy, Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::settings::Settings;
@@ -27,7 +28,7 @@ use meant::{bottleneck_meant, lora_meant};
 pub const CARD: Card = Card {
     name: "adapterhub",
     title: "AdapterHub folder",
-    help: "adapter_config.json, adapter.safetensors and the head for AdapterHub's package adapters (load_adapter with use_safetensors). Bottleneck adapters alone or LoRA alone, on ViT and BERT.",
+    help: "adapter_config.json, adapter.safetensors and the head for AdapterHub's package adapters (load_adapter with use_safetensors). Bottleneck adapters alone, LoRA alone or prefixes alone, on ViT and BERT.",
     fits: |plan| Layout::of(plan).map(|_| ()).map_err(|words| format!("{words}. Export it as `petl`, which holds every stack")),
     write,
     read,
@@ -38,6 +39,9 @@ const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter.safetensors";
 const HEAD_CONFIG: &str = "head_config.json";
 const HEAD: &str = "model_head.safetensors";
+/// What the package calls them where it was not asked for safetensors. They are read without running what stands in them.
+const TORCH: &str = "pytorch_adapter.bin";
+const TORCH_HEAD: &str = "pytorch_model_head.bin";
 /// What the adapter is called in a folder from here.
 const NAME: &str = "petl";
 const VERSION: &str = "adapters.1.3.0";
@@ -130,9 +134,9 @@ impl<'a> Layout<'a> {
         let [first, rest @ ..] = plan.members.as_slice() else { return Err("a linear probe has no adapter".to_owned()) };
         let (title, set) = (first.card.title, &first.settings);
         for member in &plan.members {
-            if !matches!(member.card.name, "lora" | "bottleneck") {
+            if !matches!(member.card.name, "lora" | "bottleneck" | "prefix") {
                 return Err(format!(
-                    "an AdapterHub folder from here holds bottleneck adapters or LoRA, not {}",
+                    "an AdapterHub folder from here holds bottleneck adapters, LoRA or prefixes, not {}",
                     member.card.title
                 ));
             }
@@ -158,6 +162,7 @@ impl<'a> Layout<'a> {
         let leave_out: Vec<usize> = (0..plan.anatomy.blocks).filter(|n| !blocks.contains(n)).collect();
         let config = match first.card.name {
             "lora" => lora_config(set, &roles, &leave_out)?,
+            "prefix" => prefixes::config(set, &roles, &leave_out)?,
             _ => bottleneck_config(set, &roles, &leave_out, forms, plan.anatomy.width)?,
         };
         Ok(Layout { places, config })
@@ -257,7 +262,14 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     let (plan, bag) = (&model.plan, model.bag.data());
     let layout = Layout::of(plan).map_err(|words| anyhow!(words))?;
     let mut out = Named::new();
-    for (member, site) in &layout.places {
+    let by_place = match layout.config["architecture"] == prefixes::ARCHITECTURE {
+        true => {
+            out.extend(prefixes::parts(&plan.anatomy, &layout.places, &bag, NAME)?);
+            &[]
+        }
+        false => layout.places.as_slice(),
+    };
+    for (member, site) in by_place {
         let stem = stem(&plan.anatomy, member.card.name, site).with_context(|| format!("`{}` has no name there", site.path))?;
         for part in parts(member.card.name, &member.settings) {
             let key = bag::key(member.index, member.card.name, &site.path, part.ours);
@@ -313,28 +325,28 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     let (method, settings, roles) = match config["config"]["architecture"].as_str() {
         None => bottleneck_meant(&config["config"], anatomy).map_err(at)?,
         Some("lora") => lora_meant(&config["config"]).map_err(at)?,
-        Some(other) => return Err(at(format!("architecture is `{other}`; bottleneck adapters and LoRA can be read"))),
+        Some(prefixes::ARCHITECTURE) => prefixes::meant(&config["config"]).map_err(at)?,
+        Some(other) => return Err(at(format!("architecture is `{other}`; bottleneck adapters, LoRA and prefixes can be read"))),
     };
     let card = crate::methods::find(method).with_context(|| format!("there is no method `{method}`"))?;
     if let Some((_, words)) = settings.faults(card.fields).first() {
         return Err(at(words.clone()));
     }
-    let file = folder.join(TENSORS);
-    if !file.exists() && folder.join("pytorch_adapter.bin").exists() {
-        bail!(
-            "{} holds pytorch_adapter.bin. Save it once more with use_safetensors=True: such a file holds no code",
-            folder.display()
-        );
-    }
-    let mut read = tensors::read(&file, "Export or fetch the folder again")?;
+    let file = either(folder, [TENSORS, TORCH]);
+    let mut read = tensors::read_any(&file, "Export or fetch the folder again")?;
     let set = settings.filled(card.fields);
     let left_out: Vec<u64> = config["config"]["leave_out"].as_array().into_iter().flatten().filter_map(Json::as_u64).collect();
     let name = config["name"].as_str().unwrap_or(NAME);
-    let (mut sites, mut params) = (Vec::new(), Named::new());
-    for site in anatomy.sites.iter().filter(|s| roles.contains(&s.role)) {
-        if site.block.is_none_or(|block| left_out.contains(&(block as u64))) {
-            continue;
-        }
+    let mut params = Named::new();
+    let stands = |s: &&Site| roles.contains(&s.role) && s.block.is_some_and(|block| !left_out.contains(&(block as u64)));
+    let places: Vec<&Site> = anatomy.sites.iter().filter(stands).collect();
+    let mut by_place = places.as_slice();
+    if method == prefix::CARD.name {
+        let taken = prefixes::taken(&mut read, &config["config"], anatomy, &places, &set, name);
+        params = taken.with_context(|| file.display().to_string())?;
+        by_place = &[];
+    }
+    for site in by_place {
         let stem = stem(anatomy, method, site).ok_or_else(|| at(format!("`{}` has no name in such a folder", site.path)))?;
         let placements = card.method.plan(anatomy, &[site], &set).map_err(at)?;
         for part in parts(method, &set) {
@@ -356,23 +368,28 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
             }
             params.insert(bag::key(0, method, &site.path, part.ours), data);
         }
-        sites.push(site.path.as_str());
     }
     if let Some(key) = read.keys().next() {
         bail!("{} holds `{key}`, for which {} names no place", file.display(), place.display());
     }
     let (head, classes) = head(folder, anatomy)?;
     params.extend(head);
-    let place = Place::sites(&sites);
+    let place = Place::sites(&places.iter().map(|site| site.path.as_str()).collect::<Vec<_>>());
     let methods = vec![Placed { name: method.to_owned(), place, settings, learning_rate_factor: 1.0, resolved: vec![] }];
     Ok(Adapter { methods, params, classes, over: BTreeMap::new() })
+}
+
+/// The first of two files of a folder that is there; the first of all where none is.
+fn either(folder: &Path, names: [&str; 2]) -> PathBuf {
+    let [first, second] = names.map(|name| folder.join(name));
+    if !first.exists() && second.exists() { second } else { first }
 }
 
 type Meant = (&'static str, Settings, Vec<Role>);
 
 /// The head beside an adapter, and the names of its classes.
 fn head(folder: &Path, anatomy: &Anatomy) -> Result<(Named, Option<Vec<String>>)> {
-    let (place, file) = (folder.join(HEAD_CONFIG), folder.join(HEAD));
+    let (place, file) = (folder.join(HEAD_CONFIG), either(folder, [HEAD, TORCH_HEAD]));
     if !file.exists() {
         return Ok((Named::new(), None));
     }
@@ -380,7 +397,7 @@ fn head(folder: &Path, anatomy: &Anatomy) -> Result<(Named, Option<Vec<String>>)
     if !config["config"].is_null() {
         bail!("{} describes a head of AdapterHub's own; a model's plain classifier can be read", place.display());
     }
-    let read = tensors::read(&file, "Export or fetch the folder again")?;
+    let read = tensors::read_any(&file, "Export or fetch the folder again")?;
     let head = Head::of(anatomy).map_err(|e| anyhow!(e))?;
     let head = head.among(&read, anatomy.width).with_context(|| file.display().to_string())?;
     let mut labels: Vec<(u64, String)> =

@@ -6,6 +6,7 @@ mod biases;
 mod how;
 pub mod kinds;
 mod layers;
+mod prefixes;
 mod prompts;
 mod read;
 mod targets;
@@ -33,7 +34,7 @@ pub use write::{config, parts};
 pub const CARD: Card = Card {
     name: "peft",
     title: "PEFT folder",
-    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder, beside LoRA and DoRA also the biases of their layers or all; on Llama also prompts.",
+    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder, beside LoRA and DoRA also the biases of their layers or all; on texts also prefixes (BERT, Llama) and prompts (Llama).",
     fits: write::fits,
     write,
     read,
@@ -67,9 +68,10 @@ pub fn has_base(anatomy: &Anatomy) -> Result<(), String> {
 
 fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
     let (plan, values) = (&model.plan, model.bag.data());
-    let (parts, mut config) = match prompts::among(plan) {
-        Some(member) => (prompts::parts(plan, member, &values)?, prompts::config(plan, member)),
-        None => (parts(plan, &values)?, config(plan)),
+    let (parts, mut config) = match (prompts::among(plan), super::prefixes::among(plan)) {
+        (Some(member), _) => (prompts::parts(plan, member, &values)?, prompts::config(plan, member)),
+        (_, Some(member)) => (prefixes::parts(plan, member, &values)?, prefixes::config(plan, member)?),
+        (None, None) => (parts(plan, &values)?, config(plan)),
     };
     tensors::write(&folder.join(TENSORS), &parts)?;
     config["base_model_name_or_path"] = json!(own_base(session, &model.plan.anatomy).unwrap_or(BASE));

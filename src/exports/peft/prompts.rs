@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use burn::tensor::TensorData;
 use serde_json::{Value as Json, json};
 
 use super::{BASE, TENSORS, TOP};
@@ -20,7 +21,8 @@ use crate::session::settings::{Settings, Value};
 use crate::session::{Place, Placed};
 
 pub const TYPE: &str = "PROMPT_TUNING";
-const PARAMETER: &str = "prompt_embeddings";
+/// What PEFT calls prompts, and a prefix.
+pub const PARAMETER: &str = "prompt_embeddings";
 
 /// The stack's prompts, where it holds some.
 pub fn among(plan: &Plan) -> Option<&Member> {
@@ -66,10 +68,31 @@ pub fn parts(plan: &Plan, member: &Member, bag: &Named) -> Result<Named> {
     let site = member.placements.iter().find(|p| !p.params.is_empty()).context("the prompts stand nowhere")?;
     let key = bag::key(member.index, member.card.name, &site.site, "P");
     let prompts = bag.get(&key).with_context(|| format!("the run's adapter lacks `{key}`"))?;
+    beside_head(plan, prompts.clone(), bag)
+}
+
+/// `rows` as PEFT calls them, and the head beside them.
+pub fn beside_head(plan: &Plan, rows: TensorData, bag: &Named) -> Result<Named> {
     let head = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?;
     let mut all: Named = head.into_iter().map(|(name, data)| (format!("{TOP}{name}"), data)).collect();
-    all.insert(PARAMETER.to_owned(), prompts.clone());
+    all.insert(PARAMETER.to_owned(), rows);
     Ok(all)
+}
+
+/// The same out of a file: what PEFT calls prompts, and the bag's values of the head, where it is there.
+pub fn rows_and_head(file: &Path, anatomy: &Anatomy) -> Result<(TensorData, Named)> {
+    let mut read = tensors::read(file, "Export or fetch the folder again")?;
+    let rows = read.remove(PARAMETER).with_context(|| format!("{} holds no `{PARAMETER}`", file.display()))?;
+    let head: Named =
+        read.into_iter().map(|(name, data)| (name.strip_prefix(TOP).map(str::to_owned).unwrap_or(name), data)).collect();
+    let params = match head.is_empty() {
+        true => head,
+        false => {
+            let own = Head::of(anatomy).map_err(|e| anyhow!(e))?;
+            own.among(&head, anatomy.width).with_context(|| format!("the classifier in {}", file.display()))?
+        }
+    };
+    Ok((rows, params))
 }
 
 /// Reads a folder of prompts for a network of this anatomy.
@@ -83,8 +106,7 @@ pub fn adapter(folder: &Path, config: &Json, anatomy: &Anatomy) -> Result<Adapte
             "peft_type `{TYPE}` puts prompts before the text's own embeddings, so that they take its first positions and the first of them stands where the classifier reads; prompts in this network join behind the embeddings and leave every token at its place"
         );
     }
-    let mut read = tensors::read(&file, "Export or fetch the folder again")?;
-    let prompts = read.remove(PARAMETER).with_context(|| format!("{} holds no `{PARAMETER}`", file.display()))?;
+    let (prompts, mut params) = rows_and_head(&file, anatomy)?;
     let &[count, width] = prompts.shape().as_slice() else { bail!("`{PARAMETER}` in {} is no matrix", file.display()) };
     if width != anatomy.width || config["num_virtual_tokens"].as_u64().is_some_and(|n| n != count as u64) {
         bail!(
@@ -98,15 +120,6 @@ pub fn adapter(folder: &Path, config: &Json, anatomy: &Anatomy) -> Result<Adapte
     if let Some((_, words)) = settings.faults(prompt::CARD.fields).first() {
         bail!("{}: {words}", file.display());
     }
-    let head: Named =
-        read.into_iter().map(|(name, data)| (name.strip_prefix(TOP).map(str::to_owned).unwrap_or(name), data)).collect();
-    let mut params = match head.is_empty() {
-        true => head,
-        false => {
-            let own = Head::of(anatomy).map_err(|e| anyhow!(e))?;
-            own.among(&head, width).with_context(|| format!("the classifier in {}", file.display()))?
-        }
-    };
     let name = prompt::CARD.name;
     let first = anatomy.sites.iter().find(|s| s.role == Role::Block).context("the network has no block")?;
     params.insert(bag::key(0, name, &first.path, "P"), prompts);

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::biases::{self, Beside, Biases};
 use super::kinds::{COMMON, Found, KINDS, Kind};
 use super::targets::{self, Config};
-use super::{CONFIG, PREFIX, TENSORS, TOP, layers, prompts};
+use super::{CONFIG, PREFIX, TENSORS, TOP, layers, prefixes, prompts};
 use crate::engine::bag;
 use crate::exports::Adapter;
 use crate::exports::head::Head;
@@ -30,6 +30,9 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     let config = Config(tensors::read_json(&place)?);
     if config.0["peft_type"] == prompts::TYPE {
         return prompts::adapter(folder, &config.0, anatomy).with_context(|| place.display().to_string());
+    }
+    if config.0["peft_type"] == prefixes::TYPE {
+        return prefixes::adapter(folder, &config.0, anatomy).with_context(|| place.display().to_string());
     }
     let at = || place.display().to_string();
     let kind = kind(&config).map_err(|words| anyhow!("{}: {words}", at()))?;
@@ -177,9 +180,6 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
         "P_TUNING" | "MULTITASK_PROMPT_TUNING" => format!(
             "peft_type `{said}` makes its prompts by a network of its own for each task; prompts here are trained themselves (PROMPT_TUNING)"
         ),
-        "PREFIX_TUNING" => {
-            "peft_type `PREFIX_TUNING` also moves every token's position by the length of the prefix, as if the text began later; prefixes here leave tokens at their places".to_owned()
-        }
         _ => {
             let mut known: Vec<_> = KINDS.iter().map(|kind| kind.peft_type).collect();
             known.dedup();
@@ -198,18 +198,22 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
     if config.flag("lora_bias") && config.flag("use_dora") {
         return Err("lora_bias and use_dora are both set, which PEFT itself does not open".to_owned());
     }
-    let set = |value: &Json| match value {
+    let known = |name: &str| COMMON.contains(&name) || kind.known.contains(&name);
+    let strange = config.0.as_object().into_iter().flatten().find(|(name, value)| !known(name) && is_set(value));
+    match strange {
+        Some((name, value)) => Err(format!("`{name}` is set ({value}), which is not known here")),
+        None => Ok(kind),
+    }
+}
+
+/// Whether a field says more than that there is nothing.
+pub(super) fn is_set(value: &Json) -> bool {
+    match value {
         Json::Null | Json::Bool(false) => false,
         Json::Array(list) => !list.is_empty(),
         Json::Object(map) => !map.is_empty(),
         Json::String(text) => !text.is_empty(),
         _ => true,
-    };
-    let known = |name: &str| COMMON.contains(&name) || kind.known.contains(&name);
-    let strange = config.0.as_object().into_iter().flatten().find(|(name, value)| !known(name) && set(value));
-    match strange {
-        Some((name, value)) => Err(format!("`{name}` is set ({value}), which is not known here")),
-        None => Ok(kind),
     }
 }
 
@@ -277,5 +281,6 @@ pub fn is_one(folder: &Path) -> bool {
 pub fn words(folder: &Path) -> String {
     let config = tensors::read_json(&folder.join(CONFIG)).unwrap_or_default();
     let targets = targets::words(&config["target_modules"]).unwrap_or_default().join(", ");
-    format!("PEFT {} on {targets}", config["peft_type"].as_str().unwrap_or_default())
+    let on = if targets.is_empty() { String::new() } else { format!(" on {targets}") };
+    format!("PEFT {}{on}", config["peft_type"].as_str().unwrap_or_default())
 }

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::kinds::{self, KINDS, Kind, Part, RSLORA};
 use super::layers::{self, Standing};
-use super::{BASE, PREFIX, TOP, biases, prompts, targets};
+use super::{BASE, PREFIX, TOP, biases, prefixes, prompts, targets};
 use crate::engine::bag;
 use crate::exports::head::{self, Head};
 use crate::exports::tensors::{self, Named};
@@ -31,6 +31,9 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     };
     if let Some(member) = prompts::among(plan) {
         return prompts::fits(plan, member).map_err(|words| format!("{words}. {INSTEAD}"));
+    }
+    if let Some(member) = crate::exports::prefixes::among(plan) {
+        return prefixes::fits(plan, member).map_err(|words| format!("{words}. {INSTEAD}"));
     }
     let folds = plan.members.iter().all(|m| m.stays_beside().is_none());
     let or_merged = if folds { " or `merged`" } else { "" };
