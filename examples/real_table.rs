@@ -2,7 +2,8 @@
 //! stand in a folder ($PETL_DATA, or ~/.cache/petl-data) under the names below and never enter the repository. Runs are kept, so that the
 //! same command goes on where it was stopped; a task whose runs are not all there leaves its rows as they are.
 //! `cargo run --release --example real_table -- RUNS` (two to three hours on two cores). With `--only TEXT` it trains the runs whose names hold
-//! the text (`dinov2.elpv`, `full.whisper.spoken.2`) and stops there: several such commands may go on side by side.
+//! the text (`dinov2.elpv`, `full.whisper.spoken.2`) and stops there: several such commands may go on side by side. With `--rows` it trains
+//! nothing more: it times an epoch of what is whole, with nothing beside it, and writes those rows.
 
 #![expect(clippy::print_stderr, reason = "an example says how far it is")]
 
@@ -128,6 +129,9 @@ fn main() -> Result<()> {
     let data = std::env::var_os("PETL_DATA").map_or_else(home, PathBuf::from);
     let lists = std::path::absolute(folder.join("lists"))?;
     prepare(&data, &lists)?;
+    if arguments.iter().any(|a| a == "--rows") {
+        return write(&folder, &data, &lists);
+    }
     for seed in 1..=SEEDS {
         for task in &TASKS {
             for (method, ..) in METHODS {
