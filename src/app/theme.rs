@@ -227,7 +227,9 @@ fn dress(style: &mut egui::Style, theme: &Theme) {
     style.spacing.combo_height = 320.0;
     style.spacing.tooltip_width = 340.0;
     style.spacing.scroll = egui::style::ScrollStyle::thin();
-    style.spacing.scroll.foreground_color = true; // the fill of widgets is that of the ground in the light theme
+    // The fill of widgets is that of the ground in the light theme; the colour of words at its full strength is louder than the words.
+    style.spacing.scroll.foreground_color = true;
+    (style.spacing.scroll.dormant_handle_opacity, style.spacing.scroll.active_handle_opacity) = (0.35, 0.5);
     style.interaction.selectable_labels = false;
     style.interaction.tooltip_delay = 0.35;
 

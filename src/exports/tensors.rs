@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::TensorData;
 use safetensors::SafeTensors;
+use serde_json::Value as Json;
 
 use crate::backbones::tensors::Tensors;
 use crate::backbones::weights;
@@ -81,6 +82,21 @@ pub fn read_any(path: &Path, remedy: &str) -> Result<Named> {
     let file = Tensors::open(path).context(remedy.to_owned())?;
     let of = |name: &str| file.floats(name).map(|(values, shape)| (name.to_owned(), TensorData::new(values, shape)));
     file.names().map(of).collect()
+}
+
+/// Fails in words on the first field of a configuration that says something and is none that is known.
+pub fn known_only(config: &Json, known: impl Fn(&str) -> bool) -> Result<(), String> {
+    let says = |value: &Json| match value {
+        Json::Null | Json::Bool(false) => false,
+        Json::Array(list) => !list.is_empty(),
+        Json::Object(map) => !map.is_empty(),
+        Json::String(text) => !text.is_empty(),
+        _ => true,
+    };
+    match config.as_object().into_iter().flatten().find(|(name, value)| !known(name) && says(value)) {
+        Some((name, value)) => Err(format!("`{name}` is set ({value}), which is not known here")),
+        None => Ok(()),
+    }
 }
 
 /// What the header of a safetensors file notes beside its tensors.

@@ -8,8 +8,7 @@ use crate::engine::bag::At;
 use crate::plan::anatomy::{Anatomy, Door, Role, Site};
 use crate::session::settings::Settings;
 
-const ALL: &[Role] =
-    &[Role::Embed, Role::Norm, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
+const ALL: &[Role] = ROLES.split_at(ROLES.len() - 1).0;
 
 /// And that of the pretrained layer between the first token and a head, where there is one.
 const ROLES: &[Role] =

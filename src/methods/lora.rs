@@ -5,7 +5,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, GATE, LINEAR, kaiming};
+use super::parts::{self, DROPOUT, EVERY_LINEAR, GATE, LINEAR, kaiming};
 use super::pissa;
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::{At, Start};
@@ -62,15 +62,12 @@ pub const CARD: Card = Card {
         Variant::new("Gated LoRA on q, v", "UniPELT's part; the preset `unipelt` is the whole.", &[Role::Q, Role::V])
             .with(&[("gate", "true")]),
     ],
-    roles: ROLES,
+    roles: EVERY_LINEAR,
     default_roles: &[Role::Q, Role::V],
     identity_at_start: true,
     folds: true,
     method: &Lora,
 };
-
-/// Every linear layer, also the one over patches, or over what stands beside each other in a sound.
-const ROLES: &[Role] = &[Role::Embed, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 
 struct Lora;
 

@@ -13,7 +13,10 @@ use crate::plan::anatomy::Role;
 use crate::session::settings::{Field, Settings};
 
 /// Every linear layer of a block, and those that merge positions between stages.
-pub const LINEAR: &[Role] = &[Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
+pub const LINEAR: &[Role] = EVERY_LINEAR.split_at(1).1;
+/// And the one over patches, or over what stands beside each other in a sound.
+pub const EVERY_LINEAR: &[Role] =
+    &[Role::Embed, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Merge];
 /// Attention and MLP, each as a whole.
 pub const BRANCHES: &[Role] = &[Role::Attn, Role::Mlp];
 

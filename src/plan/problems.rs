@@ -3,7 +3,7 @@
 use crate::datasets::{Described, Holds};
 use crate::methods::{self, Card, Family, Init, ParamSpec};
 use crate::session::command::Edit;
-use crate::session::settings::{Field, Settings};
+use crate::session::settings::{Field, Settings, Value};
 use crate::session::{Session, recipe};
 use crate::{backbones, datasets, tasks};
 
@@ -43,6 +43,10 @@ pub enum Remedy {
     ResetFactor {
         index: usize,
     },
+    /// Texts of at most so many tokens.
+    Shorten {
+        length: usize,
+    },
     /// Another entry of a catalogue, where the one that is named does not exist.
     Backbone {
         name: &'static str,
@@ -62,6 +66,7 @@ impl Remedy {
             Remedy::Remove { .. } => "Remove it".into(),
             Remedy::Reset { .. } | Remedy::ResetFactor { .. } => "Use the default".into(),
             Remedy::ResetAll { .. } => "Use the default settings".into(),
+            Remedy::Shorten { length } => format!("Set the length to {length}"),
             Remedy::Backbone { name } | Remedy::Data { name } | Remedy::Task { name } => format!("Use {name}"),
         }
     }
@@ -73,6 +78,10 @@ impl Remedy {
             Remedy::Remove { index } => Edit::Remove { index },
             Remedy::Reset { path } => Edit::Reset { path },
             Remedy::ResetAll { index } => Edit::ResetAll { index },
+            Remedy::Shorten { length } => {
+                let value = Value::Whole(i64::try_from(length).unwrap_or(i64::MAX));
+                Edit::Set { path: "backbone.settings.length".to_owned(), value }
+            }
             Remedy::ResetFactor { index } => Edit::Factor { index, factor: 1.0 },
             Remedy::Backbone { name } => Edit::Backbone(name.to_owned()),
             Remedy::Data { name } => Edit::Data(name.to_owned()),
@@ -269,7 +278,10 @@ pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
             last.card.title, plan.anatomy.tokens
         );
         let problem = Problem::blocks(format!("methods[{}].settings", last.index), words);
-        problems.push(problem.remedy(Remedy::ResetAll { index: last.index }));
+        problems.push(problem.remedy(match most {
+            0..=1 => Remedy::ResetAll { index: last.index },
+            length => Remedy::Shorten { length },
+        }));
     }
     let side = plan.members.iter().position(|m| m.card.family == Family::Side);
     if let Some(side) = side {

@@ -6,6 +6,8 @@ use petl_workbench::datasets::unknown;
 use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::prefix;
+use petl_workbench::plan::Plan;
+use petl_workbench::session::edit;
 use petl_workbench::session::settings::{Settings, Value};
 use petl_workbench::tasks::classify;
 
@@ -96,15 +98,16 @@ fn longer_keys_and_values_are_a_gated_sum() {
 #[test]
 fn tokens_that_are_counted_on_read_rows_behind_the_prefix() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft/base_bert");
-    let model = |length: i64, lengths: &[i64]| {
+    let of_length = |length: i64, lengths: &[i64]| {
         let mut session = session(vec![]);
         session.backbone = backbones::of_folder(&folder).expect("BERT");
         session.backbone.settings.set("length", Value::Whole(length));
         session.data = unknown::choice(&["a", "b"].map(str::to_owned));
         let one = |l: &i64| set(&[("length", Value::Whole(*l)), (prefix::COUNT_ON, Value::Flag(true))]);
         session.methods = lengths.iter().map(|l| placed(&prefix::CARD, one(l))).collect();
-        Model::make(&session, &Device::flex())
+        session
     };
+    let model = |length, lengths: &[i64]| Model::make(&of_length(length, lengths), &Device::flex());
     let counted = model(30, &[3, 5]).expect("room for 8 in 40 rows");
     assert_eq!(counted.plan.longest(), Some(32));
     let (bag, plain) = (counted.bag.frozen(), model(30, &[]).expect("BERT alone"));
@@ -116,4 +119,9 @@ fn tokens_that_are_counted_on_read_rows_behind_the_prefix() {
     assert_eq!(of(&tuner, "word", 0), of(&other, "word", 0));
     let words = format!("{:#}", model(35, &[3, 5]).map(|_| ()).expect_err("no room for 35 tokens"));
     assert!(words.contains("up to 32 tokens fit") && words.contains("`length` to 32 or less"), "{words}");
+    let crowded = of_length(35, &[3, 5]);
+    let remedy = Plan::of(&crowded).broken().and_then(|problem| problem.remedy.clone()).expect("a remedy");
+    let mended = edit::apply(&crowded, &counted.plan.anatomy, &remedy.edit()).expect("an edit that fits");
+    assert!(Plan::of(&mended).broken().is_none(), "{}", remedy.label());
+    assert_eq!(mended.methods, crowded.methods, "what was set is not taken away");
 }

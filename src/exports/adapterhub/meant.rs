@@ -3,19 +3,9 @@
 use serde_json::Value as Json;
 
 use super::{BENDS, Form, LORA_ROLES, Meant, forms};
+use crate::exports::tensors::known_only;
 use crate::plan::anatomy::Anatomy;
 use crate::session::settings::{Settings, Value};
-
-/// Fails on the first field that is set and is none of `known`.
-pub(super) fn known_only(config: &Json, known: &[&str]) -> Result<(), String> {
-    let set = |value: &Json| match value {
-        Json::Null | Json::Bool(false) => false,
-        Json::Array(list) => !list.is_empty(),
-        _ => true,
-    };
-    let strange = config.as_object().into_iter().flatten().find(|(name, value)| !known.contains(&name.as_str()) && set(value));
-    strange.map_or(Ok(()), |(name, value)| Err(format!("`{name}` is set ({value}), which is not known here")))
-}
 
 pub(super) fn bottleneck_meant(config: &Json, anatomy: &Anatomy) -> Result<Meant, String> {
     // Fields that only matter in training, or only for layers that are then refused.
@@ -49,7 +39,7 @@ pub(super) fn bottleneck_meant(config: &Json, anatomy: &Anatomy) -> Result<Meant
         "stochastic_depth",
         "use_gating",
     ];
-    known_only(config, &known)?;
+    known_only(config, |name| known.contains(&name))?;
     let flag = |name: &str, default| config[name].as_bool().unwrap_or(default);
     if !flag("original_ln_after", true) {
         return Err("`original_ln_after` is false: the residual would not join, which is not known here".to_owned());
@@ -120,7 +110,7 @@ pub(super) fn lora_meant(config: &Json) -> Result<Meant, String> {
         "selfattn_lora",
         "use_gating",
     ];
-    known_only(config, &known)?;
+    known_only(config, |name| known.contains(&name))?;
     if config["composition_mode"].as_str().is_some_and(|mode| mode != "add") {
         return Err(format!("`composition_mode` is {}; `add` is known here", config["composition_mode"]));
     }

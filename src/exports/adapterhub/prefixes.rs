@@ -9,9 +9,8 @@ use serde_json::{Value as Json, json};
 
 use super::super::peft::kinds::How;
 use super::super::prefixes;
-use super::super::tensors::{self, Named};
+use super::super::tensors::{self, Named, known_only};
 use super::Meant;
-use super::meant::known_only;
 use crate::engine::bag;
 use crate::methods::prefix;
 use crate::plan::Member;
@@ -79,7 +78,7 @@ pub(super) fn meant(config: &Json) -> Result<Meant, String> {
         "shared_gating",
         "use_gating",
     ];
-    known_only(config, &known)?;
+    known_only(config, |name| known.contains(&name))?;
     let gate = config["use_gating"] == true;
     if gate && config["shared_gating"] == false {
         return Err("`shared_gating` is false: keys and values have one gate here".to_owned());

@@ -9,10 +9,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value as Json, json};
 
 use super::prompts;
-use super::read::is_set;
 use super::{BASE, TENSORS};
 use crate::exports::head::Head;
-use crate::exports::tensors::Named;
+use crate::exports::tensors::{self, Named};
 use crate::exports::{Adapter, prefixes};
 use crate::methods::prefix;
 use crate::plan::anatomy::{Anatomy, Entry, Role};
@@ -105,9 +104,7 @@ pub fn adapter(folder: &Path, config: &Json, anatomy: &Anatomy) -> Result<Adapte
     let file = folder.join(TENSORS);
     takes(anatomy).map_err(|words| anyhow!(words))?;
     let known = |name: &str| super::kinds::COMMON.contains(&name) || KNOWN.contains(&name);
-    if let Some((name, value)) = config.as_object().into_iter().flatten().find(|(name, value)| !known(name) && is_set(value)) {
-        bail!("`{name}` is set ({value}), which is not known here");
-    }
+    tensors::known_only(config, known).map_err(|words| anyhow!(words))?;
     let (rows, mut params) = prompts::rows_and_head(&file, anatomy)?;
     let &[l, found] = rows.shape().as_slice() else { bail!("`{}` in {} is no matrix", prompts::PARAMETER, file.display()) };
     let ([heads, width], whole) = (heads(anatomy)?, |name: &str, own: usize| config[name].as_u64().unwrap_or(own as u64));

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::TensorData;
-use serde_json::Value as Json;
 
 use super::biases::{self, Beside, Biases};
 use super::kinds::{COMMON, Found, KINDS, Kind};
@@ -198,23 +197,8 @@ fn kind(config: &Config) -> Result<&'static Kind, String> {
     if config.flag("lora_bias") && config.flag("use_dora") {
         return Err("lora_bias and use_dora are both set, which PEFT itself does not open".to_owned());
     }
-    let known = |name: &str| COMMON.contains(&name) || kind.known.contains(&name);
-    let strange = config.0.as_object().into_iter().flatten().find(|(name, value)| !known(name) && is_set(value));
-    match strange {
-        Some((name, value)) => Err(format!("`{name}` is set ({value}), which is not known here")),
-        None => Ok(kind),
-    }
-}
-
-/// Whether a field says more than that there is nothing.
-pub(super) fn is_set(value: &Json) -> bool {
-    match value {
-        Json::Null | Json::Bool(false) => false,
-        Json::Array(list) => !list.is_empty(),
-        Json::Object(map) => !map.is_empty(),
-        Json::String(text) => !text.is_empty(),
-        _ => true,
-    }
+    tensors::known_only(&config.0, |name| COMMON.contains(&name) || kind.known.contains(&name))?;
+    Ok(kind)
 }
 
 /// Every module of a network by its names: both dialects, with and without what stands before them. Where several sites are one module

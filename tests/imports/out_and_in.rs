@@ -1,0 +1,189 @@
+//! What was trained here, out and in again.
+
+use super::*;
+
+#[test]
+fn an_imported_run_leaves_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = scratch.path().join("run");
+    assert!(import(&peft("dora"), &peft("base_vit"), &run).0);
+    let expected = rows(&tensors::read_json(&peft("expected.json")).unwrap()["adapters"]["dora"]["logits"]);
+    for kind in ["petl", "peft", "merged", "transformers"] {
+        let into = scratch.path().join(kind);
+        let (fine, said) = petl(&["export", text(&run), "--as", kind, text(&into)]);
+        assert!(fine && said.contains("on 64 samples"), "{kind}: {said}");
+    }
+    let again = scratch.path().join("again");
+    let (fine, said) = import(&scratch.path().join("peft"), &peft("base_vit"), &again);
+    assert!(fine, "{said}");
+    assert!(apart(&predicted(&again, &peft("inputs.safetensors"), "logits"), &expected) < 1e-4);
+    // There is nothing to train it on, and that is said before anything is made.
+    let no = scratch.path().join("no");
+    let (fine, said) = petl(&["train", text(&run.join("session.petl.toml")), "--out", text(&no)]);
+    assert!(!fine && said.contains("nothing to train or test on") && !no.exists(), "{said}");
+    // The board has it, without an accuracy that nobody measured.
+    let board = petl_workbench::board::Board::open(scratch.path());
+    let imported = board.run("run").unwrap();
+    assert_eq!((&imported.status, imported.accuracy()), (&petl_workbench::board::Status::Imported, None));
+    let (fine, said) = petl(&["compare", text(&run), text(&run)]);
+    assert!(fine && !said.contains("0.0 %"), "{said}");
+    let composed = scratch.path().join("composed");
+    let (fine, said) = petl(&["compose", text(&run), "--out", text(&composed)]);
+    assert!(fine && said.contains("accuracy is not known"), "{said}");
+}
+
+#[test]
+fn an_adapter_on_stretched_positions_takes_its_base_along_or_stays() {
+    let card = exports::find("peft").unwrap();
+    let wide = |folder: PathBuf, side: i64| {
+        let mut session = session(&folder, "lora", Place::roles(&[Role::Q]), &[]);
+        session.backbone.settings.set("side", Value::Whole(side));
+        session
+    };
+    let (native, stretched) = (wide(peft("base_vit"), 32), wide(peft("base_vit"), 48));
+    for (session, base) in [(&native, false), (&stretched, true)] {
+        let (model, scratch) = (moved(session), tempfile::tempdir().unwrap());
+        (card.write)(session, &model, scratch.path()).unwrap();
+        assert_eq!(scratch.path().join("base/model.safetensors").exists(), base);
+        assert!(exports::verify(card, session, &model, scratch.path()).unwrap().0 < 1e-5);
+    }
+    let words = (card.fits)(&Plan::of(&wide(fixtures().join("backbones/dinov2"), 40))).unwrap_err();
+    assert!(words.contains("stretched positions") && words.contains("`petl`"), "{words}");
+    assert!((card.fits)(&Plan::of(&wide(fixtures().join("backbones/dinov2"), 24))).is_ok());
+}
+
+#[test]
+fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
+    let card = exports::find("peft").unwrap();
+    let networks = [
+        "backbones/dinov2",
+        "backbones/dinov2-gated",
+        "backbones/swin",
+        "backbones/llama",
+        "backbones/llama-3",
+        "gguf/q4_1.gguf",
+    ];
+    let hear = ["backbones/whisper", "backbones/whisper-classifier", "backbones/ast", "backbones/ast-classifier"];
+    let networks: Vec<_> = networks.into_iter().chain(hear).map(|name| fixtures().join(name)).collect();
+    let networks = [vec![peft("base_vit"), peft("base_bert")], networks].concat();
+    for kind in exports::peft::kinds::KINDS {
+        let method = petl_workbench::methods::find(kind.method).unwrap();
+        for folder in &networks {
+            let set: &[(&str, Value)] = match kind.method {
+                "boft" => &[("block_size", Value::Whole(2)), ("factors", Value::Whole(1))],
+                "oft" => &[("block_size", Value::Whole(4)), ("inverse", Value::Text("five terms".into()))],
+                "lokr" | "loha" | "lora" | "dora" | "adalora" => &[("rank", Value::Whole(3))],
+                "vera" => &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))],
+                _ => &[],
+            };
+            let whisper = folder.ends_with("whisper") || folder.ends_with("whisper-classifier");
+            let open: Vec<_> = method.roles.iter().copied().filter(|role| !(whisper && *role == Role::Embed)).collect();
+            for roles in [&open, method.default_roles] {
+                let session = session(folder, kind.method, Place::roles(roles), set);
+                let difference = there_and_back(card, &session);
+                assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{} on {}: {difference:?}", kind.method, folder.display());
+            }
+        }
+    }
+    let llama = fixtures().join("backbones/llama");
+    let prompts = |depth: &str, roles: Place| {
+        there_and_back(
+            card,
+            &session(&llama, "prompt", roles, &[("depth", Value::Text(depth.into())), ("tokens", Value::Whole(5))]),
+        )
+    };
+    let fine = prompts("shallow", Place::roles(&[Role::Block]));
+    assert!(fine.as_ref().is_ok_and(|d| *d < 1e-5), "{fine:?}");
+    assert!(prompts("deep", Place::roles(&[Role::Block])).unwrap_err().contains("not one for each block"));
+    assert!(prompts("shallow", Place::sites(&["blocks.1"])).unwrap_err().contains("go through all"));
+    let refused = there_and_back(card, &session(&fixtures().join("backbones/roberta"), "lora", Place::roles(&[]), &[]));
+    assert!(refused.unwrap_err().contains("layers of its own"));
+    let refused =
+        there_and_back(card, &session(&fixtures().join("backbones/timm-vit"), "lora", Place::sites(&["blocks.0.attn.q"]), &[]));
+    assert!(refused.unwrap_err().contains("timm"));
+}
+
+#[test]
+fn what_stands_on_gpt2_goes_out_and_in_where_q_k_and_v_are_one_layer() {
+    use Role::{Down, K, Norm, O, Q, Up, V};
+    let (gpt2, peft) = (fixtures().join("peft-forms/gpt2"), exports::find("peft").unwrap());
+    let rank = |r: i64| [("rank", Value::Whole(r))];
+    let (two, three, rs) = (rank(2), rank(3), [("rank", Value::Whole(3)), ("scaling", Value::Text("alpha / sqrt r".into()))]);
+    let weak = [("rank", Value::Whole(3)), ("alpha", Value::Real(2.0))];
+    let pissa = [("rank", Value::Whole(2)), ("start", Value::Text("pissa".into()))];
+    let held: [&[One]; 14] = [
+        &[("lora", &[Q], &two)],
+        &[("lora", &[Q, V], &two)],
+        &[("lora", &[Q, K, V, O, Up, Down], &three)],
+        &[("lora", &[Q, V, Down], &rs)],
+        &[("lora", &[K, Up], &pissa)],
+        &[("lora", &[Q], &two), ("lora", &[V, O], &weak)],
+        &[("lora", &[O], &two), ("bitfit", &[O], &[])],
+        &[("lora", &[Q], &two), ("bitfit", &[Q, K, V], &[])],
+        &[("dora", &[Q, K, V, Down], &two)],
+        &[("dora", &[Q, V], &two), ("dora", &[K], &weak)],
+        &[("ia3", &[K, V, Down], &[])],
+        &[("layernorm", &[Norm], &[])],
+        &[("vera", &[O, Up, Down], &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))])],
+        &[("adalora", &[O, Up, Down], &three)],
+    ];
+    for methods in held {
+        let difference = there_and_back(peft, &stack(&gpt2, methods));
+        assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{methods:?}: {difference:?}");
+    }
+    let most = rank(200);
+    let refused: [(&[One], &str); 7] = [
+        (&[("dora", &[Q], &two)], "from all of them or from none"),
+        (&[("vera", &[Q], &[])], "q, k, v are one layer there"),
+        (&[("adalora", &[V], &three)], "q, k, v are one layer there"),
+        (&[("ia3", &[K], &[("side", Value::Text("input".into()))])], "one input to scale"),
+        (&[("loha", &[O], &three)], "which those of GPT-2 are not"),
+        (&[("lora", &[Q, K, V], &most)], "add up to 600"),
+        (&[("lora", &[Q], &two), ("bitfit", &[Q], &[])], "`blocks.0.attn.k` is not trained"),
+    ];
+    for (methods, words) in refused {
+        let said = there_and_back(peft, &stack(&gpt2, methods)).unwrap_err();
+        assert!(said.contains(words) && said.contains("`petl`"), "{methods:?}: {said}");
+    }
+    // The whole leaves for transformers, whose classifier reads the last token, and not where the head reads the mean.
+    let whole = exports::find("transformers").unwrap();
+    let mut session = stack(&gpt2, &[("lora", &[Q, K, V, O, Up, Down], &three), ("bitfit", bitfit(), &[])]);
+    let difference = there_and_back(whole, &session);
+    assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{difference:?}");
+    session.backbone.settings.set("pool", Value::Text("mean".into()));
+    assert!(there_and_back(whole, &session).unwrap_err().contains("reads the last token"));
+}
+
+fn bitfit() -> &'static [Role] {
+    petl_workbench::methods::bitfit::CARD.roles
+}
+
+#[test]
+fn biases_beside_lora_leave_for_peft_where_they_are_its_own_or_all() {
+    use Role::{K, Norm, O, Q, V};
+    let card = exports::find("peft").unwrap();
+    let networks = ["dinov2", "swin", "whisper", "ast", "qwen2"].map(|name| fixtures().join("backbones").join(name));
+    for folder in [&peft("base_vit"), &peft("base_bert")].into_iter().chain(&networks) {
+        for method in ["lora", "dora"] {
+            for (roles, word) in [(&[Q, V][..], "lora_only"), (bitfit(), "all")] {
+                // A bias of keys shifts all scores of a query alike, so what is at `q`, `v` is seen.
+                let session = stack(folder, &[("bitfit", roles, &[]), (method, &[Q, V], &[])]);
+                let difference = there_and_back(card, &session);
+                assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{method}, {word}, {}: {difference:?}", folder.display());
+                assert_eq!(exports::peft::config(&Plan::of(&session))["bias"], word, "{method}, {}", folder.display());
+            }
+        }
+    }
+    let vit = peft("base_vit");
+    let refused: [(&[One], &str); 5] = [
+        (&[("lora", &[Q, V], &[]), ("bitfit", &[Q], &[])], "`blocks.0.attn.v` is not trained"),
+        (&[("lora", &[Q], &[]), ("bitfit", &[Q, O], &[])], "`blocks.0.attn.o` is none of LoRA's"),
+        (&[("lora", &[Q], &[]), ("bitfit", &[Q], &[]), ("bitfit", &[Q, K], &[])], "is trained twice"),
+        (&[("ia3", &[K, V], &[]), ("bitfit", &[K, V], &[])], "PEFT has no BitFit"),
+        (&[("bitfit", &[Norm], &[])], "PEFT has no BitFit"),
+    ];
+    for (methods, words) in refused {
+        let said = there_and_back(card, &stack(&vit, methods)).unwrap_err();
+        assert!(said.contains(words) && said.contains("`petl`"), "{methods:?}: {said}");
+    }
+}
