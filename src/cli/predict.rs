@@ -77,7 +77,7 @@ fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     let given = asked(Given::read(inputs, &plan))?;
     let device = Device::flex();
     let weights = (opened.weights)(session.seed, &device)?;
-    let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device };
+    let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device, names: None };
     given.say_what_is_read(&model.plan);
     let (mut all, mut shape) = (Vec::new(), [0; 3]);
     for (input, _) in given.parts(&model.device) {

@@ -7,6 +7,7 @@ use burn::tensor::TensorData;
 use super::tensors::{self, Named};
 use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Classifier};
+use crate::tasks::Aim;
 
 /// transformers' classifier of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +40,10 @@ const PROJECTOR: &str = "projector";
 /// # Errors
 /// In words, where it is none.
 pub fn is_linear(plan: &Plan) -> Result<(), String> {
-    match plan.margin {
-        None => Ok(()),
-        Some(_) => Err("the classifier goes by angles to a centre of each class, which transformers has not".to_owned()),
+    match plan.aim {
+        Aim::Linear => Ok(()),
+        Aim::Cosine(_) => Err("the classifier goes by angles to a centre of each class, which transformers has not".to_owned()),
+        Aim::ZeroShot(_) | Aim::Contrast => Err("texts stand in the classifier's place".to_owned()),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::engine::tuner::Tuner;
 use crate::plan::Plan;
 use crate::plan::anatomy::{Door, Entry, Site};
 use crate::session::Session;
+use crate::tasks::Aim;
 
 pub const CARD: Card = Card {
     name: "merged",
@@ -89,8 +90,21 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
         "layout": "every matrix is [in, out], used as x W; vectors are one row",
         "width": anatomy.width,
     });
-    if let Some(margin) = plan.margin {
-        config["head"] = json!(format!("logits are {} times the cosine of the angle to each centre", margin.scale));
+    let head = match &plan.aim {
+        Aim::Linear => None,
+        Aim::Cosine(margin) => Some(format!("logits are {} times the cosine of the angle to each centre", margin.scale)),
+        Aim::ZeroShot(template) => Some(format!(
+            "none: logits are e^temperature times the cosine of the image's embedding with that of \"{template}\" for each class"
+        )),
+        Aim::Contrast => {
+            Some("none: logits are e^temperature times the cosine of the image's embedding with a text's".to_owned())
+        }
+    };
+    if let Some(words) = head {
+        config["head"] = json!(words);
+    }
+    if let Some(Entry::Text { vocabulary, padding, .. }) = plan.anatomy.towers.get(1).map(|tower| tower.entry) {
+        (config["vocabulary"], config["padding"]) = (json!(vocabulary), json!(padding));
     }
     match anatomy.entry {
         Entry::Image { side, patch, pixels } => {

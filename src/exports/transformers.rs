@@ -28,8 +28,12 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, Whisper's encoder and AST with a classifier, CLIP without one), the method folded into the weights. Where every method folds.",
     fits: |plan| {
+        if plan.aim.compares_texts() {
+            names(&plan.anatomy)?;
+            return merged::fits(plan);
+        }
         super::head::is_linear(plan).map_err(|words| format!("{words}. Export it as `merged`"))?;
         let head = || Head::of(&plan.anatomy)?.holds(plan.classes.len());
         let leaves = names(&plan.anatomy).and_then(|_| head());
@@ -42,7 +46,9 @@ pub const CARD: Card = Card {
         merged::fits(plan)
     },
     write: |session, model, folder| {
-        write_base(model, &merged::folded(model)?, Some(&model.bag.data()), folder)?;
+        let head = model.bag.data();
+        let head = Some(&head).filter(|_| !model.plan.aim.compares_texts());
+        write_base(model, &merged::folded(model)?, head, folder)?;
         tokenizer(session, folder)
     },
     read,
@@ -79,6 +85,7 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
                 tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, channels, patch, patch])?
             }
             Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
+            Stored::Number => tensors::shaped(&ours, data, &[])?,
             Stored::Table => data.clone(),
             Stored::Third(_) if rows == 1 => {
                 let before = out.remove(&theirs).map_or(Ok(vec![]), |before| tensors::values(&theirs, &before))?;

@@ -123,7 +123,7 @@ pub fn toy_on(session: &Session, device: &Device) -> Model {
         *value = value.clone() + Tensor::from_data(noise, device) * 0.1;
     }
     let bag = Bag::make(&plan, &weights, session.seed, device).expect("the bag");
-    Model { plan, backbone: std::sync::Arc::new(TOY), weights, bag, device: device.clone() }
+    Model { plan, backbone: std::sync::Arc::new(TOY), weights, bag, device: device.clone(), names: None }
 }
 
 /// Values in -1 to 1 that look random and never change.

@@ -60,7 +60,7 @@ pub fn own_base<'a>(session: &'a Session, anatomy: &Anatomy) -> Option<&'a str> 
 
 /// Whether the base model can be named or written.
 pub fn has_base(anatomy: &Anatomy) -> Result<(), String> {
-    match anatomy.stretched && !anatomy.has_classifier {
+    match anatomy.stretched && !anatomy.has_classifier && anatomy.towers.is_empty() {
         true => Err("the adapter was trained on stretched positions, and this backbone is not written from here. Train it at the folder's own side".to_owned()),
         false => Ok(()),
     }

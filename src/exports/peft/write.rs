@@ -22,7 +22,9 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     const INSTEAD: &str = "Export it as `petl`, which holds every stack";
     transformers::names(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     super::has_base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
-    head::is_linear(plan).map_err(|words| format!("{words}. {INSTEAD}"))?;
+    if !plan.aim.compares_texts() {
+        head::is_linear(plan).map_err(|words| format!("{words}. {INSTEAD}"))?;
+    }
     let Some(first) = adapters(plan).next() else {
         return Err(
             "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
@@ -86,6 +88,9 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     let suits =
         uniform(plan).and_then(|()| kind_of(first).map_or(Ok(()), of_kind)).and_then(|()| biases::word(plan, &all).map(drop));
     suits.map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))?;
+    if plan.aim.compares_texts() {
+        return Ok(());
+    }
     let head = Head::of(&plan.anatomy).and_then(|head| head.holds(plan.classes.len()));
     head.map(|_| ()).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))
 }
@@ -153,7 +158,7 @@ pub fn config(plan: &Plan) -> Json {
     let mut config = BTreeMap::from([
         ("base_model_name_or_path", json!(BASE)),
         ("inference_mode", json!(true)),
-        ("modules_to_save", json!(plan.anatomy.classifier.modules())),
+        ("modules_to_save", if plan.aim.compares_texts() { Json::Null } else { json!(plan.anatomy.classifier.modules()) }),
         ("target_modules", json!(targets::shortest(&plan.anatomy, &sites))),
     ]);
     let Some((first, kind)) = adapters(plan).next().and_then(|m| Some((m, kind_of(m)?))) else { return json!(config) };
@@ -216,6 +221,9 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
         }
     }
     out.extend(biases::parts(plan, &standing, bag)?);
+    if plan.aim.compares_texts() {
+        return Ok(out);
+    }
     let head = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?;
     out.extend(head.into_iter().map(|(name, data)| (format!("{PREFIX}{name}"), data)));
     Ok(out)
