@@ -146,7 +146,8 @@ impl Backbone for Clip {
             "model_type": "clip",
             "projection_dim": self.width,
             "text_config": {
-                "eos_token_id": text.end,
+                "bos_token_id": text.signs[0],
+                "eos_token_id": text.signs[1],
                 "hidden_act": bend(text.bend),
                 "hidden_size": text.width,
                 "intermediate_size": text.hidden,

@@ -35,8 +35,8 @@ pub struct Gpt2 {
     pub length: usize,
     /// The head reads the mean of all tokens instead of the last.
     pub mean: bool,
-    /// The token that closes a text, as the configuration of CLIP's has it.
-    pub end: usize,
+    /// The tokens that open and close a text, as the configuration of CLIP's has them.
+    pub signs: [usize; 2],
     /// Blocks of the image tower that stand before its own; none where it stands alone.
     pub behind: Option<usize>,
 }
@@ -132,7 +132,7 @@ impl Gpt2 {
             padding: folder.filler(),
             length: set.whole("length").min(positions),
             mean: set.text("pool") == "mean",
-            end: 0,
+            signs: [0; 2],
             behind: None,
         })
     }
@@ -160,7 +160,7 @@ impl Gpt2 {
             padding: folder.filler(),
             length: length.min(positions),
             mean,
-            end: folder.whole_or("eos_token_id", Some(49407))?,
+            signs: [folder.whole_or("bos_token_id", Some(49406))?, folder.whole_or("eos_token_id", Some(49407))?],
             behind: None,
         })
     }

@@ -6,7 +6,7 @@ pub mod cost;
 pub mod problems;
 mod role;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backbones;
 use crate::datasets::quality::Scores;
@@ -266,17 +266,18 @@ fn planned(card: &methods::Card, anatomy: &Anatomy, sites: &[&Site], set: &Setti
     if parts.is_empty() {
         return card.method.plan(anatomy, sites, set);
     }
-    let mut all: Vec<Vec<Placement>> = vec![];
+    let (mut all, mut shared) = (vec![], BTreeSet::new());
     for (part, sites) in parts {
         let placed = card.method.plan(part, &sites, set)?;
-        let shares = |all: &[Placement]| all.iter().flat_map(|p| &p.params).any(|spec| spec.scope == Scope::Method);
-        if shares(&placed) && all.iter().any(|earlier| shares(earlier)) {
-            let words = "its places share parameters, and a network of two towers has none that fit both. Place it in one tower: its blocks, or its sites, in `place`";
-            return Err(words.to_owned());
+        let specs = placed.iter().flat_map(|p| &p.params).filter(|spec| spec.scope == Scope::Method);
+        let here: BTreeSet<String> = specs.map(|spec| spec.name.clone()).collect();
+        if !shared.is_disjoint(&here) {
+            return Err("its places share parameters, and none fit both towers of this network. Place it in one tower".to_owned());
         }
-        all.push(placed);
+        shared.extend(here);
+        all.extend(placed);
     }
-    Ok(all.concat())
+    Ok(all)
 }
 
 /// Texts that go through the text tower in one step.

@@ -82,7 +82,7 @@ impl Role {
             Role::Down => "down",
             Role::Scale => "scale",
             Role::Head => "head",
-            Role::Pool => "pooler",
+            Role::Pool => "pool",
             Role::Merge => "merge",
             Role::Distance => "distance",
             Role::Temperature => "temperature",
