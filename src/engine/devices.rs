@@ -109,6 +109,21 @@ fn choose(id: &str, (found, fault): (Vec<Adapter>, Option<String>)) -> Result<(D
     }
 }
 
+/// Ends the process with `code` at once, without what libraries have registered for its end: a graphics driver tidies up there while threads of
+/// its own still work, and has been seen to free something twice (Mesa 22.3, rarely), which would make a failure of a run that is done and
+/// saved.
+pub fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    #[cfg(unix)]
+    #[expect(unsafe_code, reason = "a call into the C library that cannot fail and does not return")]
+    // SAFETY: nothing is handed over but a number, and nothing of this process runs afterwards.
+    unsafe {
+        libc::_exit(i32::from(code))
+    }
+    #[cfg(not(unix))]
+    std::process::exit(i32::from(code))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,19 +138,4 @@ mod tests {
         let words = choose("gpu 0", broken()).expect_err("no GPU").to_string();
         assert!(words.contains("`cpu`") && words.contains("vkEnumerate") && words.contains("`auto`"), "{words}");
     }
-}
-
-/// Ends the process with `code` at once, without what libraries have registered for its end: a graphics driver tidies up there while threads of
-/// its own still work, and has been seen to free something twice (Mesa 22.3, rarely), which would make a failure of a run that is done and
-/// saved.
-pub fn leave(code: u8) -> ! {
-    let _ = std::io::stdout().flush();
-    #[cfg(unix)]
-    #[expect(unsafe_code, reason = "a call into the C library that cannot fail and does not return")]
-    // SAFETY: nothing is handed over but a number, and nothing of this process runs afterwards.
-    unsafe {
-        libc::_exit(i32::from(code))
-    }
-    #[cfg(not(unix))]
-    std::process::exit(i32::from(code))
 }

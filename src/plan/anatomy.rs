@@ -311,6 +311,15 @@ impl Anatomy {
 
     /// What is made of a sample before it enters, to be read.
     pub fn takes(&self) -> String {
+        let taken = self.taken();
+        match self.reading().filter(|_| !self.towers.is_empty()) {
+            Some(reading) => format!("{taken}; {}", reading.taken()),
+            None => taken,
+        }
+    }
+
+    /// The same of what enters first.
+    fn taken(&self) -> String {
         match self.entry {
             Entry::Image { side, pixels, .. } => {
                 // One number where the channels have the same.

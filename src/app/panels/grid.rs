@@ -98,12 +98,13 @@ impl Lay {
         let high = self.pitch - 3.0;
         let before = before(anatomy);
         // Columns, and sites since the last of them.
-        let (mut column, mut since, mut all) = (0, 0, vec![]);
+        let (mut column, mut since, mut begun, mut all) = (0, 0, false, vec![]);
         for (n, site) in anatomy.sites.iter().enumerate() {
             if let Some(block) = site.block {
-                (column, since) = (block + 1, 0);
+                (column, since, begun) = (block + 1, 0, false);
                 continue;
             }
+            begun |= begins_tower(anatomy, site);
             let (x, y, wide) = match n < before {
                 true => {
                     let rows = (before - n - 1) as f32;
@@ -111,7 +112,8 @@ impl Lay {
                 }
                 false => {
                     let end = self.column(column - 1) + self.wide + GAP;
-                    (end + 10.0 + since as f32 * BESIDE, self.residual(), OUTSIDE)
+                    let apart = if begun { MARGIN } else { 0.0 };
+                    (end + 10.0 + since as f32 * BESIDE + apart, self.residual(), OUTSIDE)
                 }
             };
             since += 1;
@@ -125,6 +127,11 @@ impl Lay {
     }
 }
 
+/// Whether another tower begins with this site.
+pub fn begins_tower(anatomy: &Anatomy, site: &Site) -> bool {
+    anatomy.towers.iter().skip(1).any(|tower| tower.sites.first() == Some(site))
+}
+
 /// Sites before the first block.
 fn before(anatomy: &Anatomy) -> usize {
     anatomy.sites.iter().take_while(|site| site.block.is_none()).count()
@@ -133,15 +140,16 @@ fn before(anatomy: &Anatomy) -> usize {
 /// `Lay::shifts` of a network.
 fn shifts(anatomy: &Anatomy) -> Vec<f32> {
     let mut all = vec![0.0_f32; anatomy.blocks.max(1)];
-    let mut between = 0;
+    let (mut between, mut begun) = (0, false);
     for pair in anatomy.sites.windows(2).skip(before(anatomy)) {
         between += usize::from(pair[1].block.is_none());
+        begun |= begins_tower(anatomy, &pair[1]);
         if let (None, Some(block)) = (pair[0].block, pair[1].block)
             && between > 0
         {
-            let more = between as f32 * BESIDE + MARGIN;
+            let more = between as f32 * BESIDE + MARGIN + if begun { MARGIN } else { 0.0 };
             all[block..].iter_mut().for_each(|shift| *shift += more);
-            between = 0;
+            (between, begun) = (0, false);
         }
     }
     all
@@ -160,7 +168,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     let columns = anatomy.blocks;
     let outside = anatomy.sites.iter().filter(|site| site.block.is_none()).count() - before(anatomy);
     let shifts = shifts(anatomy);
-    let between = shifts.windows(2).filter(|pair| pair[0] != pair[1]).count(); // a margin for each gap
+    let between = shifts.windows(2).filter(|pair| pair[0] != pair[1]).count() + anatomy.towers.len().saturating_sub(1); // each a margin
     let beside = TOKENS + NAMES + outside as f32 * BESIDE + between as f32 * MARGIN + HEAD + 26.0;
     let wide = ((ui.available_width() - beside) / columns.max(1) as f32 - GAP).clamp(38.0, 118.0).floor();
     let height = HEADS + rows.len() as f32 * pitch + below;

@@ -5,7 +5,7 @@
 use eframe::egui::{Align2, Color32, Rect, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
 
 use super::cells::{Heat, member_size, own};
-use super::grid::Lay;
+use super::grid::{Lay, begins_tower};
 use crate::app::theme::{self, Theme};
 use crate::app::view::View;
 use crate::methods::Family;
@@ -70,9 +70,8 @@ pub fn draw(ui: &Ui, workbench: &Workbench, lay: &Lay) {
     let stroke = Stroke::new(1.5, theme.frozen);
     painter.text(pos2(lay.left() - 8.0, y), Align2::RIGHT_CENTER, "residual", theme::regular(theme::SMALL), theme.weak);
     let mut from = lay.left();
-    let second = plan.anatomy.towers.get(1).and_then(|tower| tower.sites.first());
     for (site, gap) in lay.outside(&plan.anatomy) {
-        if second.is_some_and(|first| first.path == site.path) {
+        if begins_tower(&plan.anatomy, site) {
             tower(ui, lay, stroke, from, gap);
         } else if gap.left() > lay.left() {
             painter.line_segment([pos2(from, y), pos2(gap.left(), y)], stroke);
