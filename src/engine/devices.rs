@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use anyhow::{Result, bail};
 use burn::tensor::{Device, DeviceKind};
@@ -34,8 +35,11 @@ fn guarded(ask: impl FnOnce() -> Vec<Adapter>) -> (Vec<Adapter>, Option<String>)
 fn adapters() -> Vec<Adapter> {
     // The one graphics interface that Burn would choose here, so that the numbers agree with its own.
     let backends = if cfg!(target_os = "macos") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
-    let instance =
-        wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    // One for the whole process: with the last of them the driver is unloaded, under the hands of what else uses it.
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    let instance = INSTANCE.get_or_init(|| {
+        wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() })
+    });
     let (mut discrete, mut integrated, mut shared) = (0, 0, 0);
     let next = |count: &mut usize| {
         *count += 1;
