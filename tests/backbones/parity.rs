@@ -11,8 +11,8 @@ fn vision_transformers_give_what_transformers_and_timm_give() {
         ("dinov2", &[24, 16, 40]),
         ("dinov2-gated", &[24]),
         ("clip-vision", &[24, 32]),
-        ("timm-vit", &[24]),
-        ("timm-dinov2", &[24]),
+        ("timm-vit", &[24, 16, 40]),
+        ("timm-dinov2", &[24, 16, 40]),
         ("vit-npz", &[24]), // as Google released it
     ];
     for (name, sides) in cases {

@@ -10,9 +10,12 @@ fn prefixes_that_peft_wrote_give_pefts_logits_and_leave_again() {
     let expected = Tensors::open(&inputs).unwrap();
     let logits = |name: &str| expected.floats(name).unwrap().0;
     assert!(apart(&logits("unmoved.bert"), &logits("logits.bert")) > 1e-1, "positions are not heard");
-    for (name, base) in
-        [("bert", peft("base_bert")), ("bert-projected", peft("base_bert")), ("llama", fixtures().join("peft-decoder/base"))]
-    {
+    for (name, base) in [
+        ("bert", peft("base_bert")),
+        ("bert-projected", peft("base_bert")),
+        ("llama", fixtures().join("peft-decoder/base")),
+        ("gpt2", fixtures().join("peft-forms/gpt2")),
+    ] {
         let scratch = tempfile::tempdir().unwrap();
         let [run, out, again] = ["run", "out", "again"].map(|name| scratch.path().join(name));
         let (fine, said) = import(&folder.join(name), &base, &run);

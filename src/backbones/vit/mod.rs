@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use super::bend::Bend;
 use super::folder::Folder;
 use super::names::{self, Naming};
-use super::positions;
+use super::positions::{self, Rule};
 use super::tensors::Tensors;
 use super::weights;
 use super::{Backbone, Card, Input, Opened};
@@ -212,7 +212,8 @@ impl Vit {
         if self.stretched {
             let before = weights.get("embed.pos").context("the network has positions")?.clone();
             let (from, to) = (side / self.patch, self.image / self.patch);
-            let values = positions::stretched(&host(before)?, self.width, self.first(), from, to);
+            let rule = if self.kind == Kind::Timm { Rule::Antialiased } else { Rule::Plain };
+            let values = positions::stretched(&host(before)?, self.width, self.first(), from, to, rule);
             let rows = self.first() + to * to;
             weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [rows, self.width]), device));
         }
