@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, LINEAR, kaiming, row};
+use super::parts::{self, DROPOUT, EVERY_LINEAR, kaiming, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::{At, Start};
 use crate::engine::model;
@@ -53,7 +53,7 @@ pub const CARD: Card = Card {
         Variant::new("DoRA, gradient through the norms", "Equation 5 without the shortcut of section 4.3.", PAPERS)
             .with(&[("norm", "through")]),
     ],
-    roles: LINEAR,
+    roles: EVERY_LINEAR,
     default_roles: PAPERS,
     identity_at_start: true,
     folds: true,
@@ -81,6 +81,8 @@ fn gain(at: &At, w: Tensor<2>) -> Tensor<2> {
 impl Method for Dora {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (r, n) = (set.whole("rank"), anatomy.tokens);
+        // Embeddings of words are rows of a table: no layer.
+        let layers = sites.iter().filter(|site| site.part("weight").is_some());
         let place = |site: &&Site| {
             let (d_in, d_out) = (site.d_in, site.d_out);
             let a = ParamSpec::new("A", d_in, r, kaiming(d_in));
@@ -89,7 +91,7 @@ impl Method for Dora {
             let macs = n * (d_in * d_out + r * (d_in + d_out) + d_out);
             Placement::new(site, Door::After, vec![a, b, m]).costs(macs, n * (d_in + r + d_out))
         };
-        Ok(sites.iter().map(place).collect())
+        Ok(layers.map(place).collect())
     }
 
     /// m starts as the frozen columns' lengths, by the very operations of the pass: the first gain is then exactly one.

@@ -48,6 +48,7 @@ fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
         ("lora_bias_only", &vit, both, "lora_only"),
         ("dora_only", &vit, "DoRA + BitFit", "lora_only"),
         ("conv", &vit, "LoRA + LoRA + BitFit", "lora_only"),
+        ("conv_dora", &vit, "DoRA", "none"),
         ("conv_whisper", &whisper, "LoRA", ""), // does not leave: below
         ("conv_ast", &ast, both, "lora_only"),
         ("gpt2_lora", &gpt2, "LoRA", "none"),

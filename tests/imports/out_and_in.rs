@@ -187,3 +187,54 @@ fn biases_beside_lora_leave_for_peft_where_they_are_its_own_or_all() {
         assert!(said.contains(words) && said.contains("`petl`"), "{methods:?}: {said}");
     }
 }
+
+/// Merged weights are the folder again with the change in it: its names, its shapes, its configuration, and what no method touched as it was.
+#[test]
+fn merged_weights_leave_in_the_names_in_which_the_backbone_came() {
+    let merged = exports::find("merged").unwrap();
+    let networks = [
+        "vit",
+        "deit-distilled",
+        "dinov2",
+        "dinov2-gated",
+        "clip-vision",
+        "timm-vit",
+        "timm-dinov2",
+        "swin",
+        "bert",
+        "roberta",
+        "distilbert",
+        "llama",
+        "qwen2",
+        "gpt2",
+        "clip-text",
+        "t5",
+        "t5-gated",
+        "whisper-classifier",
+        "ast-classifier",
+    ];
+    for name in networks {
+        let from = fixtures().join("backbones").join(name);
+        let session = session(&from, "lora", Place::roles(&[Role::Q, Role::Down]), &[("rank", Value::Whole(2))]);
+        let (model, scratch) = (moved(&session), tempfile::tempdir().unwrap());
+        let out = scratch.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        (merged.write)(&session, &model, &out).unwrap_or_else(|fault| panic!("{name}: {fault:#}"));
+        let (difference, samples) =
+            exports::verify(merged, &session, &model, &out).unwrap_or_else(|fault| panic!("{name}: {fault:#}"));
+        assert!(difference < 1e-4 && samples == 64, "{name}: {difference}");
+        let [before, after] = [&from, &out].map(|folder| Tensors::open(folder).unwrap());
+        let (mut same, mut changed) = (0, 0);
+        for tensor in before.names() {
+            let Ok((was, shape)) = before.floats(tensor) else { continue };
+            let (is, now) = after.floats(tensor).unwrap_or_else(|fault| panic!("{name}: {fault:#}"));
+            assert_eq!(shape, now, "{name}: {tensor}");
+            if was == is { same += 1 } else { changed += 1 }
+        }
+        assert!(changed >= 2 && same > changed, "{name}: {changed} changed, {same} the same");
+        assert!(after.names().all(|tensor| before.has(tensor)), "{name}: something was added");
+        let [old, new] = [&from, &out].map(|folder| std::fs::read(folder.join("config.json")).unwrap());
+        assert_eq!(old, new, "{name}");
+        assert_eq!(backbones::of_folder(&out).unwrap().name, session.backbone.name);
+    }
+}

@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 FORMS = HERE.parent / "fixtures/peft-forms"
 PEFT, BACKBONES = FORMS.parent / "peft", FORMS.parent / "backbones"
 IMPORTED = {
-    **{name: PEFT / "base_vit" for name in ("lora_only", "all", "all_base_head", "lora_bias", "lora_bias_only", "dora_only", "conv")},
+    **{name: PEFT / "base_vit" for name in ("lora_only", "all", "all_base_head", "lora_bias", "lora_bias_only", "dora_only", "conv", "conv_dora")},
     "all_bert": PEFT / "base_bert",
     "conv_ast": BACKBONES / "ast-classifier",
     **{name: FORMS / "gpt2" for name in ("gpt2_lora", "gpt2_bias", "gpt2_dora", "gpt2_ia3")},

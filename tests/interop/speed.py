@@ -71,7 +71,7 @@ def main():
                 if device in known and not known[device].get("software") and (torch_device == "cpu" or torch.cuda.is_available()):
                     found[device] = (ours(petl, folder, device, steps), theirs(folder, torch_device, steps))
                     a, b = found[device]
-                    print(f"{name} on {known[device]['name']}: {a:.1f} ms here, {b:.1f} ms in PyTorch, {a / b:.2f} times as long", flush=True)
+                    print(f"{name} on {known[device]['title']}: {a:.1f} ms here, {b:.1f} ms in PyTorch, {a / b:.2f} times as long", flush=True)
             if len(found) == 2:
                 print(f"{name}: the GPU is {found['cpu'][0] / found['gpu 0'][0]:.1f} times as fast as the CPU here", flush=True)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}")

@@ -55,8 +55,15 @@ pub fn is_asked_for_its_stride(anatomy: &Anatomy, site: &Site) -> bool {
     kernel(anatomy, site).is_some_and(|kernel| kernel.len() == 2)
 }
 
-/// A tensor of LoRA's on a convolution in PEFT's shape: A `[r, in]` as a kernel, B `[out, r]` as a kernel of one place.
+/// DoRA's lengths, a number an output.
+const MAGNITUDE: &str = "lora_magnitude_vector";
+
+/// A tensor of LoRA's on a convolution in PEFT's shape: A `[r, in]` as a kernel, B `[out, r]` as a kernel of one place, DoRA's m `[out]` as
+/// `[1, out, 1]`.
 pub fn as_kernel(kernel: &[usize], theirs: &str, data: &TensorData) -> Result<TensorData> {
+    if theirs == MAGNITUDE {
+        return tensors::shaped(theirs, data, &[vec![1, data.num_elements()], vec![1; kernel.len() - 1]].concat());
+    }
     let &[rows, cols] = data.shape().as_slice() else { bail!("`{theirs}` is no matrix") };
     let of_one = [vec![rows, cols], vec![1; kernel.len() - 1]].concat();
     let shape = if theirs == "lora_A.weight" { [vec![rows], kernel.to_vec()].concat() } else { of_one };
@@ -72,12 +79,16 @@ pub fn as_matrix(kernel: &[usize], theirs: &str, key: &str, data: &TensorData) -
     let fits = match theirs {
         "lora_A.weight" => shape.len() == kernel.len() + 1 && shape[1..] == *kernel,
         "lora_B.weight" => shape.len() == kernel.len() + 1 && shape[2..].iter().all(|n| *n == 1),
+        MAGNITUDE => shape.len() == kernel.len() + 1 && shape[0] == 1 && shape[2..].iter().all(|n| *n == 1),
         _ => return Ok(data.clone()),
     };
     if !fits {
         bail!(
-            "`{key}` has shape {shape:?}, but LoRA on a convolution of {kernel:?} has [r, channels, kernel] and [outputs, r, 1]"
+            "`{key}` has shape {shape:?}, but LoRA on a convolution of {kernel:?} has [r, channels, kernel] and [outputs, r, 1], DoRA also [1, outputs, 1]"
         );
+    }
+    if theirs == MAGNITUDE {
+        return tensors::shaped(key, data, &[shape[1]]);
     }
     let (rows, cols) = if theirs == "lora_A.weight" { (shape[0], kernel.iter().product()) } else { (shape[0], shape[1]) };
     tensors::shaped(key, data, &[rows, cols])
@@ -97,7 +108,7 @@ fn manner(part: &Part) -> Option<Manner> {
     match (part.theirs, part.how) {
         ("lora_A.weight", _) | ("ia3_l", How::Same) => Some(Manner::Shared),
         ("lora_B.weight", _) => Some(Manner::Blocks),
-        ("lora_magnitude_vector", _) => Some(Manner::Outputs(None)),
+        (MAGNITUDE, _) => Some(Manner::Outputs(None)),
         ("ia3_l", _) => Some(Manner::Outputs(Some(1.0))),
         _ => None,
     }
