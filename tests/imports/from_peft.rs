@@ -31,12 +31,12 @@ fn every_adapter_for_a_decoder_gives_pefts_logits() {
     assert!(difference < 1e-4, "prompts: {difference}");
 }
 
-/// LoRA with biases beside it, on convolutions, and what stands on GPT-2, as PEFT writes them: in, out, and in again.
+/// LoRA with biases beside it, on convolutions, what stands on GPT-2 and on T5, as PEFT writes them: in, out, and in again.
 #[test]
 fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
     let folder = fixtures().join("peft-forms");
     let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
-    let (vit, bert, gpt2) = (peft("base_vit"), peft("base_bert"), folder.join("gpt2"));
+    let (vit, bert, gpt2, t5) = (peft("base_vit"), peft("base_bert"), folder.join("gpt2"), folder.join("t5"));
     let [whisper, ast] = ["whisper-classifier", "ast-classifier"].map(|name| fixtures().join("backbones").join(name));
     let both = "LoRA + BitFit";
     for (name, base, stack, bias) in [
@@ -54,6 +54,19 @@ fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
         ("gpt2_bias", &gpt2, both, "all"),
         ("gpt2_dora", &gpt2, "DoRA", "none"),
         ("gpt2_ia3", &gpt2, "IA3", "null"),
+        ("gpt2_vera", &gpt2, "VeRA", "null"),
+        ("t5_lora", &t5, "LoRA", "none"),
+        ("t5_rslora", &t5, "LoRA + LoRA", "none"),
+        ("t5_head", &t5, "LoRA", "none"),
+        ("t5_dora", &t5, "DoRA", "none"),
+        ("t5_ia3", &t5, "IA3", "null"),
+        ("t5_norms", &t5, "LayerNorm tuning", "null"),
+        ("t5_vera", &t5, "VeRA", "null"),
+        ("t5_loha", &t5, "LoHa", "null"),
+        ("t5_lokr", &t5, "LoKr", "null"),
+        ("t5_oft", &t5, "OFT", "null"),
+        ("t5_boft", &t5, "BOFT", "null"),
+        ("t5_adalora", &t5, "AdaLoRA", "null"),
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let run = scratch.path().join("run");

@@ -61,6 +61,8 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
         "backbones/swin",
         "backbones/llama",
         "backbones/llama-3",
+        "backbones/t5",
+        "backbones/t5-gated",
         "gguf/q4_1.gguf",
     ];
     let hear = ["backbones/whisper", "backbones/whisper-classifier", "backbones/ast", "backbones/ast-classifier"];
