@@ -215,7 +215,7 @@ impl T5 {
             has_classifier: self.config().is_some(),
             classifier: match self.blocks[1] {
                 0 => Classifier::Other { layer: "classification_head", why: ENCODER },
-                _ => Classifier::Bent,
+                _ => Classifier::Bent(["classification_head.dense", "classification_head.out_proj"]),
             },
             ..Anatomy::of(
                 sites,

@@ -29,14 +29,13 @@ enum Before {
     /// A linear layer with so many outputs (Whisper): ours is both in one. There it does all the work, and the last layer picks the
     /// classes' own.
     Layer(usize),
-    /// A square layer and tanh (T5). There the layer makes its numbers so small that tanh leaves them as they are, and the last layer makes
+    /// A square layer of this name and tanh (T5, RoBERTa). There the layer makes its numbers so small that tanh leaves them as they are, and the last layer makes
     /// them large again.
-    Tanh,
+    Tanh(&'static str),
 }
 
 const NORM: &str = "classifier.layernorm";
 const PROJECTOR: &str = "projector";
-const DENSE: &str = "classification_head.dense";
 /// How small tanh gets its numbers: a power of two, which costs no digit. tanh x = x (1 - x²/3 + ..), so that of a feature of 100 one part in a
 /// million is lost.
 const SMALL: f32 = 1.0 / 65536.0;
@@ -66,7 +65,7 @@ impl Head {
             Classifier::BesideMean => Head { before: Before::Mean, ..plain },
             Classifier::Normed => Head { layer: "classifier.dense", before: Before::Norm, ..plain },
             Classifier::Projected(outputs) => Head { before: Before::Layer(outputs), ..plain },
-            Classifier::Bent => Head { layer: "classification_head.out_proj", before: Before::Tanh, ..plain },
+            Classifier::Bent([dense, layer]) => Head { layer, before: Before::Tanh(dense), ..plain },
             Classifier::Other { why, .. } => return Err(why.to_owned()),
         })
     }
@@ -107,10 +106,10 @@ impl Head {
                 put(NORM, TensorData::ones::<f32, _>([width]), Some(TensorData::zeros::<f32, _>([width])));
                 put(self.layer, turned, bias);
             }
-            Before::Tanh => {
+            Before::Tanh(dense) => {
                 let scaled = |n: usize| if n % (width + 1) == 0 { SMALL } else { 0.0 };
                 let small = (0..width * width).map(scaled).collect::<Vec<f32>>();
-                put(DENSE, TensorData::new(small, [width, width]), Some(TensorData::zeros::<f32, _>([width])));
+                put(dense, TensorData::new(small, [width, width]), Some(TensorData::zeros::<f32, _>([width])));
                 let large = tensors::values("head/weight", &turned)?.into_iter().map(|v| v / SMALL).collect::<Vec<f32>>();
                 put(self.layer, TensorData::new(large, [classes, width]), bias);
             }
@@ -141,7 +140,7 @@ impl Head {
         let wanted = match self.before {
             Before::Mean => 2 * width,
             Before::Layer(outputs) => outputs,
-            Before::Nothing | Before::Norm | Before::Tanh => width,
+            Before::Nothing | Before::Norm | Before::Tanh(_) => width,
         };
         let bias = self.bias.then(|| of(&bias_name)).transpose()?;
         let outputs = bias.as_ref().map_or(classes, |bias| bias.shape().num_elements());
@@ -182,13 +181,13 @@ impl Head {
                 shift = shift.map(|shift| through(shift, &bias, &own));
                 own.chunks_mut(classes).zip(gain).for_each(|(row, gain)| row.iter_mut().for_each(|v| *v *= gain));
             }
-            Before::Tanh => {
-                let [rows, bias] = before(DENSE, &[width, width])?;
+            Before::Tanh(dense) => {
+                let [rows, bias] = before(dense, &[width, width])?;
                 let factor = rows.first().copied().unwrap_or_default();
                 let plain = |(n, v): (usize, &f32)| *v == if n % (width + 1) == 0 { factor } else { 0.0 };
                 if !(0.0..=SMALL_ENOUGH).contains(&factor) || !rows.iter().enumerate().all(plain) || bias.iter().any(|v| *v != 0.0) {
                     bail!(
-                        "`{DENSE}` is a layer of its own with tanh behind it, for which the head here, one linear layer, has no place"
+                        "`{dense}` is a layer of its own with tanh behind it, for which the head here, one linear layer, has no place"
                     );
                 }
                 own.iter_mut().for_each(|v| *v *= factor);
@@ -214,7 +213,7 @@ impl Head {
             _ if part(name, self.layer, self.bias) => true,
             Before::Norm => part(name, NORM, true),
             Before::Layer(_) => part(name, PROJECTOR, true),
-            Before::Tanh => part(name, DENSE, true),
+            Before::Tanh(dense) => part(name, dense, true),
             Before::Nothing | Before::Mean => false,
         };
         if let Some(name) = found.keys().find(|name| !known(name)) {

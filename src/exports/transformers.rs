@@ -28,7 +28,7 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, T5, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
     fits: |plan| {
         super::head::is_linear(plan).map_err(|words| format!("{words}. Export it as `merged`"))?;
         let head = || Head::of(&plan.anatomy)?.holds(plan.classes.len());
