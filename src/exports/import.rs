@@ -17,6 +17,7 @@ use crate::engine::model::Model;
 use crate::engine::{Event, Finished, Started};
 use crate::methods;
 use crate::plan::anatomy::{Anatomy, Entry};
+use crate::session::settings::{Field, Kind};
 use crate::session::{Choice, Placed, Recipe, Session, VERSION, Value, file};
 use crate::tasks::{classify, contrast};
 
@@ -36,7 +37,12 @@ pub struct Imported {
 pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     let mut choice = backbones::of_folder(backbone).map_err(|e| anyhow!(e))?;
     backbones::settle(&mut choice);
-    let anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
+    let mut anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
+    if Head::of(&anatomy).is_err()
+        && let Some((other, read)) = by_first_token(&choice)
+    {
+        (choice, anatomy) = (other, read);
+    }
     let (Adapter { methods, mut params, classes, over }, what) = adapter(folder, &anatomy)?;
     make_room(&mut choice, &anatomy, &methods);
     let config = Folder::open(&backbone.display().to_string()).map_err(|e| anyhow!(e))?.config;
@@ -94,6 +100,18 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
         Ok((0.0, 0))
     })?;
     Ok(Imported { what, stack: model.plan.words(), classes, trainable: model.plan.trainable() })
+}
+
+/// The same network with a head that reads the first token, where transformers has a classifier for that: a RoBERTa's folder may hold a pooler,
+/// which its classifier does not read.
+fn by_first_token(choice: &Choice) -> Option<(Choice, Anatomy)> {
+    const FIRST: &str = "first token";
+    let takes = |field: &&Field| field.name == "pool" && matches!(field.kind, Kind::Choice(words) if words.contains(&FIRST));
+    backbones::find(&choice.name)?.fields.iter().find(takes)?;
+    let mut choice = choice.clone();
+    choice.settings.set("pool", Value::Text(FIRST.to_owned()));
+    let anatomy = backbones::open(&choice).ok()?.network.anatomy();
+    Head::of(&anatomy).is_ok().then_some((choice, anatomy))
 }
 
 /// Makes texts as short as the adapter leaves positions for.

@@ -28,7 +28,7 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, Whisper's encoder and AST with a classifier, CLIP without one), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, T5, Whisper's encoder and AST with a classifier, CLIP without one), the method folded into the weights. Where every method folds.",
     fits: |plan| {
         if plan.aim.compares_texts() {
             names(&plan.anatomy)?;

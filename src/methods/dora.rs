@@ -81,8 +81,6 @@ fn gain(at: &At, w: Tensor<2>) -> Tensor<2> {
 impl Method for Dora {
     fn plan(&self, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
         let (r, n) = (set.whole("rank"), anatomy.tokens);
-        // Embeddings of words are rows of a table: no layer.
-        let layers = sites.iter().filter(|site| site.part("weight").is_some());
         let place = |site: &&Site| {
             let (d_in, d_out) = (site.d_in, site.d_out);
             let a = ParamSpec::new("A", d_in, r, kaiming(d_in));
@@ -91,7 +89,8 @@ impl Method for Dora {
             let macs = n * (d_in * d_out + r * (d_in + d_out) + d_out);
             Placement::new(site, Door::After, vec![a, b, m]).costs(macs, n * (d_in + r + d_out))
         };
-        Ok(layers.map(place).collect())
+        // Embeddings of words are rows of a table: no layer.
+        Ok(sites.iter().filter(|site| site.part("weight").is_some()).map(place).collect())
     }
 
     /// m starts as the frozen columns' lengths, by the very operations of the pass: the first gain is then exactly one.

@@ -150,6 +150,8 @@ pub enum Classifier {
     Normed,
     /// A linear layer with so many outputs stands before it (Whisper).
     Projected(usize),
+    /// A linear layer of the network's width and tanh stand before it (T5, RoBERTa): the names of both layers.
+    Bent([&'static str; 2]),
     /// None that the head here could be written as, and why; what its last layer would be called.
     Other { layer: &'static str, why: &'static str },
 }
@@ -168,6 +170,7 @@ impl Classifier {
             Classifier::Linear { layer, .. } | Classifier::Other { layer, .. } => vec![layer],
             Classifier::BesideMean | Classifier::Normed => vec!["classifier"],
             Classifier::Projected(_) => vec!["classifier", "projector"],
+            Classifier::Bent([dense, _]) => dense.split('.').take(1).collect(),
         }
     }
 }
