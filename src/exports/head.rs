@@ -109,7 +109,7 @@ impl Head {
                 put(self.layer, turned, bias);
             }
             Before::Tanh(dense) => {
-                let scaled = |n: usize| if n % (width + 1) == 0 { SMALL } else { 0.0 };
+                let scaled = |n: usize| if n.is_multiple_of(width + 1) { SMALL } else { 0.0 };
                 let small = (0..width * width).map(scaled).collect::<Vec<f32>>();
                 put(dense, TensorData::new(small, [width, width]), Some(TensorData::zeros::<f32, _>([width])));
                 let large = tensors::values("head/weight", &turned)?.into_iter().map(|v| v / SMALL).collect::<Vec<f32>>();
@@ -186,7 +186,7 @@ impl Head {
             Before::Tanh(dense) => {
                 let [rows, bias] = before(dense, &[width, width])?;
                 let factor = rows.first().copied().unwrap_or_default();
-                let plain = |(n, v): (usize, &f32)| *v == if n % (width + 1) == 0 { factor } else { 0.0 };
+                let plain = |(n, v): (usize, &f32)| *v == if n.is_multiple_of(width + 1) { factor } else { 0.0 };
                 if !(0.0..=SMALL_ENOUGH).contains(&factor)
                     || !rows.iter().enumerate().all(plain)
                     || bias.iter().any(|v| *v != 0.0)

@@ -191,6 +191,10 @@ fn what_stands_on_t5_is_named_layer_by_layer_where_one_word_means_more() {
         let difference = there_and_back(whole, &session(&fixtures().join(folder), "lora", Place::roles(&[Q, V]), &[]));
         assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{folder}: {difference:?}");
     }
+    let prompts = session(&t5, "prompt", Place::roles(&[Role::Block]), &[]);
+    assert!((card.fits)(&Plan::of(&prompts)).unwrap_err().contains("does not take"));
+    let (fine, said) = import(&fixtures().join("peft-decoder/prompt"), &t5, &tempfile::tempdir().unwrap().path().join("run"));
+    assert!(!fine && said.contains("does not take"), "{said}");
     let mut alone = lora(Place::roles(&[Q]));
     alone.backbone.settings.set("side", Value::Text("encoder alone".into()));
     for card in [card, whole] {
@@ -204,20 +208,22 @@ fn a_classifier_of_t5s_that_bends_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let (folder, from) = (scratch.path().join("adapter"), fixtures().join("peft-forms/t5_head"));
     let dense = "base_model.model.classification_head.dense";
-    let cases: [(&str, fn(&mut [f32]), &str); 4] = [
-        ("weight", |values| values.iter_mut().for_each(|v| *v *= 16.0), "tanh behind it"),
-        ("weight", |values| values[1] = 1e-4, "tanh behind it"),
-        ("bias", |values| values[0] = 1e-4, "tanh behind it"),
-        ("bias", |_| (), ""),
-    ];
-    for (part, change, words) in cases {
+    // What the values are multiplied by, what is added to the second, and what is said.
+    for (part, factor, more, words) in [
+        ("weight", 16.0, 0.0, "tanh behind it"),
+        ("weight", -1.0, 0.0, "tanh behind it"),
+        ("weight", 1.0, 1e-4, "tanh behind it"),
+        ("bias", 1.0, 1e-4, "tanh behind it"),
+        ("weight", 1.0, 0.0, ""),
+    ] {
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir(&folder).unwrap();
         std::fs::copy(from.join("adapter_config.json"), folder.join("adapter_config.json")).unwrap();
         let mut all = tensors::read(&from.join("adapter_model.safetensors"), "").unwrap();
         let data = all.get_mut(&format!("{dense}.{part}")).unwrap();
         let (mut values, shape) = (data.try_to_vec::<f32>().unwrap(), data.shape().clone());
-        change(&mut values);
+        values.iter_mut().for_each(|v| *v *= factor);
+        values[1] += more;
         *data = TensorData::new(values, shape);
         tensors::write(&folder.join("adapter_model.safetensors"), &all).unwrap();
         let run = scratch.path().join(format!("run-{}", words.len()));

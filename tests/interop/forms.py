@@ -3,7 +3,7 @@
 
     forms.py [PETL]
 
-First every adapter of tests/fixtures/peft-forms (LoRA with biases, on convolutions, on GPT-2 and T5), imported and exported again; then runs trained on its
+First every adapter of tests/fixtures/peft-forms (LoRA with biases, on convolutions, on GPT-2, RoBERTa and T5), imported and exported again; then runs trained on its
 GPT-2, whose q, k and v are one layer there, and on its T5, whose classifier has tanh in it, as PEFT folders and whole. Prints one line a check; ends with 0 when all agreed within 1e-4 of the largest logit, 1 when
 something did not, 3 when a package is missing, and says which.
 """
@@ -22,6 +22,7 @@ IMPORTED = {
     **{name: PEFT / "base_vit" for name in ("lora_only", "all", "all_base_head", "lora_bias", "lora_bias_only", "dora_only", "conv", "conv_dora")},
     "all_bert": PEFT / "base_bert",
     "conv_ast": BACKBONES / "ast-classifier",
+    "roberta_lora": BACKBONES / "roberta",
     **{name: FORMS / "gpt2" for name in ("gpt2_lora", "gpt2_bias", "gpt2_dora", "gpt2_ia3", "gpt2_vera", "gpt2_adalora")},
     **{f"t5_{kind}": FORMS / "t5" for kind in ("lora", "rslora", "head", "dora", "ia3", "norms", "vera", "loha", "lokr", "oft", "boft", "adalora")},
 }
@@ -75,7 +76,8 @@ def do(*line):
 
 def opened(folder, **more):
     kind = transformers.AutoConfig.from_pretrained(folder).model_type
-    cls = {"vit": "ViTForImageClassification", "bert": "BertForSequenceClassification", "gpt2": "GPT2ForSequenceClassification", "t5": "T5ForSequenceClassification",
+    cls = {"vit": "ViTForImageClassification", "bert": "BertForSequenceClassification", "gpt2": "GPT2ForSequenceClassification",
+           "t5": "T5ForSequenceClassification", "roberta": "RobertaForSequenceClassification",
            "audio-spectrogram-transformer": "ASTForAudioClassification"}[kind]
     return getattr(transformers, cls).from_pretrained(folder, ignore_mismatched_sizes=True, **more).eval()
 
