@@ -39,7 +39,7 @@ fn compare(what: &str, fused: Operation, reference: Operation, inputs: &[[usize;
 
 #[test]
 fn attention_is_burns_attention() {
-    for (queries, keys, heads, width) in [(5, 5, 3, 24), (65, 65, 3, 96), (7, 15, 2, 10), (1, 33, 1, 4)] {
+    for (queries, keys, heads, width) in [(5, 5, 3, 24), (65, 65, 3, 96), (7, 15, 2, 10), (1, 33, 1, 4), (107, 111, 2, 40)] {
         compare(
             "attention",
             &|x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, Mask::default()),
