@@ -37,8 +37,8 @@ pub struct Cost {
     pub export: usize,
 }
 
-/// Costs of a stack on an anatomy.
-pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Recipe) -> Cost {
+/// Costs of a stack on an anatomy. `on_cpu`: it is known to run there, where attention keeps no weights.
+pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Recipe, on_cpu: bool) -> Cost {
     let batch = recipe.batch_size;
     let stack: usize = members.iter().map(Member::count).sum();
     let trainable = stack + head.iter().map(ParamSpec::count).sum::<usize>();
@@ -54,6 +54,8 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     let in_trunk =
         |site: &str| members.iter().flat_map(|m| &m.placements).any(|p| p.site == site && p.door != Door::Readout && !p.tidies);
     let first = anatomy.sites.iter().position(|site| in_trunk(&site.path)).unwrap_or(anatomy.sites.len());
+    // Where distances are added to the scores, the CPU's own attention does not serve.
+    let made_again = on_cpu && anatomy.sites.iter().all(|site| site.place != "distances");
     let (mut forward, mut through, mut kept) = (0, 0, 0);
     for (n, site) in anatomy.sites.iter().enumerate() {
         let macs = macs(anatomy, site);
@@ -65,7 +67,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         let n = if site.role == Role::Attn { anatomy.sites.iter().rposition(inner).unwrap_or(n) } else { n };
         if n >= first {
             through += macs;
-            kept += kept_by(anatomy, site);
+            kept += kept_by(anatomy, site, made_again);
         }
     }
     let mut own = 0;
@@ -133,13 +135,14 @@ fn convolved(anatomy: &Anatomy, site: &Site) -> Option<usize> {
 }
 
 /// Numbers that one frozen site keeps for the backward pass when the gradient passes through it, one sample. A frozen
-/// linear layer keeps nothing: its gradient needs the weight alone.
-fn kept_by(anatomy: &Anatomy, site: &Site) -> usize {
+/// linear layer keeps nothing: its gradient needs the weight alone. `made_again`: attention weights are, from two numbers a row.
+fn kept_by(anatomy: &Anatomy, site: &Site, made_again: bool) -> usize {
     let (n, stage) = (anatomy.tokens_at(site), anatomy.stage(site));
+    let of_row = if made_again { 2 } else { stage.window };
     match site.role {
-        Role::Norm => n * site.d_in,                                        // its input
-        Role::Attn => 3 * n * stage.width + stage.heads * n * stage.window, // q, k, v and the attention weights
-        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out,  // GELU's input
+        Role::Norm => n * site.d_in,                                       // its input
+        Role::Attn => 3 * n * stage.width + stage.heads * n * of_row,      // q, k, v and the attention weights
+        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out, // GELU's input
         Role::Act => n * stage.hidden * crate::plan::anatomy::bend_keeps(site.place),
         _ => 0,
     }

@@ -157,7 +157,7 @@ impl Plan {
         }
         let margin = tasks::find(&session.task.name).and_then(|card| Margin::of(&session.task.settings.filled(card.fields)));
         let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal, margin);
-        let cost = cost::of(&anatomy, &members, &head, &session.recipe);
+        let cost = cost::of(&anatomy, &members, &head, &session.recipe, session.device == "cpu");
         let (classes, domains, holds, problems) = (vec![], vec![], Holds::default(), vec![]);
         Plan { anatomy, lost: false, members, head, margin, classes, domains, tasks, holds, quality: None, problems, cost }
     }
