@@ -74,7 +74,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     let mut weights = 0;
     for placement in members.iter().flat_map(|m| &m.placements) {
         own += placement.macs;
-        kept += placement.kept;
+        kept += placement.kept + if made_again { 0 } else { placement.scores };
         if placement.door == Door::Weight {
             // A mask needs the gradient of the whole matrix, however few of its numbers it trains, and keeps the input for it;
             // a bias needs and keeps nothing of the kind.

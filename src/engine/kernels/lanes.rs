@@ -2,8 +2,6 @@
 //! loops of `cpu`, or it would be compiled for the oldest processor. Inner loops count with an index: iterator adapters are
 //! functions of their own, which are not always inlined across a crate's codegen units, and then not vectorised.
 
-#![expect(clippy::needless_range_loop, reason = "see above")]
-
 use super::reference::LOW;
 
 /// Numbers that one vector register may hold; sums run in so many lanes.

@@ -113,52 +113,39 @@ impl Product<'_> {
         for (n, panel) in self.b.values.chunks_exact(size).enumerate() {
             let (panel, _) = S::as_simd_f32s(panel);
             let (panel, _) = panel.as_chunks::<VECTORS>();
-            let sums = match self.a.right {
-                1 => self.straight::<S, R>(simd, row, panel),
-                _ => self.turned::<S, R>(simd, row, panel),
-            };
-            self.put::<S, R>(simd, (row, n * wide), sums);
+            match self.a.right {
+                1 => self.tile::<S, R, false>(simd, (row, n * wide), panel),
+                _ => self.tile::<S, R, true>(simd, (row, n * wide), panel),
+            }
         }
     }
 
-    /// One panel times rows that lie in memory as rows.
+    /// `R` rows by one panel; `TURNED`: the rows lie in memory as columns. Sums and stores stand in one function: given back by another,
+    /// the sums would lie in memory.
     #[inline(always)]
-    fn straight<S: Simd, const R: usize>(&self, simd: S, row: usize, panel: &[[S::f32s; VECTORS]]) -> [[S::f32s; VECTORS]; R] {
+    fn tile<S: Simd, const R: usize, const TURNED: bool>(
+        &mut self,
+        simd: S,
+        (row, col): (usize, usize),
+        panel: &[[S::f32s; VECTORS]],
+    ) {
         let inner = panel.len();
         let mut lines: [&[f32]; R] = [&[]; R];
-        for r in 0..R {
-            lines[r] = &self.a.values[(row + r) * self.a.down..][..inner];
+        if !TURNED {
+            for r in 0..R {
+                lines[r] = &self.a.values[(row + r) * self.a.down..][..inner];
+            }
         }
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
         for n in 0..inner {
+            let line = if TURNED { &self.a.values[n * self.a.right + row..][..R] } else { &[] };
             for r in 0..R {
-                let factor = simd.splat_f32s(lines[r][n]);
+                let factor = simd.splat_f32s(if TURNED { line[r] } else { lines[r][n] });
                 for c in 0..VECTORS {
                     sums[r][c] = simd.mul_add_f32s(factor, panel[n][c], sums[r][c]);
                 }
             }
         }
-        sums
-    }
-
-    /// One panel times rows that lie in memory as columns.
-    #[inline(always)]
-    fn turned<S: Simd, const R: usize>(&self, simd: S, row: usize, panel: &[[S::f32s; VECTORS]]) -> [[S::f32s; VECTORS]; R] {
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
-        for n in 0..panel.len() {
-            let line = &self.a.values[n * self.a.right + row..][..R];
-            for r in 0..R {
-                let factor = simd.splat_f32s(line[r]);
-                for c in 0..VECTORS {
-                    sums[r][c] = simd.mul_add_f32s(factor, panel[n][c], sums[r][c]);
-                }
-            }
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn put<S: Simd, const R: usize>(&mut self, simd: S, (row, col): (usize, usize), sums: [[S::f32s; VECTORS]; R]) {
         let wide = VECTORS * S::F32_LANES;
         let scale = simd.splat_f32s(self.scale);
         let there = wide.min(self.b.cols - col);
