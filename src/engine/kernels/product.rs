@@ -52,19 +52,20 @@ impl Panels {
             let first = n * wide;
             let there = wide.min(cols - first);
             if b.right == 1 {
-                for (n, row) in panel.chunks_exact_mut(wide).enumerate() {
+                for n in 0..inner {
+                    let row = &mut panel[n * wide..][..wide];
                     row[..there].copy_from_slice(&b.values[n * b.down + first..][..there]);
                     row[there..].fill(0.0);
                 }
-            } else {
-                for col in 0..there {
-                    let line = &b.values[(first + col) * b.right..][..inner];
-                    for (row, value) in panel.chunks_exact_mut(wide).zip(line) {
-                        row[col] = *value;
-                    }
-                }
-                for row in panel.chunks_exact_mut(wide) {
-                    row[there..].fill(0.0);
+                continue;
+            }
+            if there < wide {
+                panel.fill(0.0);
+            }
+            for col in 0..there {
+                let line = &b.values[(first + col) * b.right..][..inner];
+                for n in 0..inner {
+                    panel[n * wide + col] = line[n];
                 }
             }
         }
