@@ -70,7 +70,7 @@ fn main() -> Result<()> {
 
     let Model { backbone, weights, .. } = Model::make(&session, &device)?;
     let bag = Bag::make(&plan, &weights, session.seed, &device)?;
-    let mut model = Model { plan, backbone, weights, bag, device };
+    let mut model = Model { plan, backbone, weights, bag, device, names: None };
     let data = model::data(&session)?;
     let mut optimiser = optimise::Optimiser::new(&session.recipe, Default::default());
     for (step, picked) in batch::epoch(data.train.len(), 32, 1, 0).iter().take(12).enumerate() {

@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use petl_workbench::board::Run;
+use petl_workbench::board::{Run, Status};
 use petl_workbench::engine::measure::Counting;
 use petl_workbench::session::{Session, file};
 use serde_json::Value as Json;
@@ -202,7 +202,7 @@ fn write(folder: &Path, data: &Path, lists: &Path) -> Result<()> {
     for task in &TASKS {
         for (method, title, _) in METHODS {
             let runs: Vec<Run> = (1..=SEEDS).filter_map(|seed| Run::open(&place(folder, task, method, seed)).ok()).collect();
-            if (runs.len() as u64) < SEEDS || runs.iter().any(|run| run.accuracy().is_none()) {
+            if (runs.len() as u64) < SEEDS || runs.iter().any(|run| run.status != Status::Finished) {
                 continue;
             }
             let (mean, deviation) = spread(&runs);

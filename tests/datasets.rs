@@ -772,3 +772,104 @@ fn lists_of_images_are_trained_and_tested_on_as_they_stand() {
     assert_eq!(datasets::describe(&renamed).unwrap().classes, ["red", "green", "blue"]);
     all_in(&load(&renamed, 0, Wanted::all(16)).unwrap_err(), &["1 of 5 images cannot be read", "lost.png"]);
 }
+
+/// Images of one grey each, by number, and a table of pairs over them.
+fn pairs(folder: &Path, name: &str, lines: &str) -> Choice {
+    for n in 0..12_u8 {
+        image::RgbImage::from_pixel(6, 6, image::Rgb([n * 20; 3])).save(folder.join(format!("{n}.png"))).unwrap();
+    }
+    std::fs::write(folder.join(name), lines).unwrap();
+    with("image-captions", &[("file", folder.join(name).to_str().unwrap())])
+}
+
+fn with(name: &str, settings: &[(&str, &str)]) -> Choice {
+    let mut choice = Choice::named(name);
+    for (name, value) in settings {
+        let value = value.parse().map_or_else(|_| Value::Text((*value).to_owned()), Value::Real);
+        choice.settings.set(name, value);
+    }
+    choice
+}
+
+#[test]
+fn captions_keep_to_their_images_and_what_shares_one_is_never_parted() {
+    let scratch = tempfile::tempdir().unwrap();
+    // 0, 1 and 2 hang together: by a caption, and by an image with two of them. So do 3 and 4.
+    let mut lines =
+        "file_name,text\n0.png,red\n1.png,red\n1.png,\"warm, red\"\n2.png,\"warm, red\"\n3.png,blue\n4.png,blue\n".to_owned();
+    (5..12).for_each(|n| lines += &format!("{n}.png,number {n}\n"));
+    let choice = pairs(scratch.path(), "metadata.csv", &lines);
+    let described = datasets::describe(&choice).unwrap();
+    assert_eq!((described.holds, described.classes.len()), (Holds::Captions, 0));
+    for seed in 0..20 {
+        let loaded = load(&choice, seed, Wanted::all(6)).unwrap();
+        assert_eq!(loaded.counts().iter().sum::<usize>(), 13);
+        let mut tested = BTreeSet::new();
+        for (samples, other) in [(&loaded.train, &loaded.test), (&loaded.test, &loaded.train)] {
+            let greys: BTreeSet<u8> = (0..samples.len()).map(|n| samples.image(n).unwrap()[0] / 20).collect();
+            let others: BTreeSet<u8> = (0..other.len()).map(|n| other.image(n).unwrap()[0] / 20).collect();
+            assert!(greys.is_disjoint(&others), "an image on both sides");
+            for group in [[0, 1, 2].as_slice(), &[3, 4]] {
+                assert!(group.iter().all(|n| greys.contains(n)) || group.iter().all(|n| others.contains(n)));
+            }
+            // A label is the caption's number in its split.
+            let (different, of) = samples.captions_of(&(0..samples.len()).collect::<Vec<_>>());
+            assert_eq!(of, samples.labels);
+            let texts: BTreeSet<&str> = samples.texts.iter().map(|text| text.first.as_str()).collect();
+            assert_eq!(texts.len(), different.len());
+            assert!((0..samples.len()).all(|n| {
+                let grey = samples.image(n).unwrap()[0] / 20;
+                grey < 5 || samples.texts[n].first == format!("number {grey}")
+            }));
+            tested = others;
+        }
+        assert!(!tested.is_empty());
+    }
+    assert_ne!(
+        load(&choice, 1, Wanted::all(6)).unwrap().test.texts,
+        load(&choice, 2, Wanted::all(6)).unwrap().test.texts,
+        "the seed chooses"
+    );
+}
+
+#[test]
+fn pairs_come_from_tables_of_every_kind_and_faults_are_said_by_line() {
+    let scratch = tempfile::tempdir().unwrap();
+    let said: String = (0..12)
+        .map(|n| {
+            format!("{{\"f\": \"{n}.png\", \"words\": \"number {n}\", \"part\": \"{}\"}}\n", if n < 8 { "train" } else { "test" })
+        })
+        .collect();
+    let mut choice = pairs(scratch.path(), "pairs.jsonl", &said);
+    for (name, column) in [("image", "f"), ("caption", "words"), ("split", "part")] {
+        choice.settings.set(name, Value::Text(column.to_owned()));
+    }
+    let loaded = load(&choice, 1, Wanted::all(6)).unwrap();
+    assert_eq!(loaded.counts(), [8, 4]);
+    assert_eq!(
+        loaded.test.texts.iter().map(|t| t.first.as_str()).collect::<Vec<_>>(),
+        ["number 8", "number 9", "number 10", "number 11"]
+    );
+
+    // Pictures in parquet themselves, one of them damaged, with the label's column for captions.
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parquet/images/data/train-00000-of-00001.parquet");
+    let parquet = [("file", file), ("image", "image"), ("caption", "label"), ("damaged", "leave out"), ("test", "0.34")];
+    let loaded = load(&with("image-captions", &parquet), 1, Wanted::all(6)).unwrap();
+    assert_eq!((loaded.train.len() + loaded.test.len(), loaded.notes.len()), (6, 1), "{:?}", loaded.notes);
+    let fault =
+        load(&with("image-captions", &[&parquet[..3], &parquet[4..]].concat()), 1, Wanted::all(6)).unwrap_err().to_string();
+    all_in(&fault, &["1 of 7 images cannot be read", "row 5"]);
+
+    for (lines, words) in [
+        ("file_name,text\n0.png,red\n1.png,\n", vec!["line 3", "`text`", "there is no caption"]),
+        ("file_name,text\n0.png,red\n ,blue\n", vec!["line 3", "`file_name`", "there is no image"]),
+        ("file_name,words\n0.png,red\n", vec!["no column `text` for `caption`", "file_name, words"]),
+    ] {
+        all_in(&datasets::describe(&pairs(scratch.path(), "bad.csv", lines)).unwrap_err(), &words);
+    }
+    let one = load(&pairs(scratch.path(), "one.csv", "file_name,text\n0.png,red\n1.png,red\n"), 1, Wanted::all(6)).unwrap_err();
+    all_in(&one.to_string(), &["0 pairs to train on and 2 to test on", "both are needed"]);
+    let gone =
+        load(&pairs(scratch.path(), "gone.csv", "file_name,text\n0.png,red\n77.png,blue\n"), 1, Wanted::all(6)).unwrap_err();
+    all_in(&gone.to_string(), &["1 of 2 images cannot be read", "77.png"]);
+}

@@ -4,7 +4,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -18,7 +17,7 @@ use petl_workbench::session::{Recipe, Settings};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn main() -> ExitCode {
+fn main() {
     let drivers = devices::list().len() > 1;
     let why = if drivers { "" } else { ", ignored: no graphics driver here (Debian: mesa-vulkan-drivers)" };
     let trial =
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
             }
         }
     });
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    devices::leave(u8::from(libtest_mimic::run(&Arguments::from_args(), trials).has_failed()))
 }
 
 /// Losses of a few steps on a device.

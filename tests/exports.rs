@@ -427,7 +427,7 @@ fn fixture_model(methods: Vec<Placed>, params: &tensors::Named) -> Model {
     let (weights, _) = transformers::read_base(&fixture("base_vit"), &plan.anatomy, &device).unwrap();
     let mut bag = Bag::make(&plan, &weights, 0, &device).unwrap();
     bag.load(params, &device).unwrap();
-    Model { plan, backbone: std::sync::Arc::new(FIXTURE), weights, bag, device }
+    Model { plan, backbone: std::sync::Arc::new(FIXTURE), weights, bag, device, names: None }
 }
 
 fn logits(model: &Model) -> Vec<f32> {

@@ -65,7 +65,7 @@ fn network(choice: &Choice, stack: Vec<Placed>) -> Model {
     let device = Device::flex();
     let weights = (opened.weights)(0, &device).expect("weights");
     let bag = Bag::make(&plan, &weights, 3, &device).expect("a bag");
-    Model { plan, backbone: opened.network, weights, bag, device }
+    Model { plan, backbone: opened.network, weights, bag, device, names: None }
 }
 
 /// Largest difference over the largest value.

@@ -42,7 +42,9 @@ fn the_tasks_of_every_data_set_part_its_classes_and_its_samples_keep_to_them() {
         let begins: Vec<usize> = tasks.iter().map(|task| task.first).collect();
         assert_eq!([&[0], &ends[..ends.len() - 1]].concat(), begins, "{}: a gap between two tasks", card.name);
         assert_eq!(ends.last(), Some(&classes.len()), "{}", card.name);
-        assert!(classes.len() > 1 && !described.domains.is_empty(), "{}", card.name);
+        // Captions are no classes.
+        let parted = classes.len() > 1 || (described.holds == Holds::Captions && classes.is_empty());
+        assert!(parted && !described.domains.is_empty(), "{}", card.name);
         assert_eq!(classes.iter().collect::<BTreeSet<_>>().len(), classes.len(), "{}: two of one name", card.name);
         let loaded = (card.load)(&few, 1, &Wanted::all(8)).unwrap();
         assert_eq!(loaded.counts(), [loaded.train.len(), loaded.test.len()], "{}", card.name);
@@ -52,6 +54,7 @@ fn the_tasks_of_every_data_set_part_its_classes_and_its_samples_keep_to_them() {
             let expected = match described.holds {
                 Holds::Texts => [samples.len(), 0, 0],
                 Holds::Sounds => [0, 0, samples.len()],
+                Holds::Captions => [samples.len(), samples.len(), 0],
                 _ => [0, samples.len(), 0],
             };
             assert_eq!([texts, images, samples.sounds.len()], expected, "{}", card.name);
@@ -59,6 +62,11 @@ fn the_tasks_of_every_data_set_part_its_classes_and_its_samples_keep_to_them() {
             let of_a_domain = samples.domains.iter().all(|domain| usize::from(*domain) < described.domains.len());
             assert!(of_a_domain && samples.domains.len() == samples.len(), "{}", card.name);
             assert_eq!(samples.tasks.len(), samples.len(), "{}", card.name);
+            if described.holds == Holds::Captions {
+                let (different, of) = samples.captions_of(&(0..samples.len()).collect::<Vec<_>>());
+                assert_eq!((different.len(), &of), (samples.len(), &samples.labels), "each has a caption of its own");
+                continue;
+            }
             for (task, label) in samples.tasks.iter().zip(&samples.labels) {
                 let task = tasks[usize::from(*task)];
                 assert!((task.first..task.first + task.classes).contains(&(*label as usize)), "{}: {label}", card.name);

@@ -25,7 +25,7 @@ use petl_workbench::engine::model::{Model, host};
 use petl_workbench::engine::optimise::{Optimiser, learning_rate};
 use petl_workbench::engine::shards;
 use petl_workbench::session::{Recipe, file};
-use petl_workbench::tasks::classify;
+use petl_workbench::tasks::{Aim, classify};
 use pretext::{Pretext, Sample, TEXTURES, WHAT};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
     let mut model = Model::make(&session, &device)?;
     model.bag.params.retain(|key, _| !key.starts_with("head/"));
     for head in &HEADS {
-        let spec = classify::head(model.plan.anatomy.width, head.classes, true, None);
+        let spec = classify::head(model.plan.anatomy.width, head.classes, true, &Aim::Linear);
         let specs: Vec<_> = spec.into_iter().map(|s| (format!("{}/{}", head.name, s.name), s)).collect();
         model.bag.params.extend(Bag::of(&specs, &model.weights, &BTreeMap::new(), arguments.seed, &device)?.params);
     }

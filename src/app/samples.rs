@@ -202,9 +202,17 @@ fn pick(loaded: &Loaded, frames: usize, classes: Vec<String>) -> Result<Answer> 
         (words.join("  |  "), label(n))
     };
     let are_sounds = !train.spectrograms.is_empty();
+    let captioned = train.side > 0 && !train.texts.is_empty();
+    let classes = match captioned {
+        true => {
+            let all: Vec<usize> = (0..train.len()).collect();
+            train.captions_of(&all).0.into_iter().map(|n| train.texts[n].first.clone()).collect()
+        }
+        false => classes,
+    };
     let (pictures, texts) = match () {
         () if are_sounds => (spread(SOUNDS).map(sound).collect(), vec![]),
-        () if train.texts.is_empty() => (spread(TILES).map(picture).collect::<Result<_>>()?, vec![]),
+        () if train.side > 0 => (spread(TILES).map(picture).collect::<Result<_>>()?, vec![]),
         () => (vec![], spread(TEXTS).map(text).collect()),
     };
     Ok(Answer { pictures, texts, counts: loaded.counts(), notes: loaded.notes.clone(), classes, are_sounds })

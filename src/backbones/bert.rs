@@ -197,7 +197,11 @@ impl Bert {
             (Kind::Bert, _) => {
                 other("transformers' classifier of BERT reads the pooler, but the head here reads the tokens themselves")
             }
-            (Kind::Roberta | Kind::Distil, _) => other(Classifier::DEEP),
+            (Kind::Roberta, Pool::First) => Classifier::Bent(["classifier.dense", "classifier.out_proj"]),
+            (Kind::Roberta, _) => {
+                other("transformers' classifier of RoBERTa reads the first token; choose `first token` for `pool`")
+            }
+            (Kind::Distil, _) => other(Classifier::DEEP),
         }
     }
 
@@ -298,7 +302,7 @@ impl Backbone for Bert {
     }
 
     fn config(&self) -> Option<Json> {
-        // The classifier of transformers reads BERT's pooler; RoBERTa's has two layers of its own, for which there is no head here.
+        // The classifier of transformers reads BERT's pooler.
         (self.kind == Kind::Bert && self.pool == Pool::Pooler).then(|| {
             json!({
                 "architectures": ["BertForSequenceClassification"],

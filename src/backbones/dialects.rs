@@ -34,6 +34,7 @@ pub const VIT_4: Naming = Naming {
     unturned: false,
     staged: ["", "", ""],
     decoder: None,
+    towers: None,
     outside: &[
         ("embed.cls", "embeddings.cls_token", Stored::Positions),
         ("embed.dist", "embeddings.distillation_token", Stored::Positions),
@@ -170,6 +171,19 @@ pub const CLIP_TEXT: Naming = Naming {
     ..CLIP_4
 };
 
+/// `CLIPModel`: both towers, and what brings them together.
+pub const CLIP: Naming = Naming {
+    program: "transformers",
+    prefix: "",
+    towers: Some([&CLIP_4, &CLIP_TEXT]),
+    outside: &[
+        ("projection.weight", "visual_projection.weight", Stored::Turned),
+        ("text.projection.weight", "text_projection.weight", Stored::Turned),
+        ("temperature.weight", "logit_scale", Stored::Number),
+    ],
+    ..CLIP_4
+};
+
 /// `VisionTransformer` of timm.
 pub const TIMM: Naming = Naming {
     program: "timm",
@@ -190,6 +204,7 @@ pub const TIMM: Naming = Naming {
     unturned: false,
     staged: ["", "", ""],
     decoder: None,
+    towers: None,
     outside: &[
         ("embed.cls", "cls_token", Stored::Positions),
         ("embed.dist", "dist_token", Stored::Positions),

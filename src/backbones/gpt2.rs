@@ -14,7 +14,7 @@ use super::tensors::Tensors;
 use super::words::Words;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::tuner::Tuner;
-use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site};
+use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site, TEXT};
 use crate::session::settings::Settings;
 
 /// The sizes of one decoder.
@@ -35,6 +35,10 @@ pub struct Gpt2 {
     pub length: usize,
     /// The head reads the mean of all tokens instead of the last.
     pub mean: bool,
+    /// The tokens that open and close a text, as the configuration of CLIP's has them.
+    pub signs: [usize; 2],
+    /// Blocks of the image tower that stand before its own; none where it stands alone.
+    pub behind: Option<usize>,
 }
 
 /// Whose network it is.
@@ -98,7 +102,7 @@ impl Gpt2 {
     pub fn of(folder: &Folder, set: &Settings) -> Result<Gpt2, String> {
         let fault = |words: String| format!("{}: {words}", folder.path.join("config.json").display());
         if folder.kind().starts_with("clip") {
-            return Gpt2::of_clip(folder, set);
+            return Gpt2::of_clip(folder, set.whole("length"), set.text("pool") == "mean");
         }
         folder.is_of(&FOLDER)?;
         let bend = folder.word("activation_function", "gelu_new", &["gelu_new", "gelu_pytorch_tanh", "gelu"])?;
@@ -128,11 +132,13 @@ impl Gpt2 {
             padding: folder.filler(),
             length: set.whole("length").min(positions),
             mean: set.text("pool") == "mean",
+            signs: [0; 2],
+            behind: None,
         })
     }
 
     /// The text tower, of a folder of its own or of both.
-    fn of_clip(folder: &Folder, set: &Settings) -> Result<Gpt2, String> {
+    pub(super) fn of_clip(folder: &Folder, length: usize, mean: bool) -> Result<Gpt2, String> {
         let part = Folder { config: folder.config["text_config"].clone(), ..folder.clone() };
         let folder = if part.config.is_object() { &part } else { folder };
         let bend = folder.word("hidden_act", "quick_gelu", &["quick_gelu", "gelu"])?;
@@ -152,8 +158,10 @@ impl Gpt2 {
             epsilon: folder.real_or("layer_norm_eps", 1e-5)?,
             bend: if bend == "gelu" { Bend::Gelu } else { Bend::QuickGelu },
             padding: folder.filler(),
-            length: set.whole("length").min(positions),
-            mean: set.text("pool") == "mean",
+            length: length.min(positions),
+            mean,
+            signs: [folder.whole_or("bos_token_id", Some(49406))?, folder.whole_or("eos_token_id", Some(49407))?],
+            behind: None,
         })
     }
 
@@ -173,15 +181,25 @@ impl Gpt2 {
         }
     }
 
+    /// The number of its first block.
+    fn first(&self) -> usize {
+        self.behind.unwrap_or(0)
+    }
+
+    /// The path of a site outside the blocks.
+    pub(super) fn path(&self, own: &str) -> String {
+        if self.behind.is_some() { format!("{TEXT}{own}") } else { own.to_owned() }
+    }
+
     /// The anatomy of these sizes.
     pub fn declare(&self) -> Anatomy {
         let (d, h) = (self.width, self.hidden);
-        let outside = |path: &str, role, place, parts| Site::outside(path, role, place, [d, d], parts);
+        let outside = |path: &str, role, place, parts| Site::outside(&self.path(path), role, place, [d, d], parts);
         let tables = vec![Part::new("word", self.vocabulary, d), Part::new("pos", self.positions, d)];
         let mut sites = vec![outside("embed", Role::Embed, "embedding", tables)];
         for n in 0..self.blocks {
             let mut site = |path: &str, role, place, d_in, d_out, parts| {
-                sites.push(Site::within(n, path, role, place, [d_in, d_out], parts))
+                sites.push(Site::within(self.first() + n, path, role, place, [d_in, d_out], parts))
             };
             site("", Role::Block, "block", d, d, vec![]);
             site(".norm1", Role::Norm, "norm 1", d, d, Part::norm(d));
@@ -225,13 +243,14 @@ impl Backbone for Gpt2 {
     fn forward(&self, t: &mut Tuner, input: Input) -> Tensor<3> {
         let text = input.tokens();
         let (batch, n) = (text.rows(), text.length);
-        let words = t.rows("embed", "word", text.ids.iter().map(|id| i64::from(*id)).collect());
-        let places = t.rows("embed", "pos", (0..batch).flat_map(|_| 0..n as i64).collect());
+        let embed = self.path("embed");
+        let words = t.rows(&embed, "word", text.ids.iter().map(|id| i64::from(*id)).collect());
+        let places = t.rows(&embed, "pos", (0..batch).flat_map(|_| 0..n as i64).collect());
         let x = (words + places).reshape([batch, n, self.width]); // [batch, tokens, width]
-        let mut x = t.around("embed", x, |_, x| x);
+        let mut x = t.around(&embed, x, |_, x| x);
         t.tap(&x);
 
-        for n in 0..self.blocks {
+        for n in self.first()..self.first() + self.blocks {
             let at = |place: &str| format!("blocks.{n}{place}");
             x = t.around(&at(""), x, |t, x| {
                 let h = t.norm(&at(".norm1"), x.clone(), self.epsilon);
@@ -247,8 +266,8 @@ impl Backbone for Gpt2 {
             });
             t.tap(&x);
         }
-        let y = t.norm("norm", x, self.epsilon);
-        t.readout("readout", y)
+        let y = t.norm(&self.path("norm"), x, self.epsilon);
+        t.readout(&self.path("readout"), y)
     }
 
     fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {

@@ -4,6 +4,7 @@
 pub mod ast;
 pub mod bend;
 pub mod bert;
+pub mod clip;
 mod dialects;
 pub mod folder;
 pub mod gguf;
@@ -43,6 +44,7 @@ pub const CATALOG: &[&Card] = &[
     &llama::FOLDER,
     &gpt2::FOLDER,
     &gpt2::CLIP,
+    &clip::FOLDER,
     &t5::FOLDER,
     &whisper::FOLDER,
     &ast::FOLDER,
@@ -101,6 +103,11 @@ pub trait Backbone: Send + Sync {
     /// What the head reads `[batch, width]`, of the normed features.
     fn pool(&self, _t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
         features.narrow(1, 0, 1).squeeze_dim::<2>(1) // the class token
+    }
+
+    /// What the cosine of an image's embedding and a text's is multiplied by, `[1, 1]`; none in a network that does not embed both.
+    fn scale(&self, _t: &mut Tuner) -> Option<Tensor<2>> {
+        None
     }
 
     /// Its `config.json` for transformers, labels left out; none where transformers has no such network.

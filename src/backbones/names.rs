@@ -31,6 +31,8 @@ pub struct Naming {
     /// Of a network with an encoder and a decoder, whose blocks count from 0 again: the names of the decoder's blocks, and of its attention
     /// to the encoder.
     pub decoder: Option<[&'static Naming; 2]>,
+    /// The names within each tower of a network of two, whose blocks count from 0.
+    pub towers: Option<[&'static Naming; 2]>,
     /// Ours outside the blocks, theirs, and how stored. The first is always there.
     pub outside: &'static [(&'static str, &'static str, Stored)],
 }
@@ -101,6 +103,18 @@ impl Naming {
 
     fn tensor(&self, anatomy: &Anatomy, site: &Site, part: &str) -> Option<(String, Stored)> {
         let second = second(site);
+        if let Some(towers) = self.towers {
+            let ours = format!("{}.{part}", site.path);
+            return match self.outside.iter().find(|(known, ..)| *known == ours) {
+                Some((_, theirs, stored)) => Some(((*theirs).to_owned(), *stored)),
+                None => {
+                    let (n, tower) = anatomy.towers.iter().enumerate().find(|(_, tower)| tower.site(&site.path).is_some())?;
+                    let naming = towers.get(n)?;
+                    let (theirs, stored) = naming.tensor(tower, &tower.counted_anew(site), part)?;
+                    Some((format!("{}{theirs}", naming.prefix), stored))
+                }
+            };
+        }
         if let (Some([all, crossing]), Some(block), Some(first)) = (self.decoder, site.block, anatomy.decoder())
             && block >= first
         {

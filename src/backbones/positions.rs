@@ -1,18 +1,21 @@
 //! Position embeddings of a grid of patches, stretched to another grid. Called by the vision transformers.
 
-/// Position embeddings `[first + from², width]` on another grid, `[first + to², width]`: bicubic with a = -0.75, corners not
-/// aligned, edges repeated, as PyTorch's `interpolate` does it for transformers.
-pub fn stretched(values: &[f32], width: usize, first: usize, from: usize, to: usize) -> Vec<f32> {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    // The four neighbours of each new place along one axis, and their weights.
-    let taps: Vec<[(usize, f64); 4]> = (0..to)
-        .map(|n| {
-            let at = (n as f64 + 0.5) * from as f64 / to as f64 - 0.5;
-            let (below, t) = (at.floor(), at - at.floor());
-            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
-            std::array::from_fn(|k| ((below + k as f64 - 1.0).clamp(0.0, from as f64 - 1.0) as usize, weights[k]))
+/// Whose rule it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// transformers': PyTorch's bicubic `interpolate`, a = -0.75, edges repeated.
+    Plain,
+    /// timm's (`resample_abs_pos_embed`): the same with `antialias`, where a = -0.5, the kernel is as much wider as the grid gets smaller, and
+    /// what lies beyond an edge counts for nothing.
+    Antialiased,
+}
+
+/// Position embeddings `[first + from², width]` on another grid, `[first + to², width]`; corners not aligned.
+pub fn stretched(values: &[f32], width: usize, first: usize, from: usize, to: usize, rule: Rule) -> Vec<f32> {
+    let taps: Vec<Vec<(usize, f64)>> = (0..to)
+        .map(|n| match rule {
+            Rule::Plain => plain(n, from, to),
+            Rule::Antialiased => antialiased(n, from, to),
         })
         .collect();
     let mut out = values[..first * width].to_vec();
@@ -29,4 +32,34 @@ pub fn stretched(values: &[f32], width: usize, first: usize, from: usize, to: us
         }
     }
     out
+}
+
+/// The cubic kernel (Keys 1981) at a distance of `x` places.
+fn kernel(x: f64, a: f64) -> f64 {
+    let x = x.abs();
+    match x {
+        _ if x < 1.0 => ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0,
+        _ if x < 2.0 => a * (((x - 5.0) * x + 8.0) * x - 4.0),
+        _ => 0.0,
+    }
+}
+
+/// The four neighbours of a new place along one axis, and their weights.
+fn plain(n: usize, from: usize, to: usize) -> Vec<(usize, f64)> {
+    let at = (n as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+    let near = |k: i32| at.floor() + f64::from(k);
+    (-1..=2).map(|k| (near(k).clamp(0.0, from as f64 - 1.0) as usize, kernel(near(k) - at, -0.75))).collect()
+}
+
+/// All places under the kernel, which is widened where the grid gets smaller, and their weights, of sum 1.
+fn antialiased(n: usize, from: usize, to: usize) -> Vec<(usize, f64)> {
+    let step = from as f64 / to as f64;
+    let (centre, wide) = ((n as f64 + 0.5) * step, step.max(1.0));
+    let edge = |at: f64| (at + 0.5).clamp(0.0, from as f64) as usize;
+    let mut taps: Vec<(usize, f64)> = (edge(centre - 2.0 * wide)..edge(centre + 2.0 * wide))
+        .map(|place| (place, kernel((place as f64 + 0.5 - centre) / wide, -0.5)))
+        .collect();
+    let sum: f64 = taps.iter().map(|(_, weight)| weight).sum();
+    taps.iter_mut().for_each(|(_, weight)| *weight /= sum);
+    taps
 }

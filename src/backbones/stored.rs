@@ -8,6 +8,8 @@ pub enum Stored {
     Turned,
     /// `[d]`: our single row.
     Vector,
+    /// One number without dimensions.
+    Number,
     /// `[1, positions, d]`, in our order.
     Positions,
     /// `[d, channels, patch, patch]`: turned over, then cut into channels, rows and columns.
@@ -32,6 +34,7 @@ impl Stored {
         match self {
             Stored::Turned => shape == [cols, rows],
             Stored::Vector => rows == 1 && shape == [cols],
+            Stored::Number => shape.is_empty() && rows * cols == 1,
             Stored::Positions => shape.last() == Some(&cols) && shape.iter().product::<usize>() == rows * cols,
             Stored::Flat => shape.iter().product::<usize>() == rows * cols,
             Stored::PatchesLast => shape.len() == 4 && shape[2] == 3 && shape[3] == cols && shape[0] * shape[1] * 3 == rows,
@@ -47,7 +50,7 @@ impl Stored {
     /// The values in our order, `[rows, cols]`.
     pub fn ours(self, values: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         match self {
-            Stored::Vector | Stored::Positions | Stored::Table | Stored::Flat => values,
+            Stored::Vector | Stored::Number | Stored::Positions | Stored::Table | Stored::Flat => values,
             Stored::PatchesLast => {
                 let places = rows / 3; // of a patch
                 let row = |n: usize| &values[(n % places * 3 + n / places) * cols..][..cols];

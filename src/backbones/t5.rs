@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use serde_json::{Value as Json, json};
 
 use super::folder::Folder;
 use super::names::{self, Naming};
@@ -37,6 +38,8 @@ pub struct T5 {
     pub epsilon: f64,
     /// The token that the decoder reads first.
     pub start: u32,
+    /// The token that ends a text, at which transformers' classifier reads.
+    pub end: u32,
     /// The token that fills a batch up. Nobody attends to it.
     pub padding: u32,
     /// The longest text, in tokens.
@@ -69,6 +72,8 @@ pub const FOLDER: Card = Card {
     open,
 };
 
+/// Of the encoder alone.
+const ENCODER: &str = "transformers has no classifier that reads the mean of T5's encoder";
 /// Distances have no end; attention over more tokens than this takes gigabytes.
 const LONGEST: i64 = 4096;
 
@@ -125,6 +130,7 @@ impl T5 {
             farthest,
             epsilon: folder.real_or("layer_norm_epsilon", 1e-6)?,
             start: token("decoder_start_token_id", padding as usize)?,
+            end: token("eos_token_id", 1)?,
             padding,
             length: set.whole("length"),
         })
@@ -206,7 +212,11 @@ impl T5 {
             hidden: h,
             tokens: self.length,
             relative: true,
-            classifier: Classifier::Other { layer: "classifier", why: Classifier::DEEP },
+            has_classifier: self.config().is_some(),
+            classifier: match self.blocks[1] {
+                0 => Classifier::Other { layer: "classification_head", why: ENCODER },
+                _ => Classifier::Bent(["classification_head.dense", "classification_head.out_proj"]),
+            },
             ..Anatomy::of(
                 sites,
                 Entry::Text { vocabulary: self.vocabulary, padding: self.padding, longest: LONGEST as usize },
@@ -268,6 +278,30 @@ impl Backbone for T5 {
 
     fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {
         if self.blocks[1] == 0 { t.mean(features) } else { t.at_ends(features) }
+    }
+
+    fn config(&self) -> Option<Json> {
+        (self.blocks[1] > 0).then(|| {
+            json!({
+                "architectures": ["T5ForSequenceClassification"],
+                "d_ff": self.hidden,
+                "d_kv": self.depth,
+                "d_model": self.width,
+                "decoder_start_token_id": self.start,
+                "eos_token_id": self.end,
+                "feed_forward_proj": if self.gated { "gated-gelu" } else { "relu" },
+                "is_encoder_decoder": true,
+                "layer_norm_epsilon": self.epsilon,
+                "model_type": "t5",
+                "num_decoder_layers": self.blocks[1],
+                "num_heads": self.heads,
+                "num_layers": self.blocks[0],
+                "pad_token_id": self.padding,
+                "relative_attention_max_distance": self.farthest,
+                "relative_attention_num_buckets": self.buckets,
+                "vocab_size": self.vocabulary,
+            })
+        })
     }
 }
 

@@ -13,7 +13,6 @@ mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
@@ -287,24 +286,24 @@ impl Asked {
 }
 
 /// Runs the program and gives its exit code.
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     // Clap prints its own words and leaves with 2 for a bad request, 0 for help and the version.
     let line = Line::parse();
     match catch_unwind(AssertUnwindSafe(|| obey(line))) {
-        Ok(Ok(()) | Err(Fault::Unread)) => ExitCode::SUCCESS,
+        Ok(Ok(()) | Err(Fault::Unread)) => 0,
         Ok(Err(Fault::Failed(error))) => {
             out::complain(&format!("{error:#}"));
-            ExitCode::from(1)
+            1
         }
         Ok(Err(Fault::Request(error))) => {
             out::complain(&format!("{error:#}"));
-            ExitCode::from(2)
+            2
         }
         Err(_) => {
             out::complain(
                 "the program met a fault of its own (above). Nothing half-written was left; please report it with the command that you gave",
             );
-            ExitCode::from(1)
+            1
         }
     }
 }

@@ -16,10 +16,11 @@ use crate::engine::bag::Bag;
 use crate::engine::batch::Rows;
 use crate::engine::model::{Model, host};
 use crate::exports;
-use crate::plan::anatomy::{Entry, Front, Pixels};
+use crate::plan::anatomy::{Anatomy, Entry, Front, Pixels};
 use crate::plan::{Plan, cost};
 use crate::session::settings::Value;
 use crate::session::{Choice, Session, file, presets};
+use crate::tasks::Aim;
 
 /// Samples that go through the network at once, at most.
 const AT_ONCE: usize = 100;
@@ -50,7 +51,10 @@ pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     }
     let (_, model) = exports::load_run(&folder)?;
     let task = asked(task_of(&model.plan, task))?;
-    let given = asked(Given::read(inputs, &model.plan))?;
+    if model.plan.aim == Aim::Contrast {
+        return likeness(&model, inputs, to);
+    }
+    let given = asked(Given::read(inputs, &model.plan, &model.plan.anatomy))?;
     given.say_what_is_read(&model.plan);
     let bag = model.bag.frozen();
     let mut logits = Vec::new();
@@ -65,6 +69,22 @@ pub fn predict(what: &str, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     out::say(&format!("Wrote logits [{batch}, {classes}] to {}", to.display()))
 }
 
+/// Writes how like every image of `inputs` is to every text of it.
+fn likeness(model: &Model, inputs: &Path, to: &Path) -> Answer {
+    let bag = model.bag.frozen();
+    let mut embedded = Vec::new();
+    for tower in &model.plan.anatomy.towers {
+        let given = asked(Given::read(inputs, &model.plan, tower))?;
+        let parts = given.parts(&model.device).map(|(input, _)| model.pooled(&bag, input, None));
+        embedded.push(Tensor::cat(parts.collect(), 0)); // [images or texts, width]
+    }
+    let [images, texts] = <[Tensor<2>; 2]>::try_from(embedded).map_err(|_| anyhow!("this network has not two towers"))?;
+    let logits = model.judged(&bag, Some(&texts), images);
+    let shape = logits.dims();
+    write(to, "logits", TensorData::new(host(logits)?, shape), BTreeMap::new())?;
+    out::say(&format!("Wrote logits {shape:?}, every image with every text, to {}", to.display()))
+}
+
 /// Writes a bare network's normed features.
 fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answer {
     if task.is_some() {
@@ -74,10 +94,13 @@ fn features(folder: &Path, inputs: &Path, to: &Path, task: Option<&str>) -> Answ
     let opened = asked(backbones::open(&choice).map_err(|e| anyhow!(e)))?;
     let session = Session { methods: vec![], backbone: choice, ..file::find(presets::PRESETS[0].name)? };
     let plan = Plan::on(&session, opened.network.anatomy(), 0, &mut vec![]);
-    let given = asked(Given::read(inputs, &plan))?;
+    // Of a network of two towers the one that the inputs are for.
+    let has = |name: &str| Tensors::open(inputs).is_ok_and(|file| file.has(name));
+    let of_text = plan.anatomy.towers.get(1).filter(|_| has(TOKENS) && !has(PIXELS));
+    let given = asked(Given::read(inputs, &plan, of_text.unwrap_or(&plan.anatomy)))?;
     let device = Device::flex();
     let weights = (opened.weights)(session.seed, &device)?;
-    let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device };
+    let model = Model { plan, backbone: opened.network, weights, bag: Bag::default(), device, names: None };
     given.say_what_is_read(&model.plan);
     let (mut all, mut shape) = (Vec::new(), [0; 3]);
     for (input, _) in given.parts(&model.device) {
@@ -149,8 +172,8 @@ enum Values {
 }
 
 impl Given {
-    fn read(path: &Path, plan: &Plan) -> Result<Given> {
-        let anatomy = &plan.anatomy;
+    /// What the network, or this tower of it, takes.
+    fn read(path: &Path, plan: &Plan, anatomy: &Anatomy) -> Result<Given> {
         let place = path.display();
         if !path.is_file() {
             bail!("cannot read the inputs {place}. Check the path");

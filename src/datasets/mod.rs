@@ -8,6 +8,7 @@ pub mod columns;
 pub mod digits;
 pub mod emoji;
 pub mod idx;
+pub mod image_captions;
 pub mod image_folder;
 pub mod image_list;
 pub mod image_parquet;
@@ -18,6 +19,7 @@ pub mod quality;
 pub mod shapes;
 pub mod sheet;
 pub mod splits;
+pub mod table;
 pub mod text_table;
 pub mod three_tasks;
 pub mod unknown;
@@ -70,6 +72,7 @@ pub const CATALOG: &[&Card] = &[
     &audio_folder::CARD,
     &image_list::CARD,
     &image_parquet::CARD,
+    &image_captions::CARD,
     &text_table::CARD,
     &idx::CARD,
     &cifar::CARD,
@@ -100,6 +103,8 @@ pub enum Holds {
     Images,
     Texts,
     Sounds,
+    /// Images, each with a caption; there are no classes.
+    Captions,
     /// Nobody knows.
     Unknown,
 }
@@ -289,6 +294,20 @@ impl Samples {
     /// Whether one of these images has to be decoded before it can be had.
     pub fn decodes(&self, picked: &[usize]) -> bool {
         !self.pictures.is_empty() && picked.iter().any(|n| !self.pictures[*n].is_kept())
+    }
+
+    /// The different captions of images with these numbers, each as the first of them that has it, in the order in which they come; and
+    /// which of these each image has. The label of an image with a caption is the caption's number in its split.
+    pub fn captions_of(&self, picked: &[usize]) -> (Vec<usize>, Vec<u32>) {
+        let (mut numbers, mut different) = (BTreeMap::new(), vec![]);
+        let of = |n: &usize| {
+            *numbers.entry(self.labels[*n]).or_insert_with(|| {
+                different.push(*n);
+                different.len() as u32 - 1
+            })
+        };
+        let of = picked.iter().map(of).collect();
+        (different, of)
     }
 
     /// The tasks of the samples with these numbers.

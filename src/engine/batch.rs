@@ -72,6 +72,11 @@ pub struct Part {
     /// Numbers of its samples.
     pub samples: Vec<usize>,
     pub input: Raw,
+    /// The captions of its images, each different one once, in the order in which they come; none where there are no captions, or nobody
+    /// matches them.
+    pub captions: Option<Raw>,
+    /// What should win for each sample: its class, or its caption among these.
+    pub labels: Vec<u32>,
 }
 
 /// How the batches of one pass over samples are made. Knows no device, and may go to another thread.
@@ -84,6 +89,8 @@ pub struct Maker {
     pub parts: usize,
     /// What enters the network is not needed.
     pub idle: bool,
+    /// Captions go along; the number fills them up to one length.
+    pub captions: Option<u32>,
 }
 
 impl Maker {
@@ -98,7 +105,14 @@ impl Maker {
         let augment = self.augment.as_ref().map(|(recipe, seed)| (recipe, seed ^ (epoch as u64) << 32));
         let part = |some: &[usize]| {
             let input = if self.idle { Raw::Known } else { raw(&self.entry, samples, some, augment)? };
-            Ok(Part { samples: some.to_vec(), input })
+            let (captions, labels) = match self.captions {
+                None => (None, some.iter().map(|n| samples.labels[*n]).collect()),
+                Some(padding) => {
+                    let (different, of) = samples.captions_of(some);
+                    (Some(texts(padding, samples, &different)), of)
+                }
+            };
+            Ok(Part { samples: some.to_vec(), input, captions, labels })
         };
         shards::cut(picked, self.parts).map(part).collect()
     }
@@ -142,7 +156,7 @@ pub fn raw(entry: &Entry, samples: &Samples, picked: &[usize], augment: Option<(
 }
 
 /// Tokens, filled up to the longest text of the batch.
-fn texts(padding: u32, samples: &Samples, picked: &[usize]) -> Raw {
+pub fn texts(padding: u32, samples: &Samples, picked: &[usize]) -> Raw {
     let of = |n: &usize| &samples.tokens[*n];
     let length = picked.iter().map(|n| of(n).ids.len()).max().unwrap_or(1);
     let (mut ids, mut kinds, mut seen) = (vec![], vec![], vec![]);
@@ -199,6 +213,13 @@ fn rows(pixels: &Pixels, samples: &Samples, picked: &[usize], augment: Option<(&
 
 /// Labels `[batch]` of the samples `picked`.
 pub fn labels(samples: &Samples, picked: &[usize], device: &Device) -> Tensor<1, Int> {
-    let labels: Vec<i64> = picked.iter().map(|n| i64::from(samples.labels[*n])).collect();
-    Tensor::from_data(TensorData::new(labels, [picked.len()]), device)
+    let labels: Vec<u32> = picked.iter().map(|n| samples.labels[*n]).collect();
+    numbers(&labels, device)
+}
+
+/// These on a device, `[batch]`.
+pub fn numbers(labels: &[u32], device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i64> = labels.iter().map(|label| i64::from(*label)).collect();
+    let count = labels.len();
+    Tensor::from_data(TensorData::new(labels, [count]), device)
 }

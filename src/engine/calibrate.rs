@@ -88,7 +88,14 @@ fn alone(session: &Session, model: &Model, trained: &[String], learning_rate_fac
         bail!("what the stack asks for cannot be measured: {}", problem.words);
     }
     let bag = Bag::make(&plan, &model.weights, session.seed, &model.device)?;
-    Ok(Model { plan, backbone: model.backbone.clone(), weights: model.weights.clone(), bag, device: model.device.clone() })
+    Ok(Model {
+        plan,
+        backbone: model.backbone.clone(),
+        weights: model.weights.clone(),
+        bag,
+        device: model.device.clone(),
+        names: model.names.clone(),
+    })
 }
 
 /// Mean over the classes of the L2 norm of every channel that leaves a site. Class by class, as SCT has it, so that no class

@@ -1,7 +1,9 @@
 //! Devices that training can run on: the CPU, and every GPU that the graphics driver names. A software Vulkan driver is
 //! listed but never chosen by itself. Called by the worker.
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use anyhow::{Result, bail};
 use burn::tensor::{Device, DeviceKind};
@@ -33,8 +35,11 @@ fn guarded(ask: impl FnOnce() -> Vec<Adapter>) -> (Vec<Adapter>, Option<String>)
 fn adapters() -> Vec<Adapter> {
     // The one graphics interface that Burn would choose here, so that the numbers agree with its own.
     let backends = if cfg!(target_os = "macos") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
-    let instance =
-        wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    // One for the whole process: with the last of them the driver is unloaded, under the hands of what else uses it.
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    let instance = INSTANCE.get_or_init(|| {
+        wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() })
+    });
     let (mut discrete, mut integrated, mut shared) = (0, 0, 0);
     let next = |count: &mut usize| {
         *count += 1;
@@ -106,6 +111,21 @@ fn choose(id: &str, (found, fault): (Vec<Adapter>, Option<String>)) -> Result<(D
             )
         }
     }
+}
+
+/// Ends the process with `code` at once, without what libraries have registered for its end: a graphics driver tidies up there while threads of
+/// its own still work, and has been seen to free something twice (Mesa 22.3, rarely), which would make a failure of a run that is done and
+/// saved.
+pub fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    #[cfg(unix)]
+    #[expect(unsafe_code, reason = "a call into the C library that cannot fail and does not return")]
+    // SAFETY: nothing is handed over but a number, and nothing of this process runs afterwards.
+    unsafe {
+        libc::_exit(i32::from(code))
+    }
+    #[cfg(not(unix))]
+    std::process::exit(i32::from(code))
 }
 
 #[cfg(test)]

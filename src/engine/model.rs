@@ -8,14 +8,15 @@ use burn::tensor::{Device, Tensor};
 
 use super::ahead::ahead;
 use super::bag::{Bag, Weights};
-use super::batch::{Maker, Part, Rows};
+use super::batch::{self, Maker, Part, Rows};
 use super::shards;
 use super::tuner::Tuner;
-use crate::backbones::{self, Backbone, Input};
+use crate::backbones::{self, Backbone, Input, Opened, Text};
 use crate::datasets::{self, Loaded, Samples, Wanted};
+use crate::plan::anatomy::Entry;
 use crate::plan::{Plan, cost};
 use crate::session::Session;
-use crate::tasks::classify;
+use crate::tasks::{Aim, classify, contrast};
 
 pub struct Model {
     pub plan: Plan,
@@ -24,6 +25,8 @@ pub struct Model {
     pub bag: Bag,
     /// The plain device.
     pub device: Device,
+    /// A text about each class, where the head reads such.
+    pub names: Option<Text>,
 }
 
 impl Model {
@@ -39,7 +42,8 @@ impl Model {
         let opened = backbones::open(&session.backbone).map_err(anyhow::Error::msg)?;
         let weights = (opened.weights)(session.seed, device)?;
         let bag = Bag::make(&plan, &weights, session.seed, device)?;
-        Ok(Model { plan, backbone: opened.network, weights, bag, device: device.clone() })
+        let names = names(&plan, &opened, device)?;
+        Ok(Model { plan, backbone: opened.network, weights, bag, device: device.clone(), names })
     }
 
     /// Features `[batch, positions, width]` of `input` with the parameters of `bag`; `noise` is the seed of dropout while
@@ -67,13 +71,59 @@ impl Model {
 
     /// Logits `[batch, classes]` of `input` with the parameters of `bag`.
     pub fn logits(&self, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(self.plan.margin, bag, self.pooled(bag, input, noise))
+        self.logits_of(Rows::default(), bag, input, noise)
     }
 
     /// The same of known samples: each goes through what its task has of its own, and a part of a batch gives what it gives in
     /// the whole one, dropout included.
     pub fn logits_of(&self, rows: Rows, bag: &Bag, input: impl Into<Input>, noise: Option<u64>) -> Tensor<2> {
-        classify::logits(self.plan.margin, bag, self.pooled_of(rows, bag, input, noise))
+        self.judged(bag, self.classes(bag, noise).as_ref(), self.pooled_of(rows, bag, input, noise))
+    }
+
+    /// What the texts about the classes are embedded as, `[classes, width]`; none where the head reads no texts.
+    pub fn classes(&self, bag: &Bag, noise: Option<u64>) -> Option<Tensor<2>> {
+        // Each class's text is of the class's own task.
+        let lanes = self.plan.tasks.iter().enumerate().flat_map(|(n, task)| std::iter::repeat_n(n as u16, task.classes));
+        let tasks: Vec<u16> = lanes.collect();
+        let rows = Rows { tasks: &tasks, ..Rows::default() };
+        self.names.clone().map(|names| self.pooled_of(rows, bag, Input::Text(names), noise))
+    }
+
+    /// Whether what `classes` gives is the same whatever trains.
+    pub fn classes_are_still(&self) -> bool {
+        let of_text = |site: &String| self.plan.anatomy.reading().is_some_and(|tower| tower.site(site).is_some());
+        !self.plan.members.iter().flat_map(|m| &m.sites).any(of_text)
+    }
+
+    /// Logits of pooled features `[batch, width]`: their likeness to `texts` `[texts, width]` where there are such, otherwise what the head of
+    /// `bag` makes of them.
+    pub fn judged(&self, bag: &Bag, texts: Option<&Tensor<2>>, pooled: Tensor<2>) -> Tensor<2> {
+        let Some(texts) = texts else { return classify::logits(self.plan.aim.margin(), bag, pooled) };
+        let scale = self.backbone.scale(&mut Tuner::new(&self.plan, &self.weights, bag, None));
+        let scale = scale.unwrap_or_else(|| Tensor::ones([1, 1], &self.device));
+        contrast::likeness(pooled, texts.clone(), scale)
+    }
+
+    /// Logits of a part of a batch, `[batch, classes]` or `[batch, captions]`. `classes` is what `classes` gives, where that is known.
+    ///
+    /// # Errors
+    /// When nothing of it was made.
+    pub fn answered(
+        &self,
+        bag: &Bag,
+        samples: &Samples,
+        part: Part,
+        noise: Option<u64>,
+        classes: Option<&Tensor<2>>,
+    ) -> Result<Tensor<2>> {
+        let some = &part.samples;
+        let rows = Rows { samples: some, tasks: &samples.tasks_of(some), quality: &samples.quality_of(some) };
+        let texts = match (part.captions, classes) {
+            (Some(captions), _) => Some(self.pooled(bag, captions.on(&self.device)?, noise)),
+            (None, Some(classes)) => Some(classes.clone()),
+            (None, None) => self.classes(bag, noise),
+        };
+        Ok(self.judged(bag, texts.as_ref(), self.pooled_of(rows, bag, part.input.on(&self.device)?, noise)))
     }
 
     /// What the methods of the stack add to the loss `[1]`, if any of them adds something.
@@ -92,7 +142,18 @@ impl Model {
         picked: &[usize],
         work: impl Fn(Part) -> Result<R> + Sync,
     ) -> Result<Vec<R>> {
-        let maker = Maker { entry: self.plan.anatomy.entry, augment: None, parts: shards::count(&self.device), idle: false };
+        self.on_each_as(self.plan.anatomy.entry, samples, picked, work)
+    }
+
+    /// The same of what enters so.
+    fn on_each_as<R: Send>(
+        &self,
+        entry: Entry,
+        samples: &Samples,
+        picked: &[usize],
+        work: impl Fn(Part) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let maker = Maker { entry, augment: None, parts: shards::count(&self.device), idle: false, captions: None };
         let jobs = picked.chunks(cost::evaluated_at_once(&self.plan.anatomy));
         ahead(
             "a batch of samples",
@@ -108,14 +169,40 @@ impl Model {
         )
     }
 
-    /// Logits of the samples `picked`, in host memory row by row; dropout off, no graph.
+    /// Logits of the samples `picked`, in host memory row by row; dropout off, no graph. Where images are matched with captions, those are
+    /// their likenesses to all captions of `samples`.
     pub fn answers(&self, bag: &Bag, samples: &Samples, picked: &[usize]) -> Result<Vec<f32>> {
         let bag = bag.frozen();
-        let answers = self.on_each(samples, picked, |Part { samples: some, input }| {
-            let rows = Rows { samples: &some, tasks: &samples.tasks_of(&some), quality: &samples.quality_of(&some) };
-            host(self.logits_of(rows, &bag, input.on(&self.device)?, None))
-        })?;
+        let texts = match self.plan.captions() {
+            None => self.classes(&bag, None),
+            Some(entry) => {
+                let all: Vec<usize> = (0..samples.len()).collect();
+                let (captions, _) = samples.captions_of(&all);
+                let embed = |part: Part| Ok(self.pooled(&bag, part.input.on(&self.device)?, None));
+                Some(Tensor::cat(self.on_each_as(entry, samples, &captions, embed)?, 0))
+            }
+        };
+        let answers = self.on_each(samples, picked, |part| host(self.answered(&bag, samples, part, None, texts.as_ref())?))?;
         Ok(answers.concat())
+    }
+}
+
+/// The texts about the classes of a plan whose head reads such, on a device.
+fn names(plan: &Plan, opened: &Opened, device: &Device) -> Result<Option<Text>> {
+    let (Aim::ZeroShot(template), Some(Entry::Text { padding, .. })) =
+        (&plan.aim, plan.anatomy.reading().map(|tower| tower.entry))
+    else {
+        return Ok(None);
+    };
+    let mut samples = Samples::default();
+    for class in &plan.classes {
+        samples.push_text(datasets::Text { first: template.replace(classify::NAME, class), second: None }, 0, 0);
+    }
+    (opened.prepare)(&mut samples)?;
+    let all: Vec<usize> = (0..samples.len()).collect();
+    match batch::texts(padding, &samples, &all).on(device)? {
+        Input::Text(names) => Ok(Some(names)),
+        _ => Ok(None),
     }
 }
 

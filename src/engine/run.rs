@@ -11,7 +11,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::ahead::ahead;
 use super::bag::Bag;
-use super::batch::{Maker, Part, Rows};
+use super::batch::{Maker, Part};
 use super::clock::{Clock, Speed};
 use super::measure::{Memory, Phase};
 use super::model::{self, Model, host};
@@ -22,8 +22,11 @@ use crate::backbones;
 use crate::datasets::{Loaded, Samples};
 use crate::exports;
 use crate::methods::Moment;
+use crate::plan::anatomy::Entry;
 use crate::session::{Session, file};
+use crate::tasks::Aim;
 use crate::tasks::classify::{self, Rivals};
+use crate::tasks::contrast;
 
 /// What a run needs of its surroundings.
 pub struct Surroundings<'a> {
@@ -83,8 +86,10 @@ pub fn train(session: &Session, around: &Surroundings) -> Result<()> {
     let maker = trainer.maker(&model, shards::count(&model.device));
     let make = |(epoch, picked): (usize, Vec<usize>)| maker.parts(&data.train, &picked, epoch);
     ahead("a batch of training samples", jobs, make, |made| {
-        for epoch in 0..session.recipe.epochs {
-            for picked in batches(epoch) {
+        // Where nothing trains, the network is tested as it is.
+        let epochs = if trainer.steps == 0 { 1 } else { session.recipe.epochs };
+        for epoch in 0..epochs {
+            for picked in if trainer.steps == 0 { vec![] } else { batches(epoch) } {
                 if stopped || clock.wait(|| (around.ask)())?.is_break() {
                     stopped = true;
                     break;
@@ -180,13 +185,17 @@ pub struct Trainer {
     /// Pooled features of training and test samples `[samples, width]`, where the trunk never changes: a linear probe
     /// without augmentation runs the backbone once.
     probe: Option<(Tensor<2>, Tensor<2>)>,
+    /// What the texts about the classes are embedded as, `[classes, width]`, where nothing that trains changes that.
+    classes: Option<Tensor<2>>,
 }
 
 impl Trainer {
     pub fn new(session: &Session, model: &Model, data: &Loaded) -> Result<Trainer> {
         let optimiser = Optimiser::new(&session.recipe, model.plan.rates());
         let batches = data.train.len().div_ceil(session.recipe.batch_size);
-        let still = model.plan.members.is_empty() && !session.recipe.flip && session.recipe.crop == 0;
+        let trains = model.plan.trainable() + model.plan.head_count() > 0;
+        let still = model.plan.members.is_empty() && trains && !session.recipe.flip && session.recipe.crop == 0;
+        let classes = if model.classes_are_still() { model.classes(&Bag::default(), None) } else { None };
         let probe = match still {
             true => Some((features(model, &data.train)?, features(model, &data.test)?)),
             false => None,
@@ -196,42 +205,51 @@ impl Trainer {
             seed: session.seed,
             optimiser,
             watch: Watch::default(),
-            steps: batches * session.recipe.epochs,
+            steps: if trains { batches * session.recipe.epochs } else { 0 },
             done: 0,
             activation_bytes: 0,
             predictions: vec![],
             probe,
+            classes,
         })
     }
 
     /// How the batches of `model` are made, each in so many parts.
     pub fn maker(&self, model: &Model, parts: usize) -> Maker {
         let augment = Some((self.recipe.clone(), self.seed));
-        Maker { entry: model.plan.anatomy.entry, augment, parts, idle: self.probe.is_some() }
+        let captions = match model.plan.captions() {
+            Some(Entry::Text { padding, .. }) => Some(padding),
+            _ => None,
+        };
+        // All images of a batch compete for its captions, so that it is worked on as a whole.
+        let parts = if captions.is_some() { 1 } else { parts };
+        Maker { entry: model.plan.anatomy.entry, augment, parts, idle: self.probe.is_some(), captions }
     }
 
-    /// Logits `[batch, classes]` and labels `[batch]` of a part of the step to come.
-    fn answers(&self, model: &Model, bag: &Bag, train: &Samples, part: Part) -> Result<(Tensor<2>, Tensor<1, Int>)> {
-        let Part { samples: some, input } = part;
-        let labels = batch::labels(train, &some, &model.device);
+    /// Logits `[batch, classes]` of a part of the step to come.
+    fn answers(&self, model: &Model, bag: &Bag, train: &Samples, part: Part) -> Result<Tensor<2>> {
         if let Some((features, _)) = &self.probe {
-            let rows: Vec<i64> = some.iter().map(|n| *n as i64).collect();
-            let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [some.len()]), &model.device);
-            return Ok((classify::logits(model.plan.margin, bag, features.clone().select(0, rows)), labels));
+            let rows: Vec<i64> = part.samples.iter().map(|n| *n as i64).collect();
+            let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [part.samples.len()]), &model.device);
+            return Ok(model.judged(bag, self.classes.as_ref(), features.clone().select(0, rows)));
         }
         let noise = random::stream(self.seed, &format!("step {}", self.done));
-        let rows = Rows { samples: &some, tasks: &train.tasks_of(&some), quality: &train.quality_of(&some) };
-        Ok((model.logits_of(rows, bag, input.on(&model.device)?, Some(noise)), labels))
+        model.answered(bag, train, part, Some(noise), self.classes.as_ref())
     }
 
     /// Their loss `[1]`, what the methods add to it included, and their logits.
     fn loss(&self, model: &Model, bag: &Bag, train: &Samples, part: Part) -> Result<(Tensor<1>, Tensor<2>)> {
-        let tasks = train.tasks_of(&part.samples);
-        let (logits, labels) = self.answers(model, bag, train, part)?;
+        let (tasks, labels) = (train.tasks_of(&part.samples), part.labels.clone());
+        let logits = self.answers(model, bag, train, part)?;
         let answers = logits.clone().inner();
-        let own = classify::own(&model.plan.tasks, &tasks, &logits);
-        let logits = model.plan.margin.map_or(logits.clone(), |margin| margin.held_back(logits, &labels));
-        let loss = classify::loss_among(own, logits, labels, self.recipe.label_smoothing);
+        let loss = if model.plan.aim == Aim::Contrast {
+            contrast::loss(logits, &labels, self.recipe.label_smoothing)
+        } else {
+            let labels = batch::numbers(&labels, &model.device);
+            let own = classify::own(&model.plan.tasks, &tasks, &logits);
+            let logits = model.plan.aim.margin().map_or(logits.clone(), |margin| margin.held_back(logits, &labels));
+            classify::loss_among(own, logits, labels, self.recipe.label_smoothing)
+        };
         Ok(match model.penalty(bag) {
             Some(more) => (loss + more, answers),
             None => (loss, answers),
@@ -288,6 +306,7 @@ impl Trainer {
     /// When a number of the steps before is none.
     pub fn step(&mut self, model: &mut Model, train: &Samples, parts: Vec<Part>, memory: &Memory) -> Result<Option<Step>> {
         let picked: Vec<usize> = parts.iter().flat_map(|part| part.samples.iter().copied()).collect();
+        let labels: Vec<u32> = parts.iter().flat_map(|part| part.labels.iter().copied()).collect();
         let reports = self.done.is_multiple_of(self.recipe.report_every) || self.done + 1 == self.steps;
         let rate = learning_rate(&self.recipe, self.done, self.steps);
         let Gathered { loss, answers, gradients } = self.gradients(model, train, parts, memory)?;
@@ -306,7 +325,6 @@ impl Trainer {
         }
 
         let Some(seen) = self.watch.read(&model.plan, &self.recipe, self.steps)? else { return Ok(None) };
-        let labels: Vec<u32> = picked.iter().map(|n| train.labels[*n]).collect();
         let answers = host(Tensor::cat(answers, 0))?;
         let right = classify::right(&classify::rivals(&answers, &model.plan.tasks, &train.tasks_of(&picked)), &labels);
         Ok(Some(Step {
@@ -329,7 +347,7 @@ impl Trainer {
         let test = &data.test;
         let all: Vec<usize> = (0..test.len()).collect();
         let logits = match &self.probe {
-            Some((_, features)) => host(classify::logits(model.plan.margin, &model.bag.frozen(), features.clone()))?,
+            Some((_, features)) => host(model.judged(&model.bag.frozen(), self.classes.as_ref(), features.clone()))?,
             None => model.answers(&model.bag, test, &all)?,
         };
         let classes = logits.len() / test.len();
@@ -357,16 +375,13 @@ impl Trainer {
             found
         };
         let domains = by(model.plan.domains.iter().map(String::as_str).collect(), &test.domains);
-        let tasks = by(model.plan.tasks.iter().map(|task| task.name).collect(), &test.tasks);
-        Ok(Evaluated {
-            step: self.done,
-            epoch,
-            accuracy: all.iter().filter(|n| right(n)).count() as f64 / test.len() as f64,
-            loss: loss / test.len() as f64,
-            domains,
-            tasks,
-            ..Evaluated::default()
-        })
+        let mut tasks = by(model.plan.tasks.iter().map(|task| task.name).collect(), &test.tasks);
+        let accuracy = all.iter().filter(|n| right(n)).count() as f64 / test.len() as f64;
+        if model.plan.aim == Aim::Contrast {
+            let back = contrast::found(&logits, &test.labels) as f64 / classes as f64;
+            tasks = contrast::WAYS.map(str::to_owned).into_iter().zip([accuracy, back]).collect();
+        }
+        Ok(Evaluated { step: self.done, epoch, accuracy, loss: loss / test.len() as f64, domains, tasks, ..Evaluated::default() })
     }
 }
 

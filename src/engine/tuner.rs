@@ -12,7 +12,7 @@ use super::kernels::packed::Packed;
 use super::kernels::{self, Mask};
 use super::quality;
 use crate::backbones::Input;
-use crate::plan::anatomy::{Anatomy, Door, Role, Site};
+use crate::plan::anatomy::{Anatomy, Door, Entry, Role, Site};
 use crate::plan::{Member, Plan};
 
 /// One forward pass: frozen weights, trainable bag, and who stands where.
@@ -26,6 +26,8 @@ pub struct Tuner<'a> {
     rows: Rows<'a>,
     /// Positions on the residual stream before any prompt joined it.
     positions: usize,
+    /// What enters are texts.
+    reads_text: bool,
     /// The embedding and the output of every block so far, prompts stripped.
     taps: Vec<Tensor<3>>,
     /// 1 for tokens, 0 for padding, `[batch, positions]`; none where there is no padding.
@@ -56,6 +58,7 @@ impl<'a> Tuner<'a> {
             noise,
             rows: Rows::default(),
             positions,
+            reads_text: matches!(plan.anatomy.entry, Entry::Text { .. }),
             taps,
             seen: None,
             ends: Vec::new(),
@@ -75,6 +78,7 @@ impl<'a> Tuner<'a> {
 
     /// Looks at what enters: what of it is padding, and how good it is where a method reads that and the data did not say it.
     pub fn look(&mut self, input: &Input) {
+        self.reads_text = matches!(input, Input::Text(_));
         let pixels = match input {
             Input::Pixels(pixels) => pixels,
             Input::Sound(_) => return, // all of one length, no padding told apart
@@ -95,6 +99,23 @@ impl<'a> Tuner<'a> {
 
     pub fn anatomy(&self) -> &'a Anatomy {
         &self.plan.anatomy
+    }
+
+    /// Whether texts go through in this pass: in a network of two towers, which of them.
+    pub fn is_of_text(&self) -> bool {
+        self.reads_text
+    }
+
+    /// What the pass goes through reads in order.
+    fn in_order(&self) -> bool {
+        let towers = &self.plan.anatomy.towers;
+        self.plan.anatomy.causal || (self.reads_text && towers.iter().any(|tower| tower.causal))
+    }
+
+    /// The one number of a site, as the methods want it used, `[1, 1]`.
+    pub fn number(&mut self, site: &str) -> Tensor<2> {
+        self.visited.push(site.to_owned());
+        self.weight(site, "weight")
     }
 
     /// The frozen part `name` of `site` as the methods want it used, `[rows, cols]`.
@@ -228,7 +249,7 @@ impl<'a> Tuner<'a> {
     /// attends to padding; everybody to prompts, which stand behind the tokens, and to prefixes, which make keys longer in front. In a
     /// network that reads in order nobody attends to later tokens.
     pub fn attention(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
-        let mask = self.mask(q.dims()[1], k.dims()[1], self.plan.anatomy.causal);
+        let mask = self.mask(q.dims()[1], k.dims()[1], self.in_order());
         kernels::attention(q, k, v, heads, mask)
     }
 
@@ -286,20 +307,21 @@ impl<'a> Tuner<'a> {
     }
 
     fn at<'s>(&'s self, member: &'s Member, site: &'s Site) -> At<'s> {
+        let anatomy = self.plan.anatomy.tower(site);
         At {
             site,
             set: &member.settings,
-            heads: self.plan.anatomy.stage(site).heads,
+            heads: anatomy.stage(site).heads,
             noise: self.noise,
             samples: self.rows.samples,
             bag: self.bag,
             weights: self.weights,
             seen: self.seen.clone(),
-            causal: self.plan.anatomy.causal.then_some(self.positions),
+            causal: anatomy.causal.then_some(self.positions),
             quality: self.quality.clone(),
             tasks: self.rows.tasks,
             task_count: self.plan.tasks.len(),
-            anatomy: &self.plan.anatomy,
+            anatomy,
             left: &self.left,
             prefix: format!("{}.{}/{}/", member.index, member.card.name, site.path),
         }

@@ -7,6 +7,7 @@ use burn::tensor::TensorData;
 use super::tensors::{self, Named};
 use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Classifier};
+use crate::tasks::Aim;
 
 /// transformers' classifier of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +30,28 @@ enum Before {
     /// A linear layer with so many outputs (Whisper): ours is both in one. There it does all the work, and the last layer picks the
     /// classes' own.
     Layer(usize),
+    /// A square layer of this name and tanh (T5, RoBERTa). There the layer makes its numbers so small that tanh leaves them as they are, and the last layer makes
+    /// them large again.
+    Tanh(&'static str),
 }
 
 const NORM: &str = "classifier.layernorm";
 const PROJECTOR: &str = "projector";
+/// How small tanh gets its numbers: a power of two, which costs no digit. tanh x = x (1 - x²/3 + ..), so that of a feature of 100 one part in a
+/// million is lost.
+const SMALL: f32 = 1.0 / 65536.0;
+/// The largest factor that is read as such a one.
+const SMALL_ENOUGH: f32 = 1.0 / 1024.0;
 
 /// Whether a plan's classifier is a layer as transformers has one.
 ///
 /// # Errors
 /// In words, where it is none.
 pub fn is_linear(plan: &Plan) -> Result<(), String> {
-    match plan.margin {
-        None => Ok(()),
-        Some(_) => Err("the classifier goes by angles to a centre of each class, which transformers has not".to_owned()),
+    match plan.aim {
+        Aim::Linear => Ok(()),
+        Aim::Cosine(_) => Err("the classifier goes by angles to a centre of each class, which transformers has not".to_owned()),
+        Aim::ZeroShot(_) | Aim::Contrast => Err("texts stand in the classifier's place".to_owned()),
     }
 }
 
@@ -57,6 +67,7 @@ impl Head {
             Classifier::BesideMean => Head { before: Before::Mean, ..plain },
             Classifier::Normed => Head { layer: "classifier.dense", before: Before::Norm, ..plain },
             Classifier::Projected(outputs) => Head { before: Before::Layer(outputs), ..plain },
+            Classifier::Bent([dense, layer]) => Head { layer, before: Before::Tanh(dense), ..plain },
             Classifier::Other { why, .. } => return Err(why.to_owned()),
         })
     }
@@ -97,6 +108,13 @@ impl Head {
                 put(NORM, TensorData::ones::<f32, _>([width]), Some(TensorData::zeros::<f32, _>([width])));
                 put(self.layer, turned, bias);
             }
+            Before::Tanh(dense) => {
+                let scaled = |n: usize| if n.is_multiple_of(width + 1) { SMALL } else { 0.0 };
+                let small = (0..width * width).map(scaled).collect::<Vec<f32>>();
+                put(dense, TensorData::new(small, [width, width]), Some(TensorData::zeros::<f32, _>([width])));
+                let large = tensors::values("head/weight", &turned)?.into_iter().map(|v| v / SMALL).collect::<Vec<f32>>();
+                put(self.layer, TensorData::new(large, [classes, width]), bias);
+            }
             Before::Layer(outputs) => {
                 self.holds(classes).map_err(|words| anyhow!(words))?;
                 let filled = |values: Option<Vec<f32>>, count: usize| {
@@ -124,7 +142,7 @@ impl Head {
         let wanted = match self.before {
             Before::Mean => 2 * width,
             Before::Layer(outputs) => outputs,
-            Before::Nothing | Before::Norm => width,
+            Before::Nothing | Before::Norm | Before::Tanh(_) => width,
         };
         let bias = self.bias.then(|| of(&bias_name)).transpose()?;
         let outputs = bias.as_ref().map_or(classes, |bias| bias.shape().num_elements());
@@ -165,6 +183,20 @@ impl Head {
                 shift = shift.map(|shift| through(shift, &bias, &own));
                 own.chunks_mut(classes).zip(gain).for_each(|(row, gain)| row.iter_mut().for_each(|v| *v *= gain));
             }
+            Before::Tanh(dense) => {
+                let [rows, bias] = before(dense, &[width, width])?;
+                let factor = rows.first().copied().unwrap_or_default();
+                let plain = |(n, v): (usize, &f32)| *v == if n.is_multiple_of(width + 1) { factor } else { 0.0 };
+                if !(0.0..=SMALL_ENOUGH).contains(&factor)
+                    || !rows.iter().enumerate().all(plain)
+                    || bias.iter().any(|v| *v != 0.0)
+                {
+                    bail!(
+                        "`{dense}` is a layer of its own with tanh behind it, for which the head here, one linear layer, has no place"
+                    );
+                }
+                own.iter_mut().for_each(|v| *v *= factor);
+            }
             Before::Layer(outputs) => {
                 let [rows, bias] = before(PROJECTOR, &[outputs, width])?; // [outputs, width]
                 shift = shift.map(|shift| through(shift, &bias, &own));
@@ -186,6 +218,7 @@ impl Head {
             _ if part(name, self.layer, self.bias) => true,
             Before::Norm => part(name, NORM, true),
             Before::Layer(_) => part(name, PROJECTOR, true),
+            Before::Tanh(dense) => part(name, dense, true),
             Before::Nothing | Before::Mean => false,
         };
         if let Some(name) = found.keys().find(|name| !known(name)) {

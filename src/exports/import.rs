@@ -17,7 +17,9 @@ use crate::engine::model::Model;
 use crate::engine::{Event, Finished, Started};
 use crate::methods;
 use crate::plan::anatomy::{Anatomy, Entry};
+use crate::session::settings::{Field, Kind};
 use crate::session::{Choice, Placed, Recipe, Session, VERSION, Value, file};
+use crate::tasks::{classify, contrast};
 
 /// What an import made.
 pub struct Imported {
@@ -35,11 +37,18 @@ pub struct Imported {
 pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     let mut choice = backbones::of_folder(backbone).map_err(|e| anyhow!(e))?;
     backbones::settle(&mut choice);
-    let anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
+    let mut anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
+    if Head::of(&anatomy).is_err()
+        && let Some((other, read)) = by_first_token(&choice)
+    {
+        (choice, anatomy) = (other, read);
+    }
     let (Adapter { methods, mut params, classes, over }, what) = adapter(folder, &anatomy)?;
     make_room(&mut choice, &anatomy, &methods);
     let config = Folder::open(&backbone.display().to_string()).map_err(|e| anyhow!(e))?.config;
-    if !params.contains_key("head/weight") {
+    // Without a classifier a network of two towers has captions to match.
+    let matches = !anatomy.towers.is_empty() && !params.contains_key("head/weight");
+    if !matches && !params.contains_key("head/weight") {
         let own = head(backbone, &anatomy).with_context(|| {
             format!("{} holds no classifier of its own, so that of {} would be taken", folder.display(), backbone.display())
         })?;
@@ -55,7 +64,7 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
         device: "auto".to_owned(),
         backbone: choice,
         data: unknown::choice(&classes),
-        task: Choice::named("classify"),
+        task: Choice::named(if matches { contrast::CARD.name } else { classify::CARD.name }),
         recipe: Recipe::default(),
         methods,
     };
@@ -93,13 +102,26 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     Ok(Imported { what, stack: model.plan.words(), classes, trainable: model.plan.trainable() })
 }
 
+/// The same network with a head that reads the first token, where transformers has a classifier for that: a RoBERTa's folder may hold a pooler,
+/// which its classifier does not read.
+fn by_first_token(choice: &Choice) -> Option<(Choice, Anatomy)> {
+    const FIRST: &str = "first token";
+    let takes = |field: &&Field| field.name == "pool" && matches!(field.kind, Kind::Choice(words) if words.contains(&FIRST));
+    backbones::find(&choice.name)?.fields.iter().find(takes)?;
+    let mut choice = choice.clone();
+    choice.settings.set("pool", Value::Text(FIRST.to_owned()));
+    let anatomy = backbones::open(&choice).ok()?.network.anatomy();
+    Head::of(&anatomy).is_ok().then_some((choice, anatomy))
+}
+
 /// Makes texts as short as the adapter leaves positions for.
 fn make_room(choice: &mut Choice, anatomy: &Anatomy, stack: &[Placed]) {
-    let Entry::Text { longest, .. } = anatomy.entry else { return };
+    let Some(reading) = anatomy.reading() else { return };
+    let Entry::Text { longest, .. } = reading.entry else { return };
     let cards = stack.iter().filter_map(|placed| Some((methods::find(&placed.name)?, placed)));
     let taken: usize = cards.map(|(card, placed)| card.method.positions_taken(&placed.settings.filled(card.fields))).sum();
     let most = longest.saturating_sub(taken);
-    if taken > 0 && most < anatomy.tokens {
+    if taken > 0 && most < reading.tokens {
         choice.settings.set("length", Value::Whole(most as i64));
     }
 }

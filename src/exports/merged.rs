@@ -1,33 +1,40 @@
-//! Merged weights: every method of the stack folded into the backbone's own matrices, where all of them fold. The file can
-//! stand as `backbone.settings.weights` of another session. Called through the catalogue; must not know other programs.
+//! Merged weights: every method of the stack folded into the backbone's own matrices, where all of them fold. Of a backbone from a folder they
+//! leave as that folder has them, under its names and with its configuration, so that it opens wherever the folder did; otherwise under ours, as
+//! `backbone.settings.weights` of another session. Called through the catalogue; must not know other programs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
 use serde_json::json;
 
-use super::Card;
 use super::tensors::{self, Named};
-use crate::backbones::weights;
+use super::{Card, transformers};
+use crate::backbones::names::{self, Naming};
+use crate::backbones::stored::Stored;
+use crate::backbones::tensors::Tensors;
+use crate::backbones::{self, weights};
 use crate::engine::model::Model;
 use crate::engine::tuner::Tuner;
 use crate::plan::Plan;
-use crate::plan::anatomy::{Door, Entry, Site};
-use crate::session::Session;
+use crate::plan::anatomy::{Anatomy, Door, Entry, Site};
+use crate::session::{Session, Value};
+use crate::tasks::Aim;
 
 pub const CARD: Card = Card {
     name: "merged",
     title: "Merged weights",
-    help: "model.safetensors with the method folded in, head.safetensors and config.json: no extra work at inference. Where every method folds.",
+    help: "model.safetensors with the method folded in, under the names in which the backbone came, and head.safetensors: no extra work at inference. Where every method folds.",
     fits,
     write,
     read,
     tolerance: 1e-4,
 };
 
+/// What we note: in the folder's own way beside its configuration, which is another program's.
 const CONFIG: &str = "config.json";
+const NOTES: &str = "petl.json";
 const FORMAT: &str = "petl-merged 1";
 const MODEL: &str = "model.safetensors";
 const HEAD: &str = "head.safetensors";
@@ -73,7 +80,12 @@ fn write(session: &Session, model: &Model, folder: &Path) -> Result<()> {
 /// Writes the matrices `frozen` and the head of `bag` as such a folder; `words` say what was folded.
 pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named, words: &str, folder: &Path) -> Result<()> {
     let notes = |format: &str| BTreeMap::from([("format".to_owned(), format.to_owned())]);
-    weights::write(&folder.join(MODEL), frozen, false, notes("petl-backbone 1"))?;
+    let origin = origin(session, &plan.anatomy);
+    let place = folder.join(if origin.is_some() { NOTES } else { CONFIG });
+    match origin {
+        Some(origin) => origin.write(frozen, &plan.anatomy, folder)?,
+        None => weights::write(&folder.join(MODEL), frozen, false, notes("petl-backbone 1"))?,
+    }
     let head = bag.iter().filter_map(|(key, data)| Some((key.strip_prefix("head/")?.to_owned(), data.clone()))).collect();
     weights::write(&folder.join(HEAD), &head, false, notes("petl-head 1"))?;
     let anatomy = &plan.anatomy;
@@ -89,8 +101,21 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
         "layout": "every matrix is [in, out], used as x W; vectors are one row",
         "width": anatomy.width,
     });
-    if let Some(margin) = plan.margin {
-        config["head"] = json!(format!("logits are {} times the cosine of the angle to each centre", margin.scale));
+    let head = match &plan.aim {
+        Aim::Linear => None,
+        Aim::Cosine(margin) => Some(format!("logits are {} times the cosine of the angle to each centre", margin.scale)),
+        Aim::ZeroShot(template) => Some(format!(
+            "none: logits are e^temperature times the cosine of the image's embedding with that of \"{template}\" for each class"
+        )),
+        Aim::Contrast => {
+            Some("none: logits are e^temperature times the cosine of the image's embedding with a text's".to_owned())
+        }
+    };
+    if let Some(words) = head {
+        config["head"] = json!(words);
+    }
+    if let Some(Entry::Text { vocabulary, padding, .. }) = plan.anatomy.towers.get(1).map(|tower| tower.entry) {
+        (config["vocabulary"], config["padding"]) = (json!(vocabulary), json!(padding));
     }
     match anatomy.entry {
         Entry::Image { side, patch, pixels } => {
@@ -108,16 +133,78 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
             config["spectrogram"] = json!(anatomy.takes());
         }
     }
-    tensors::write_json(&folder.join(CONFIG), &config)
+    tensors::write_json(&place, &config)
+}
+
+/// The folder that a backbone came from, and what it calls every matrix.
+struct Origin {
+    folder: PathBuf,
+    file: Tensors,
+    names: Vec<names::Named>,
+}
+
+/// The origin of the session's backbone. None where it is no folder, where its numbers are packed or its positions stretched, and where
+/// something is stored in a manner that is only read.
+fn origin(session: &Session, anatomy: &Anatomy) -> Option<Origin> {
+    let Value::Text(path) = session.backbone.settings.0.get(backbones::FOLDER)? else { return None };
+    let folder = PathBuf::from(path);
+    if anatomy.stretched || !folder.join(CONFIG).is_file() {
+        return None;
+    }
+    let file = Tensors::open(&folder).ok()?;
+    let [old, new] = anatomy.dialects;
+    let is_there = |naming: &Naming| {
+        let all = naming.tensors(anatomy).ok()?;
+        let has = |named: &names::Named| file.has(&named.theirs) && !matches!(named.stored, Stored::Flat | Stored::PatchesLast);
+        all.iter().all(has).then_some(all)
+    };
+    let names = [*old, *new, old.bare(), new.bare()].iter().find_map(is_there)?;
+    Some(Origin { folder, file, names })
+}
+
+impl Origin {
+    /// Writes its weights with `frozen` (our names) in place of its own, and all that it says of itself.
+    fn write(&self, frozen: &Named, anatomy: &Anatomy, into: &Path) -> Result<()> {
+        let mut all = transformers::as_theirs(&self.names, frozen, anatomy)?;
+        for name in self.file.names().filter(|name| !self.names.iter().any(|named| named.theirs == **name)) {
+            // What is no float counts something that the network counts anew.
+            if let Ok((values, shape)) = self.file.floats(name) {
+                all.insert(name.to_owned(), TensorData::new(values, shape));
+            }
+        }
+        tensors::write(&into.join(MODEL), &all)?;
+        let failed = || format!("cannot copy what {} says of itself", self.folder.display());
+        for entry in std::fs::read_dir(&self.folder).with_context(failed)? {
+            let from = entry.with_context(failed)?.path();
+            let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let says = ["json", "txt", "model"].iter().any(|end| name.ends_with(&format!(".{end}")));
+            if says && from.is_file() && !name.starts_with('.') && !name.ends_with(".index.json") {
+                std::fs::copy(&from, into.join(name)).with_context(failed)?;
+            }
+        }
+        let pooling = Path::new("1_Pooling").join(CONFIG);
+        if self.folder.join(&pooling).is_file() {
+            std::fs::create_dir_all(into.join("1_Pooling")).with_context(failed)?;
+            std::fs::copy(self.folder.join(&pooling), into.join(&pooling)).with_context(failed)?;
+        }
+        Ok(())
+    }
 }
 
 fn read(session: &Session, folder: &Path, device: &Device) -> Result<Model> {
     let mut session = session.clone();
     session.methods.clear();
+    let has_origin = folder.join(NOTES).is_file();
+    if has_origin {
+        let path = folder.to_str().context("the folder's name is not in Unicode")?;
+        session.backbone.settings.set(backbones::FOLDER, Value::Text(path.to_owned()));
+    }
     let mut model = Model::make(&session, device)?;
-    model.weights = weights::from_file(&folder.join(MODEL), &model.plan.anatomy, device)?;
+    if !has_origin {
+        model.weights = weights::from_file(&folder.join(MODEL), &model.plan.anatomy, device)?;
+    }
     // Who rebuilds the network from these files has nothing but the configuration to go by.
-    let (place, anatomy) = (folder.join(CONFIG), &model.plan.anatomy);
+    let (place, anatomy) = (folder.join(if has_origin { NOTES } else { CONFIG }), &model.plan.anatomy);
     let wanted = [
         ("/format", json!(FORMAT)),
         ("/backbone", json!(session.backbone.name)),

@@ -25,7 +25,7 @@ use crate::engine::Finished;
 use crate::engine::bag::Weights;
 use crate::engine::model::{self, Model};
 use crate::plan::Plan;
-use crate::plan::anatomy::{Anatomy, Entry};
+use crate::plan::anatomy::Entry;
 use crate::session::{Placed, Session};
 use crate::tasks::classify::{self, Rivals};
 
@@ -165,7 +165,7 @@ impl Reference {
     /// Spread over the whole test set, no sample twice: every domain has its part in it. Noise where the data set is unknown.
     fn of(session: &Session, model: &Model) -> Result<Reference> {
         let test = match model.plan.has_no_samples() {
-            true => noise(&model.plan.anatomy),
+            true => noise(&model.plan),
             false => model::data(session)?.test,
         };
         let count = SAMPLES.min(test.len());
@@ -235,7 +235,8 @@ impl Reference {
 }
 
 /// As many samples as are compared, of nothing: bytes, tokens and sounds drawn at random, the same every time.
-fn noise(anatomy: &Anatomy) -> Samples {
+fn noise(plan: &Plan) -> Samples {
+    let anatomy = &plan.anatomy;
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let count = SAMPLES;
     let mut samples = Samples { labels: vec![0; count], domains: vec![0; count], tasks: vec![0; count], ..Samples::default() };
@@ -244,17 +245,21 @@ fn noise(anatomy: &Anatomy) -> Samples {
             samples.side = side;
             samples.pixels = (0..count * side * side * 3).map(|_| rng.random()).collect();
         }
-        Entry::Text { vocabulary, padding, .. } => {
-            let mut token = || (0..4).map(|_| rng.random_range(0..vocabulary.max(2) as u32)).find(|t| *t != padding).unwrap_or(0);
-            let length = |n: usize| 1 + n % anatomy.tokens.min(24);
-            let text = |n| (0..length(n)).map(|_| token()).collect::<Vec<u32>>();
-            let texts: Vec<_> = (0..count).map(text).collect();
-            samples.tokens = texts.into_iter().map(|ids| Tokens { kinds: vec![0; ids.len()], ids }).collect();
-        }
+        Entry::Text { .. } => {}
         Entry::Sound { bins, frames, .. } => {
             let mut sound = |_| (0..bins * frames).map(|_| rng.random_range(-1.0..1.0)).collect();
             samples.spectrograms = (0..count).map(|n| Spectrogram { bins, values: sound(n), rest: 0.0 }).collect();
         }
+    }
+    if plan.captions().is_some() {
+        samples.labels = (0..count as u32).collect(); // each image has a caption of its own
+    }
+    if let Some((reading, Entry::Text { vocabulary, padding, .. })) = anatomy.reading().map(|part| (part, part.entry)) {
+        let mut token = || (0..4).map(|_| rng.random_range(0..vocabulary.max(2) as u32)).find(|t| *t != padding).unwrap_or(0);
+        let length = |n: usize| 1 + n % reading.tokens.min(24);
+        let text = |n| (0..length(n)).map(|_| token()).collect::<Vec<u32>>();
+        let texts: Vec<_> = (0..count).map(text).collect();
+        samples.tokens = texts.into_iter().map(|ids| Tokens { kinds: vec![0; ids.len()], ids }).collect();
     }
     samples
 }

@@ -28,8 +28,12 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, Whisper's encoder and AST with a classifier), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, T5, Whisper's encoder and AST with a classifier, CLIP without one), the method folded into the weights. Where every method folds.",
     fits: |plan| {
+        if plan.aim.compares_texts() {
+            names(&plan.anatomy)?;
+            return merged::fits(plan);
+        }
         super::head::is_linear(plan).map_err(|words| format!("{words}. Export it as `merged`"))?;
         let head = || Head::of(&plan.anatomy)?.holds(plan.classes.len());
         let leaves = names(&plan.anatomy).and_then(|_| head());
@@ -42,7 +46,9 @@ pub const CARD: Card = Card {
         merged::fits(plan)
     },
     write: |session, model, folder| {
-        write_base(model, &merged::folded(model)?, Some(&model.bag.data()), folder)?;
+        let head = model.bag.data();
+        let head = Some(&head).filter(|_| !model.plan.aim.compares_texts());
+        write_base(model, &merged::folded(model)?, head, folder)?;
         tokenizer(session, folder)
     },
     read,
@@ -65,36 +71,7 @@ pub fn names(anatomy: &Anatomy) -> Result<Vec<names::Named>, String> {
 pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &Path) -> Result<()> {
     let plan = &model.plan;
     let mut config = model.backbone.config().context("transformers has no such network. Export it as `petl` or `merged`")?;
-    let mut out = Named::new();
-    for names::Named { theirs, ours, stored } in names(&plan.anatomy).map_err(|e| anyhow!(e))? {
-        let data = frozen.get(&ours).with_context(|| format!("the backbone lacks `{ours}`"))?;
-        let &[rows, cols] = data.shape().as_slice() else { bail!("`{ours}` is no matrix") };
-        let data = match stored {
-            Stored::Turned => tensors::turned(&ours, data)?,
-            Stored::Vector => tensors::shaped(&ours, data, &[cols])?,
-            Stored::Positions => tensors::shaped(&ours, data, &[1, rows, cols])?,
-            Stored::Patches => {
-                let channels = if matches!(plan.anatomy.entry, Entry::Image { .. }) { 3 } else { 1 };
-                let patch = (rows / channels).isqrt();
-                tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, channels, patch, patch])?
-            }
-            Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
-            Stored::Table => data.clone(),
-            Stored::Third(_) if rows == 1 => {
-                let before = out.remove(&theirs).map_or(Ok(vec![]), |before| tensors::values(&theirs, &before))?;
-                let values = [before, tensors::values(&ours, data)?].concat();
-                TensorData::new(values.clone(), [values.len()])
-            }
-            Stored::ThirdOfRow(_) => match out.remove(&theirs) {
-                None => data.clone(),
-                Some(before) => tensors::beside(&theirs, &before, data)?, // [in, out of q, k and v]
-            },
-            Stored::Third(_) | Stored::PatchesLast | Stored::Flat => {
-                bail!("`{theirs}` is stored as transformers stores nothing")
-            }
-        };
-        out.insert(theirs, data);
-    }
+    let mut out = as_theirs(&names(&plan.anatomy).map_err(|e| anyhow!(e))?, frozen, &plan.anatomy)?;
     if let Some(bag) = bag {
         out.extend(Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?);
     }
@@ -123,6 +100,49 @@ pub fn write_base(model: &Model, frozen: &Named, bag: Option<&Named>, folder: &P
         "size": { "height": side, "width": side },
     });
     tensors::write_json(&folder.join(PREPROCESSOR), &pixels)
+}
+
+/// `frozen` (our names) under the names `all` and in their manner.
+///
+/// # Errors
+/// When a matrix is missing, or stored in a manner that is only read.
+pub fn as_theirs(all: &[names::Named], frozen: &Named, anatomy: &Anatomy) -> Result<Named> {
+    let mut out = Named::new();
+    for names::Named { theirs, ours, stored } in all.iter().cloned() {
+        let data = frozen.get(&ours).with_context(|| format!("the backbone lacks `{ours}`"))?;
+        let &[rows, cols] = data.shape().as_slice() else { bail!("`{ours}` is no matrix") };
+        let data = match stored {
+            Stored::Turned => tensors::turned(&ours, data)?,
+            Stored::Vector => tensors::shaped(&ours, data, &[cols])?,
+            Stored::Positions => tensors::shaped(&ours, data, &[1, rows, cols])?,
+            Stored::Patches => {
+                let channels = if matches!(anatomy.entry, Entry::Image { .. }) { 3 } else { 1 };
+                let patch = (rows / channels).isqrt();
+                tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, channels, patch, patch])?
+            }
+            Stored::Taps => tensors::shaped(&ours, &tensors::turned(&ours, data)?, &[cols, rows / 3, 3])?,
+            Stored::Number => tensors::shaped(&ours, data, &[])?,
+            Stored::Table => data.clone(),
+            Stored::Third(_) if rows == 1 => {
+                let before = out.remove(&theirs).map_or(Ok(vec![]), |before| tensors::values(&theirs, &before))?;
+                let values = [before, tensors::values(&ours, data)?].concat();
+                TensorData::new(values.clone(), [values.len()])
+            }
+            Stored::ThirdOfRow(_) => match out.remove(&theirs) {
+                None => data.clone(),
+                Some(before) => tensors::beside(&theirs, &before, data)?, // [in, out of q, k and v]
+            },
+            Stored::Third(_) => match out.remove(&theirs) {
+                None => tensors::turned(&ours, data)?,
+                Some(before) => tensors::stacked(&theirs, &before, &tensors::turned(&ours, data)?, 1.0)?, // [out of q, k and v, in]
+            },
+            Stored::PatchesLast | Stored::Flat => {
+                bail!("`{theirs}` is stored as transformers stores nothing")
+            }
+        };
+        out.insert(theirs, data);
+    }
+    Ok(out)
 }
 
 /// What the front ends of transformers are told.

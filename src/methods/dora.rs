@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use super::parts::{self, DROPOUT, LINEAR, kaiming, row};
+use super::parts::{self, DROPOUT, EVERY_LINEAR, kaiming, row};
 use super::{Card, Family, Init, Method, ParamSpec, Placement, Published, Variant};
 use crate::engine::bag::{At, Start};
 use crate::engine::model;
@@ -53,7 +53,7 @@ pub const CARD: Card = Card {
         Variant::new("DoRA, gradient through the norms", "Equation 5 without the shortcut of section 4.3.", PAPERS)
             .with(&[("norm", "through")]),
     ],
-    roles: LINEAR,
+    roles: EVERY_LINEAR,
     default_roles: PAPERS,
     identity_at_start: true,
     folds: true,
@@ -89,7 +89,8 @@ impl Method for Dora {
             let macs = n * (d_in * d_out + r * (d_in + d_out) + d_out);
             Placement::new(site, Door::After, vec![a, b, m]).costs(macs, n * (d_in + r + d_out))
         };
-        Ok(sites.iter().map(place).collect())
+        // Embeddings of words are rows of a table: no layer.
+        Ok(sites.iter().filter(|site| site.part("weight").is_some()).map(place).collect())
     }
 
     /// m starts as the frozen columns' lengths, by the very operations of the pass: the first gain is then exactly one.

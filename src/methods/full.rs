@@ -22,6 +22,7 @@ const ALL: &[Role] = &[
     Role::Down,
     Role::Merge,
     Role::Pool,
+    Role::Temperature,
 ];
 
 pub const CARD: Card = Card {

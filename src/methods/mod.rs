@@ -299,6 +299,13 @@ pub enum Measure {
     Changes { steps: usize },
 }
 
+impl Measure {
+    /// It is measured on what samples make of the network, and not by training it.
+    pub fn looks_at_samples(self) -> bool {
+        !matches!(self, Measure::Changes { .. })
+    }
+}
+
 /// Where training stands when `Method::between` is called.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {

@@ -134,6 +134,9 @@ pub struct Anatomy {
     /// Where width and positions change on the way: the stages, first to last. `width`, `heads` and `hidden` are then those of the last one,
     /// which the head reads, and `tokens` those of the first, which has the most. Empty where all blocks have the same.
     pub stages: Vec<Stage>,
+    /// Of a network that embeds images and texts side by side: its image tower and its text tower, each a network of its own at the paths that
+    /// it has here. `heads`, `hidden`, `tokens` and `entry` are then those of the image tower, and `width` is that of the embeddings.
+    pub towers: Vec<Anatomy>,
 }
 
 /// The classifier of transformers on a network, where it reads what the head here reads.
@@ -147,6 +150,8 @@ pub enum Classifier {
     Normed,
     /// A linear layer with so many outputs stands before it (Whisper).
     Projected(usize),
+    /// A linear layer of the network's width and tanh stand before it (T5, RoBERTa): the names of both layers.
+    Bent([&'static str; 2]),
     /// None that the head here could be written as, and why; what its last layer would be called.
     Other { layer: &'static str, why: &'static str },
 }
@@ -165,6 +170,7 @@ impl Classifier {
             Classifier::Linear { layer, .. } | Classifier::Other { layer, .. } => vec![layer],
             Classifier::BesideMean | Classifier::Normed => vec!["classifier"],
             Classifier::Projected(_) => vec!["classifier", "projector"],
+            Classifier::Bent([dense, _]) => dense.split('.').take(1).collect(),
         }
     }
 }
@@ -249,6 +255,9 @@ impl Pixels {
     }
 }
 
+/// What the paths of a text tower's sites outside its blocks begin with.
+pub const TEXT: &str = "text.";
+
 /// How many times its own numbers a bend of this name keeps for the backward pass: what is composed of several operations keeps
 /// each one's input.
 pub fn bend_keeps(place: &str) -> usize {
@@ -283,6 +292,7 @@ impl Anatomy {
             saved: 0,
             classifier: Classifier::Other { layer: "classifier", why: "transformers has no classifier on such a network" },
             stages: vec![],
+            towers: vec![],
         }
     }
 
@@ -304,6 +314,15 @@ impl Anatomy {
 
     /// What is made of a sample before it enters, to be read.
     pub fn takes(&self) -> String {
+        let taken = self.taken();
+        match self.reading().filter(|_| !self.towers.is_empty()) {
+            Some(reading) => format!("{taken}; {}", reading.taken()),
+            None => taken,
+        }
+    }
+
+    /// The same of what enters first.
+    fn taken(&self) -> String {
         match self.entry {
             Entry::Image { side, pixels, .. } => {
                 // One number where the channels have the same.
@@ -344,6 +363,23 @@ impl Anatomy {
         }
     }
 
+    /// The tower that a site belongs to; the whole network where it has none.
+    pub fn tower(&self, site: &Site) -> &Anatomy {
+        self.towers.iter().find(|tower| tower.site(&site.path).is_some()).unwrap_or(self)
+    }
+
+    /// What of the network reads texts: the whole, or one tower.
+    pub fn reading(&self) -> Option<&Anatomy> {
+        std::iter::once(self).chain(&self.towers).find(|part| matches!(part.entry, Entry::Text { .. }))
+    }
+
+    /// A site of a tower as it would be called if the tower stood alone.
+    pub fn counted_anew(&self, site: &Site) -> Site {
+        let first = self.sites.iter().find_map(|site| site.block).unwrap_or(0);
+        let path = site.path.strip_prefix(TEXT).unwrap_or(&site.path).to_owned();
+        Site { block: site.block.map(|block| block - first), path, ..site.clone() }
+    }
+
     /// The first block of the decoder, where the blocks before it are an encoder's.
     pub fn decoder(&self) -> Option<usize> {
         self.sites.iter().find(|site| site.crosses())?.block
@@ -369,6 +405,9 @@ impl Anatomy {
 
     /// The stage of a site; of a network without stages, the whole of it.
     pub fn stage(&self, site: &Site) -> Stage {
+        if !self.towers.is_empty() && !std::ptr::eq(self.tower(site), self) {
+            return self.tower(site).stage(site);
+        }
         let (width, heads, hidden, tokens) = (self.width, self.heads, self.hidden, self.tokens);
         let whole = Stage { width, heads, hidden, tokens, attending: tokens, window: tokens };
         site.stage.and_then(|(n, _)| self.stages.get(n)).copied().unwrap_or(whole)
@@ -401,7 +440,16 @@ impl Anatomy {
 
     /// The rows of the grid, top to bottom: the places of the first block, or of a decoder's, which has all of an encoder's and more.
     pub fn places(&self) -> Vec<&'static str> {
-        let fullest = self.decoder().unwrap_or(0);
+        if !self.towers.is_empty() {
+            let mut rows: Vec<&str> = vec![];
+            self.towers.iter().flat_map(Anatomy::places).for_each(|row| {
+                if !rows.contains(&row) {
+                    rows.push(row)
+                }
+            });
+            return rows;
+        }
+        let fullest = self.decoder().or_else(|| self.sites.iter().find_map(|site| site.block)).unwrap_or(0);
         let mut rows: Vec<_> = self.sites.iter().filter(|s| s.block == Some(fullest)).collect();
         rows.sort_by_key(|site| site.role == Role::Block);
         rows.iter().map(|site| site.place).collect()

@@ -37,8 +37,9 @@ pub struct Cost {
     pub export: usize,
 }
 
-/// Costs of a stack on an anatomy. `on_cpu`: it is known to run there, where attention keeps no weights.
-pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Recipe, on_cpu: bool) -> Cost {
+/// Costs of a stack on an anatomy; `texts` pass a text tower in a step, beside the images. `on_cpu`: it is known to run there, where
+/// attention keeps no weights.
+pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Recipe, texts: usize, on_cpu: bool) -> Cost {
     let batch = recipe.batch_size;
     let stack: usize = members.iter().map(Member::count).sum();
     let trainable = stack + head.iter().map(ParamSpec::count).sum::<usize>();
@@ -50,49 +51,56 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
         Optimizer::Sgd => 0,
     };
 
-    // The graph begins at the first site, in forward order, at which something trains; a read-out begins none in the trunk.
+    // A sample of a step passes every site, but those of a text tower, which texts pass.
+    let text_tower = anatomy.reading().filter(|_| !anatomy.towers.is_empty());
+    let passes = |site: &str| if text_tower.is_some_and(|tower| tower.site(site).is_some()) { texts } else { batch };
+    // The graph begins at the first site, in forward order and in each tower, at which something trains; a read-out begins none in the trunk.
     let in_trunk =
         |site: &str| members.iter().flat_map(|m| &m.placements).any(|p| p.site == site && p.door != Door::Readout && !p.tidies);
-    let first = anatomy.sites.iter().position(|site| in_trunk(&site.path)).unwrap_or(anatomy.sites.len());
     // Where distances are added to the scores, the CPU's own attention does not serve.
     let made_again = on_cpu && anatomy.sites.iter().all(|site| site.place != "distances");
     let (mut forward, mut through, mut kept) = (0, 0, 0);
-    for (n, site) in anatomy.sites.iter().enumerate() {
-        let macs = macs(anatomy, site);
-        forward += macs;
-        // Scores and mixing come after q, k and v, which stand behind their branch in the list.
-        let inner = |s: &Site| {
-            s.block == site.block && matches!(s.role, Role::Q | Role::K | Role::V) && anatomy.beside(site, s.role) == Some(s)
-        };
-        let n = if site.role == Role::Attn { anatomy.sites.iter().rposition(inner).unwrap_or(n) } else { n };
-        if n >= first {
-            through += macs;
-            kept += kept_by(anatomy, site, made_again);
+    let parts = if anatomy.towers.is_empty() { std::slice::from_ref(anatomy) } else { &anatomy.towers };
+    for part in parts {
+        let first = part.sites.iter().position(|site| in_trunk(&site.path)).unwrap_or(part.sites.len());
+        for (n, site) in part.sites.iter().enumerate() {
+            let (macs, rows) = (macs(part, site), passes(&site.path));
+            forward += rows * macs;
+            // Scores and mixing come after q, k and v, which stand behind their branch in the list.
+            let inner = |s: &Site| {
+                s.block == site.block && matches!(s.role, Role::Q | Role::K | Role::V) && part.beside(site, s.role) == Some(s)
+            };
+            let n = if site.role == Role::Attn { part.sites.iter().rposition(inner).unwrap_or(n) } else { n };
+            if n >= first {
+                through += rows * macs;
+                kept += rows * kept_by(part, site, made_again);
+            }
         }
     }
     let mut own = 0;
     let mut weights = 0;
     for placement in members.iter().flat_map(|m| &m.placements) {
-        own += placement.macs;
-        kept += placement.kept + if made_again { 0 } else { placement.scores };
+        let rows = passes(&placement.site);
+        own += rows * placement.macs;
+        kept += rows * (placement.kept + if made_again { 0 } else { placement.scores });
         if placement.door == Door::Weight {
             // A mask needs the gradient of the whole matrix, however few of its numbers it trains, and keeps the input for it;
             // a bias needs and keeps nothing of the kind.
             let site = anatomy.site(&placement.site);
             let whole = site.filter(|_| placement.kept > 0).map(Site::count);
-            weights += whole.unwrap_or(placement.count()) * site.map_or(anatomy.tokens, |site| anatomy.tokens_at(site));
+            weights += rows * whole.unwrap_or(placement.count()) * site.map_or(anatomy.tokens, |site| anatomy.tokens_at(site));
         }
     }
-    let flops_sample = 2.0 * (forward + own) as f64;
+    let flops_sample = 2.0 * (forward + own) as f64 / batch.max(1) as f64;
     // Backward: one product for the input of what the gradient passes through, one for each trained weight.
-    let flops_step = batch as f64 * (flops_sample + 2.0 * (through + 2 * own + weights) as f64);
+    let flops_step = 2.0 * (forward + through + 3 * own + weights) as f64;
     Cost {
         bytes: Bytes {
             backbone: (anatomy.count() + constants) * F32 - anatomy.saved,
             trainable: trainable * F32,
             gradients: trainable * F32,
             optimizer: trainable * states * F32,
-            activations: batch * kept * F32,
+            activations: kept * F32,
         },
         flops_step,
         flops_sample,
@@ -119,6 +127,7 @@ fn macs(anatomy: &Anatomy, site: &Site) -> usize {
         Role::Embed if site.stage.is_some() => n * site.part("weight").map_or(0, Part::count), // no class token
         Role::Embed => (n - 1) * parameters.saturating_sub(n * anatomy.width),
         Role::Distance => 0,
+        Role::Pool => parameters,                         // one row
         Role::Attn => 2 * n * stage.window * stage.width, // scores and mixing
         _ => n * parameters,
     }

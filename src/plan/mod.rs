@@ -6,18 +6,17 @@ pub mod cost;
 pub mod problems;
 mod role;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backbones;
 use crate::datasets::quality::Scores;
 use crate::datasets::{self, Described, Holds, Task};
 use crate::engine::bag;
-use crate::methods::{self, ParamSpec, Placement};
-use crate::session::Session;
+use crate::methods::{self, ParamSpec, Placement, Scope};
 use crate::session::settings::Settings;
-use crate::tasks;
-use crate::tasks::classify::Margin;
-use anatomy::{Anatomy, Door, Entry};
+use crate::session::{Recipe, Session};
+use crate::tasks::{self, Aim};
+use anatomy::{Anatomy, Door, Entry, Site};
 pub use cost::{Bytes, Cost};
 pub use problems::{Problem, Remedy, Severity};
 
@@ -68,8 +67,8 @@ pub struct Plan {
     pub lost: bool,
     pub members: Vec<Member>,
     pub head: Vec<ParamSpec>,
-    /// Of a head by angles; none for a linear one.
-    pub margin: Option<Margin>,
+    /// What the task makes of the features.
+    pub aim: Aim,
     /// Class names, in label order.
     pub classes: Vec<String>,
     /// Names of the domains that a sample may come from.
@@ -110,6 +109,7 @@ impl Plan {
         let Described { classes, domains, tasks, holds, quality } = described.unwrap_or_default();
         let mut plan = Plan::with(session, anatomy, classes.len(), tasks, &mut problems);
         (plan.classes, plan.domains, plan.holds, plan.quality) = (classes, domains, holds, quality);
+        problems::of_task(session, &plan, &mut problems);
         problems::of_stack(session, &plan, &mut problems);
         plan.problems = problems;
         plan
@@ -133,7 +133,7 @@ impl Plan {
                     continue;
                 }
             };
-            match card.method.plan(&anatomy, &sites, &settings) {
+            match planned(card, &anatomy, &sites, &settings) {
                 Ok(mut placements) => {
                     // What a method has for each task stands there once a task, row under row.
                     for spec in placements.iter_mut().flat_map(|p| &mut p.params).filter(|spec| spec.by_task) {
@@ -141,8 +141,8 @@ impl Plan {
                     }
                     // A method reckons with the positions of the first stage; later stages have fewer.
                     for placement in &mut placements {
-                        let passing = anatomy.site(&placement.site).map_or(anatomy.tokens, |site| anatomy.tokens_at(site));
-                        let of = |n: usize| n * passing / anatomy.tokens.max(1);
+                        let Some(site) = anatomy.site(&placement.site) else { continue };
+                        let of = |n: usize| n * anatomy.tokens_at(site) / anatomy.tower(site).tokens.max(1);
                         (placement.macs, placement.kept) = (of(placement.macs), of(placement.kept));
                     }
                     let sites = sites.iter().map(|s| s.path.clone()).collect();
@@ -150,16 +150,17 @@ impl Plan {
                     members.push(Member { index, card, settings, sites, placements, learning_rate_factor });
                 }
                 Err(words) => {
-                    let defaults_fit = card.method.plan(&anatomy, &sites, &Settings::default().filled(card.fields)).is_ok();
+                    let defaults_fit = planned(card, &anatomy, &sites, &Settings::default().filled(card.fields)).is_ok();
                     problems.push(problems::of_method(index, card, &words, defaults_fit));
                 }
             }
         }
-        let margin = tasks::find(&session.task.name).and_then(|card| Margin::of(&session.task.settings.filled(card.fields)));
-        let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal, margin);
-        let cost = cost::of(&anatomy, &members, &head, &session.recipe, session.device == "cpu");
+        let aim = Aim::of(&session.task);
+        let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal, &aim);
+        let texts = texts(&aim, &anatomy, &members, classes, &session.recipe);
+        let cost = cost::of(&anatomy, &members, &head, &session.recipe, texts, session.device == "cpu");
         let (classes, domains, holds, problems) = (vec![], vec![], Holds::default(), vec![]);
-        Plan { anatomy, lost: false, members, head, margin, classes, domains, tasks, holds, quality: None, problems, cost }
+        Plan { anatomy, lost: false, members, head, aim, classes, domains, tasks, holds, quality: None, problems, cost }
     }
 
     /// Trainable parameters of the stack, without the head.
@@ -217,9 +218,10 @@ impl Plan {
 
     /// The longest text in tokens that the network has positions for with this stack; none where no texts enter.
     pub fn longest(&self) -> Option<usize> {
-        let Entry::Text { longest, .. } = self.anatomy.entry else { return None };
+        let reading = self.anatomy.reading()?;
+        let Entry::Text { longest, .. } = reading.entry else { return None };
         let taken = self.members.iter().map(|m| m.card.method.positions_taken(&m.settings)).sum();
-        Some(if self.anatomy.rotary { longest } else { longest.saturating_sub(taken) })
+        Some(if reading.rotary { longest } else { longest.saturating_sub(taken) })
     }
 
     pub fn stands_at(&self, site: &str) -> bool {
@@ -230,6 +232,11 @@ impl Plan {
     pub fn tells_tasks_apart(&self) -> Option<&Member> {
         let apart = |m: &&Member| m.placements.iter().flat_map(|p| &p.params).any(|spec| spec.by_task);
         self.members.iter().find(|m| self.tasks.len() > 1 && apart(m))
+    }
+
+    /// How captions enter the network, where images are matched with them.
+    pub fn captions(&self) -> Option<Entry> {
+        self.anatomy.reading().map(|tower| tower.entry).filter(|_| self.aim == Aim::Contrast)
     }
 
     /// Some method reads the blocks' outputs.
@@ -243,5 +250,43 @@ impl Plan {
             [] => "Linear probe".to_owned(),
             members => members.iter().map(|m| m.card.title).collect::<Vec<_>>().join(" + "),
         }
+    }
+}
+
+/// What a method places on a network. In a network of two towers it meets each as a network of its own.
+fn planned(card: &methods::Card, anatomy: &Anatomy, sites: &[&Site], set: &Settings) -> Result<Vec<Placement>, String> {
+    let mut parts: Vec<(&Anatomy, Vec<&Site>)> = vec![];
+    for site in sites {
+        let tower = anatomy.tower(site);
+        match parts.iter_mut().find(|(part, _)| std::ptr::eq(*part, tower)) {
+            Some((_, sites)) => sites.push(site),
+            None => parts.push((tower, vec![site])),
+        }
+    }
+    if parts.is_empty() {
+        return card.method.plan(anatomy, sites, set);
+    }
+    let (mut all, mut shared) = (vec![], BTreeSet::new());
+    for (part, sites) in parts {
+        let placed = card.method.plan(part, &sites, set)?;
+        let specs = placed.iter().flat_map(|p| &p.params).filter(|spec| spec.scope == Scope::Method);
+        let here: BTreeSet<String> = specs.map(|spec| spec.name.clone()).collect();
+        if !shared.is_disjoint(&here) {
+            return Err("its places share parameters, and none fit both towers of this network. Place it in one tower".to_owned());
+        }
+        shared.extend(here);
+        all.extend(placed);
+    }
+    Ok(all)
+}
+
+/// Texts that go through the text tower in one step.
+fn texts(aim: &Aim, anatomy: &Anatomy, members: &[Member], classes: usize, recipe: &Recipe) -> usize {
+    let Some(tower) = anatomy.reading().filter(|_| !anatomy.towers.is_empty()) else { return 0 };
+    let trains = members.iter().flat_map(|m| &m.sites).any(|site| tower.site(site).is_some());
+    match aim {
+        Aim::ZeroShot(_) if trains => classes,
+        Aim::Contrast => recipe.batch_size,
+        _ => 0, // it is not read, or once only
     }
 }

@@ -1,10 +1,11 @@
 //! What is wrong with a session before it trains: data, shown next to a remedy button and printed by the command line.
 
 use crate::datasets::{Described, Holds};
-use crate::methods::{self, Card, Family, Init, ParamSpec};
+use crate::methods::{self, Card, Family, Init, Measure, ParamSpec};
 use crate::session::command::Edit;
 use crate::session::settings::{Field, Settings, Value};
 use crate::session::{Session, recipe};
+use crate::tasks::{Aim, classify, contrast};
 use crate::{backbones, datasets, tasks};
 
 use super::anatomy::{Anatomy, Door, Entry};
@@ -93,6 +94,7 @@ impl Remedy {
 /// What is always there.
 const EMBEDDED_BACKBONE: Remedy = Remedy::Backbone { name: backbones::vit::TINY_32.name };
 const EMBEDDED_DATA: Remedy = Remedy::Data { name: datasets::digits::CARD.name };
+const CLASSIFY: Remedy = Remedy::Task { name: classify::CARD.name };
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
@@ -193,6 +195,7 @@ pub fn of_backbone(words: String) -> Problem {
 
 /// A data set that is not there, not for this backbone, or not known. Wrong settings have their own problems.
 pub fn of_data(session: &Session, described: &Result<Described, String>, anatomy: &Anatomy) -> Option<Problem> {
+    let aim = Aim::of(&session.task);
     let card = datasets::find(&session.data.name).filter(|card| session.data.settings.faults(card.fields).is_empty())?;
     let holds = match described {
         Ok(described) => described.holds,
@@ -205,6 +208,7 @@ pub fn of_data(session: &Session, described: &Result<Described, String>, anatomy
         Holds::Images => ("images", "choose a backbone that sees"),
         Holds::Texts => ("texts", "open the folder of a text encoder"),
         Holds::Sounds => ("sounds", "open the folder of a network that hears"),
+        Holds::Captions => ("images with captions", "open the folder of a network of two towers (CLIP)"),
         Holds::Unknown => {
             let words = "the adapter was imported, and what it was trained on is not known: it predicts and exports, but there is nothing to train or test on. Another data set trains a new adapter";
             let severity = Severity::Untrainable;
@@ -212,6 +216,7 @@ pub fn of_data(session: &Session, described: &Result<Described, String>, anatomy
         }
     };
     let (takes, wants) = match anatomy.entry {
+        Entry::Image { .. } if aim == Aim::Contrast => ("matches", "images with captions"),
         Entry::Image { .. } => ("sees", "images"),
         Entry::Text { .. } => ("reads", "texts"),
         Entry::Sound { .. } => ("hears", "sounds"),
@@ -222,10 +227,70 @@ pub fn of_data(session: &Session, described: &Result<Described, String>, anatomy
     let words = format!("{data} holds {has}, but {backbone} {takes} {wants}. Choose a data set of {wants}, or {other}");
     let problem = Problem::blocks("data", words);
     Some(match (wants, has) {
+        _ if aim == Aim::Contrast => problem.remedy(CLASSIFY),
+        (_, "images with captions") if !anatomy.towers.is_empty() => problem.remedy(Remedy::Task { name: contrast::CARD.name }),
         ("images", _) => problem.remedy(EMBEDDED_DATA),
         (_, "images") => problem.remedy(EMBEDDED_BACKBONE),
         _ => problem, // neither is in the program
     })
+}
+
+/// A task that this backbone cannot have, and what it leaves unread.
+pub fn of_task(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
+    let (anatomy, head) = (&plan.anatomy, "task.settings.head");
+    for member in plan.members.iter().filter(|m| m.card.method.measures(&m.settings).is_some_and(Measure::looks_at_samples)) {
+        if let Some(site) = member.sites.iter().find(|site| anatomy.towers.iter().skip(1).any(|tower| tower.site(site).is_some()))
+        {
+            let words = format!(
+                "{} is measured on images before it starts, and none passes `{site}`. Place it in the image tower alone",
+                member.card.title
+            );
+            problems.push(
+                Problem::blocks(format!("methods[{}].place", member.index), words).remedy(Remedy::Remove { index: member.index }),
+            );
+        }
+    }
+    if !plan.aim.compares_texts() {
+        let unread = |member: &&Member| {
+            let tower = anatomy.reading().filter(|_| !anatomy.towers.is_empty());
+            tower.is_some_and(|tower| member.sites.iter().any(|site| tower.site(site).is_some()))
+        };
+        for member in plan.members.iter().filter(unread) {
+            let words = format!(
+                "{} stands in the text tower, which this head does not read: what stands there trains nothing. Choose the head `{}`, or place it in the image tower alone",
+                member.card.title,
+                classify::ZERO_SHOT
+            );
+            problems.push(Problem::note(format!("methods[{}].place", member.index), words));
+        }
+        return;
+    }
+    if anatomy.towers.is_empty() {
+        let backbone = backbones::find(&session.backbone.name).map_or("the backbone", |card| card.title);
+        let problem = match plan.aim {
+            Aim::Contrast => Problem::blocks("task.name", format!(
+                "matching captions takes a backbone that embeds images and texts, and {backbone} does not. Open a folder of CLIP, or classify"
+            ))
+            .remedy(CLASSIFY),
+            _ => Problem::blocks(head, format!(
+                "a zero-shot head compares images with texts about the classes, and {backbone} embeds no texts. Open a folder of CLIP, or choose another head"
+            ))
+            .remedy(Remedy::Reset { path: head.to_owned() }),
+        };
+        problems.push(problem);
+        return;
+    }
+    if let Aim::ZeroShot(template) = &plan.aim
+        && !template.contains(classify::NAME)
+    {
+        let words = format!("\"{template}\" has no {} for the name of a class: all classes would be alike", classify::NAME);
+        let path = "task.settings.template";
+        problems.push(Problem::blocks(path, words).remedy(Remedy::Reset { path: path.to_owned() }));
+    }
+    if plan.trainable() == 0 && plan.members.is_empty() {
+        let words = "nothing trains: the run tests the network as it is. Place a method to train it";
+        problems.push(Problem::note("methods", words));
+    }
 }
 
 fn of_recipe(session: &Session, problems: &mut Vec<Problem>) {
@@ -272,10 +337,11 @@ pub fn of_stack(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
         problems.push(Problem::note(format!("methods[{}]", member.index), format!("{} goes by {source}", member.card.title)));
     }
     let last = plan.members.iter().rfind(|m| m.card.method.positions_taken(&m.settings) > 0);
-    if let (Some(last), Some(most)) = (last, plan.longest().filter(|most| *most < plan.anatomy.tokens)) {
+    let tokens = plan.anatomy.reading().map_or(0, |reading| reading.tokens);
+    if let (Some(last), Some(most)) = (last, plan.longest().filter(|most| *most < tokens)) {
         let words = format!(
             "{}: only texts of up to {most} tokens fit behind it into the network's table of positions, not of {}. Set the backbone's `length` to {most} or less",
-            last.card.title, plan.anatomy.tokens
+            last.card.title, tokens
         );
         let problem = Problem::blocks(format!("methods[{}].settings", last.index), words);
         problems.push(problem.remedy(match most {

@@ -35,10 +35,12 @@ pub enum Role {
     Merge,
     /// The table of what attention within a window adds to the score of two positions, by how they lie to each other.
     Distance,
+    /// The one number by which the likeness of an image and a text is multiplied.
+    Temperature,
 }
 
 impl Role {
-    pub const ALL: [Role; 19] = [
+    pub const ALL: [Role; 20] = [
         Role::Embed,
         Role::Block,
         Role::Norm,
@@ -58,6 +60,7 @@ impl Role {
         Role::Pool,
         Role::Merge,
         Role::Distance,
+        Role::Temperature,
     ];
 
     /// The word used in session files and on screen.
@@ -79,9 +82,10 @@ impl Role {
             Role::Down => "down",
             Role::Scale => "scale",
             Role::Head => "head",
-            Role::Pool => "pooler",
+            Role::Pool => "pool",
             Role::Merge => "merge",
             Role::Distance => "distance",
+            Role::Temperature => "temperature",
         }
     }
 

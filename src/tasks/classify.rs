@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use super::Card;
+use super::{Aim, Card};
 use crate::datasets::Task;
 use crate::engine::bag::Bag;
 use crate::methods::{Init, ParamSpec};
@@ -19,8 +19,13 @@ pub const CARD: Card = Card {
     fields: &[
         Field::choice(
             "head",
-            &[LINEAR, COSINE],
-            "A linear layer; or the cosine of the angle between features and a trained centre of each class, as in face recognition.",
+            &[LINEAR, COSINE, ZERO_SHOT],
+            "A linear layer; the cosine of the angle between features and a trained centre of each class, as in face recognition; or the likeness to a text about each class, which needs no training but a backbone of two towers.",
+        ),
+        Field::text(
+            "template",
+            "a photo of a {}.",
+            "The text about a class, for a zero-shot head: {} stands for the class's name.",
         ),
         Field::real("scale", 1.0, 256.0, 16.0, "Factor s of the cosines, for a head by angles; 64 for thousands of classes."),
         Field::real(
@@ -35,6 +40,19 @@ pub const CARD: Card = Card {
 
 const LINEAR: &str = "linear";
 const COSINE: &str = "cosine";
+/// A head of texts about the classes: Radford et al. (2021), section 3.1.
+pub const ZERO_SHOT: &str = "zero-shot";
+/// What stands in its pattern for the name of a class.
+pub const NAME: &str = "{}";
+
+/// The settings that one kind of head has beside the others.
+pub fn fields_of(aim: &Aim) -> &'static [&'static str] {
+    match aim {
+        Aim::Cosine(_) => &["scale", "margin"],
+        Aim::ZeroShot(_) => &["template"],
+        Aim::Linear | Aim::Contrast => &[],
+    }
+}
 
 /// A head by angles: logit s · cos θ; while training s · (cos θ - m) for the right class. CosFace, Wang et al. (2018), equation 4.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,11 +75,13 @@ impl Margin {
     }
 }
 
-/// The head's parameters: d · classes + classes, or without the bias, as transformers' classifiers on decoders are. A head by angles
+/// The head's parameters, none where texts are compared: d · classes + classes, or without the bias, as transformers' classifiers on decoders are. A head by angles
 /// has a centre for each class.
-pub fn head(width: usize, classes: usize, bias: bool, margin: Option<Margin>) -> Vec<ParamSpec> {
-    if margin.is_some() {
-        return vec![ParamSpec::new("centres", width, classes, Init::Normal(0.02))];
+pub fn head(width: usize, classes: usize, bias: bool, aim: &Aim) -> Vec<ParamSpec> {
+    match aim {
+        Aim::Linear => {}
+        Aim::Cosine(_) => return vec![ParamSpec::new("centres", width, classes, Init::Normal(0.02))],
+        Aim::ZeroShot(_) | Aim::Contrast => return vec![],
     }
     let mut head = vec![ParamSpec::new("weight", width, classes, Init::Normal(0.02))];
     if bias {

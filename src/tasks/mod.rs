@@ -2,8 +2,11 @@
 //! below (`mod` and `CATALOG`).
 
 pub mod classify;
+pub mod contrast;
 
+use crate::session::Choice;
 use crate::session::settings::Field;
+use classify::Margin;
 
 /// What the catalogue says of a task.
 pub struct Card {
@@ -13,8 +16,49 @@ pub struct Card {
     pub fields: &'static [Field],
 }
 
-pub const CATALOG: &[&Card] = &[&classify::CARD];
+pub const CATALOG: &[&Card] = &[&classify::CARD, &contrast::CARD];
 
 pub fn find(name: &str) -> Option<&'static Card> {
     CATALOG.iter().copied().find(|card| card.name == name)
+}
+
+/// What a session's task makes of the features.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Aim {
+    /// A linear layer tells the classes apart.
+    #[default]
+    Linear,
+    /// The angle to a trained centre of each class does.
+    Cosine(Margin),
+    /// The likeness to a text about each class does, which is made of its name by this pattern.
+    ZeroShot(String),
+    /// Images and captions are matched; there are no classes.
+    Contrast,
+}
+
+impl Aim {
+    /// What this task means; the first of the catalogue where it is unknown.
+    pub fn of(task: &Choice) -> Aim {
+        if task.name == contrast::CARD.name {
+            return Aim::Contrast;
+        }
+        let set = task.settings.filled(classify::CARD.fields);
+        match (Margin::of(&set), set.text("head")) {
+            (Some(margin), _) => Aim::Cosine(margin),
+            (_, classify::ZERO_SHOT) => Aim::ZeroShot(set.text("template").to_owned()),
+            _ => Aim::Linear,
+        }
+    }
+
+    pub fn margin(&self) -> Option<Margin> {
+        match self {
+            Aim::Cosine(margin) => Some(*margin),
+            _ => None,
+        }
+    }
+
+    /// It compares images with texts, so that nothing but the network and what stands on it trains.
+    pub fn compares_texts(&self) -> bool {
+        matches!(self, Aim::ZeroShot(_) | Aim::Contrast)
+    }
 }

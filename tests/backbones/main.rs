@@ -8,6 +8,7 @@ mod faults;
 mod packed;
 mod parity;
 mod stands;
+mod towers;
 
 use std::path::{Path, PathBuf};
 
@@ -120,5 +121,5 @@ fn shaken_stack(folder: &Path, stack: Vec<Placed>) -> Option<Model> {
         let noise = TensorData::new(common::numbers(dims.iter().product(), n as f32), dims);
         *param = trainable(param.clone().inner() + Tensor::from_data(noise, &device) * 0.1);
     }
-    Some(Model { plan, backbone: opened.network, weights, bag, device })
+    Some(Model { plan, backbone: opened.network, weights, bag, device, names: None })
 }

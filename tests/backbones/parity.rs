@@ -11,8 +11,8 @@ fn vision_transformers_give_what_transformers_and_timm_give() {
         ("dinov2", &[24, 16, 40]),
         ("dinov2-gated", &[24]),
         ("clip-vision", &[24, 32]),
-        ("timm-vit", &[24]),
-        ("timm-dinov2", &[24]),
+        ("timm-vit", &[24, 16, 40]),
+        ("timm-dinov2", &[24, 16, 40]),
         ("vit-npz", &[24]), // as Google released it
     ];
     for (name, sides) in cases {
@@ -157,7 +157,7 @@ fn a_head_reads_what_the_card_says() {
         let plan = Plan::on(&session, opened.network.anatomy(), 3, &mut vec![]);
         let weights = (opened.weights)(0, &device).expect("weights");
         let bag = Bag::make(&plan, &weights, 0, &device).expect("the bag");
-        let model = Model { plan, backbone: opened.network, weights, bag, device: device.clone() };
+        let model = Model { plan, backbone: opened.network, weights, bag, device: device.clone(), names: None };
         let ours = host(model.pooled(&model.bag.frozen(), Input::Text(text(&expected, 9)), None)).expect("pooled");
         for ((ours, tokens), seen) in ours.chunks(shape[2]).zip(&rows).zip(seen.chunks(9)) {
             let count = if pool == "mean" { seen.iter().filter(|seen| **seen).count() } else { 1 };

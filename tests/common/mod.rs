@@ -54,6 +54,18 @@ pub fn files(card: &petl_workbench::datasets::Card, folder: &std::path::Path) ->
                 }
                 set.set(field.name, Value::Text(path.display().to_string()));
             }
+            "file" if card.name == "image-captions" => {
+                std::fs::create_dir_all(&path).expect("a folder");
+                let mut rows = "file_name,text\n".to_owned();
+                for n in 0..10 {
+                    let image = image::RgbImage::from_pixel(9, 12, image::Rgb([n as u8 * 20, 0, 0]));
+                    image.save(path.join(format!("{n}.png"))).expect("written");
+                    rows += &format!("{n}.png,picture number {n}\n");
+                }
+                let path = path.join("metadata.csv");
+                std::fs::write(&path, rows).expect("written");
+                set.set(field.name, Value::Text(path.display().to_string()));
+            }
             "file" => {
                 let path = path.with_extension("csv");
                 let rows: String = (0..10).map(|n| format!("text {n},{}\n", ["cats", "dogs"][n % 2])).collect();
@@ -123,7 +135,7 @@ pub fn toy_on(session: &Session, device: &Device) -> Model {
         *value = value.clone() + Tensor::from_data(noise, device) * 0.1;
     }
     let bag = Bag::make(&plan, &weights, session.seed, device).expect("the bag");
-    Model { plan, backbone: std::sync::Arc::new(TOY), weights, bag, device: device.clone() }
+    Model { plan, backbone: std::sync::Arc::new(TOY), weights, bag, device: device.clone(), names: None }
 }
 
 /// Values in -1 to 1 that look random and never change.

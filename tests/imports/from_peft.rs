@@ -31,13 +31,14 @@ fn every_adapter_for_a_decoder_gives_pefts_logits() {
     assert!(difference < 1e-4, "prompts: {difference}");
 }
 
-/// LoRA with biases beside it, on convolutions, and what stands on GPT-2, as PEFT writes them: in, out, and in again.
+/// LoRA with biases beside it, on convolutions, what stands on GPT-2, T5 and RoBERTa, as PEFT writes them: in, out, and in again.
 #[test]
 fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
     let folder = fixtures().join("peft-forms");
     let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
-    let (vit, bert, gpt2) = (peft("base_vit"), peft("base_bert"), folder.join("gpt2"));
-    let [whisper, ast] = ["whisper-classifier", "ast-classifier"].map(|name| fixtures().join("backbones").join(name));
+    let (vit, bert, gpt2, t5) = (peft("base_vit"), peft("base_bert"), folder.join("gpt2"), folder.join("t5"));
+    let [whisper, ast, roberta] =
+        ["whisper-classifier", "ast-classifier", "roberta"].map(|name| fixtures().join("backbones").join(name));
     let both = "LoRA + BitFit";
     for (name, base, stack, bias) in [
         ("lora_only", &vit, both, "lora_only"),
@@ -49,11 +50,28 @@ fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
         ("dora_only", &vit, "DoRA + BitFit", "lora_only"),
         ("conv", &vit, "LoRA + LoRA + BitFit", "lora_only"),
         ("conv_whisper", &whisper, "LoRA", ""), // does not leave: below
+        ("conv_dora", &vit, "DoRA + BitFit", "lora_only"),
+        ("conv_dora_whisper", &whisper, "DoRA", ""), // nor this
         ("conv_ast", &ast, both, "lora_only"),
         ("gpt2_lora", &gpt2, "LoRA", "none"),
         ("gpt2_bias", &gpt2, both, "all"),
         ("gpt2_dora", &gpt2, "DoRA", "none"),
         ("gpt2_ia3", &gpt2, "IA3", "null"),
+        ("gpt2_vera", &gpt2, "VeRA", "null"),
+        ("gpt2_adalora", &gpt2, "AdaLoRA", "null"),
+        ("roberta_lora", &roberta, "LoRA", "none"),
+        ("t5_lora", &t5, "LoRA", "none"),
+        ("t5_rslora", &t5, "LoRA + LoRA", "none"),
+        ("t5_head", &t5, "LoRA", "none"),
+        ("t5_dora", &t5, "DoRA", "none"),
+        ("t5_ia3", &t5, "IA3", "null"),
+        ("t5_norms", &t5, "LayerNorm tuning", "null"),
+        ("t5_vera", &t5, "VeRA", "null"),
+        ("t5_loha", &t5, "LoHa", "null"),
+        ("t5_lokr", &t5, "LoKr", "null"),
+        ("t5_oft", &t5, "OFT", "null"),
+        ("t5_boft", &t5, "BOFT", "null"),
+        ("t5_adalora", &t5, "AdaLoRA", "null"),
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let run = scratch.path().join("run");
@@ -76,7 +94,7 @@ fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
         assert_eq!(again.words(), stack, "{name}");
         let out = scratch.path().join("out");
         let (fine, said) = petl(&["export", text(&run), "--as", "peft", text(&out)]);
-        if name == "conv_whisper" {
+        if base == &whisper {
             assert!(!fine && said.contains("for its stride") && said.contains("`merged`"), "{said}");
             continue;
         }
@@ -89,6 +107,37 @@ fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
         let difference = apart(&predicted(&back, &inputs, "logits"), &theirs) / scale;
         assert!(difference < 1e-4, "{name}, out and in again: {difference}");
     }
+}
+
+/// An adapter of a model for other ends has no `transformer.` before its names; the classifier is then that of the base model.
+#[test]
+fn an_adapter_of_a_t5_that_writes_texts_is_read_by_its_bare_names() {
+    let folder = fixtures().join("peft-forms");
+    let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let [adapter, run, inputs] = ["adapter", "run", "inputs.safetensors"].map(|name| scratch.path().join(name));
+    std::fs::create_dir(&adapter).unwrap();
+    let mut config = tensors::read_json(&folder.join("t5_lora/adapter_config.json")).unwrap();
+    config["task_type"] = "SEQ_2_SEQ_LM".into();
+    config["modules_to_save"] = serde_json::Value::Null;
+    tensors::write_json(&adapter.join("adapter_config.json"), &config).unwrap();
+    let all = tensors::read(&folder.join("t5_lora/adapter_model.safetensors"), "").unwrap();
+    let bare = all.into_iter().map(|(key, data)| (key.replacen(".transformer.", ".", 1), data)).collect();
+    tensors::write(&adapter.join("adapter_model.safetensors"), &bare).unwrap();
+    let (fine, said) = import(&adapter, &folder.join("t5"), &run);
+    assert!(fine, "{said}");
+    write_case(&expected, "t5_lora", &inputs);
+    let theirs = expected.floats("t5_lora.logits").unwrap().0;
+    assert!(apart(&predicted(&run, &inputs, "logits"), &theirs) < 1e-4);
+    // Where that has none, it is said what is missing.
+    let model = tensors::read(&folder.join("t5/model.safetensors"), "").unwrap();
+    let base = scratch.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    std::fs::copy(folder.join("t5/config.json"), base.join("config.json")).unwrap();
+    let headless = model.into_iter().filter(|(key, _)| !key.starts_with("classification_head.")).collect();
+    tensors::write(&base.join("model.safetensors"), &headless).unwrap();
+    let (fine, said) = import(&adapter, &base, &scratch.path().join("no"));
+    assert!(!fine && said.contains("holds no classifier of its own") && said.contains("classification_head"), "{said}");
 }
 
 /// The inputs of one case as a file of its own.

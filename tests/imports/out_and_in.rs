@@ -61,6 +61,8 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
         "backbones/swin",
         "backbones/llama",
         "backbones/llama-3",
+        "backbones/t5",
+        "backbones/t5-gated",
         "gguf/q4_1.gguf",
     ];
     let hear = ["backbones/whisper", "backbones/whisper-classifier", "backbones/ast", "backbones/ast-classifier"];
@@ -71,6 +73,7 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
         for folder in &networks {
             let set: &[(&str, Value)] = match kind.method {
                 "boft" => &[("block_size", Value::Whole(2)), ("factors", Value::Whole(1))],
+                "oft" if folder.ends_with("t5-gated") => &[("block_size", Value::Whole(2))],
                 "oft" => &[("block_size", Value::Whole(4)), ("inverse", Value::Text("five terms".into()))],
                 "lokr" | "loha" | "lora" | "dora" | "adalora" => &[("rank", Value::Whole(3))],
                 "vera" => &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))],
@@ -96,8 +99,13 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
     assert!(fine.as_ref().is_ok_and(|d| *d < 1e-5), "{fine:?}");
     assert!(prompts("deep", Place::roles(&[Role::Block])).unwrap_err().contains("not one for each block"));
     assert!(prompts("shallow", Place::sites(&["blocks.1"])).unwrap_err().contains("go through all"));
-    let refused = there_and_back(card, &session(&fixtures().join("backbones/roberta"), "lora", Place::roles(&[]), &[]));
+    let refused = there_and_back(card, &session(&fixtures().join("backbones/distilbert"), "lora", Place::roles(&[]), &[]));
     assert!(refused.unwrap_err().contains("layers of its own"));
+    let mut roberta = session(&fixtures().join("backbones/roberta"), "lora", Place::roles(&[Role::Q]), &[]);
+    assert!(there_and_back(card, &roberta).unwrap_err().contains("choose `first token`"));
+    roberta.backbone.settings.set("pool", Value::Text("first token".into()));
+    let difference = there_and_back(card, &roberta);
+    assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{difference:?}");
     let refused =
         there_and_back(card, &session(&fixtures().join("backbones/timm-vit"), "lora", Place::sites(&["blocks.0.attn.q"]), &[]));
     assert!(refused.unwrap_err().contains("timm"));
@@ -111,7 +119,7 @@ fn what_stands_on_gpt2_goes_out_and_in_where_q_k_and_v_are_one_layer() {
     let (two, three, rs) = (rank(2), rank(3), [("rank", Value::Whole(3)), ("scaling", Value::Text("alpha / sqrt r".into()))]);
     let weak = [("rank", Value::Whole(3)), ("alpha", Value::Real(2.0))];
     let pissa = [("rank", Value::Whole(2)), ("start", Value::Text("pissa".into()))];
-    let held: [&[One]; 14] = [
+    let held: [&[One]; 17] = [
         &[("lora", &[Q], &two)],
         &[("lora", &[Q, V], &two)],
         &[("lora", &[Q, K, V, O, Up, Down], &three)],
@@ -126,16 +134,20 @@ fn what_stands_on_gpt2_goes_out_and_in_where_q_k_and_v_are_one_layer() {
         &[("layernorm", &[Norm], &[])],
         &[("vera", &[O, Up, Down], &[("rank", Value::Whole(7)), ("d_initial", Value::Real(0.5))])],
         &[("adalora", &[O, Up, Down], &three)],
+        &[("adalora", &[V], &three)],
+        &[("adalora", &[Q, V, O, Down], &three)],
+        &[("adalora", &[Q, K], &two), ("adalora", &[V, Up], &two)],
     ];
     for methods in held {
         let difference = there_and_back(peft, &stack(&gpt2, methods));
         assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{methods:?}: {difference:?}");
     }
     let most = rank(200);
-    let refused: [(&[One], &str); 7] = [
+    let refused: [(&[One], &str); 8] = [
         (&[("dora", &[Q], &two)], "from all of them or from none"),
         (&[("vera", &[Q], &[])], "q, k, v are one layer there"),
-        (&[("adalora", &[V], &three)], "q, k, v are one layer there"),
+        (&[("adalora", &[Q, K, V], &most)], "add up to 600"),
+        (&[("adalora", &[V], &two), ("adalora", &[O], &three)], "one for all layers"),
         (&[("ia3", &[K], &[("side", Value::Text("input".into()))])], "one input to scale"),
         (&[("loha", &[O], &three)], "which those of GPT-2 are not"),
         (&[("lora", &[Q, K, V], &most)], "add up to 600"),
@@ -152,6 +164,72 @@ fn what_stands_on_gpt2_goes_out_and_in_where_q_k_and_v_are_one_layer() {
     assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{difference:?}");
     session.backbone.settings.set("pool", Value::Text("mean".into()));
     assert!(there_and_back(whole, &session).unwrap_err().contains("reads the last token"));
+}
+
+/// What is short in T5's encoder may mean another layer in its decoder; and its classifier has tanh in it.
+#[test]
+fn what_stands_on_t5_is_named_layer_by_layer_where_one_word_means_more() {
+    use Role::{Down, Norm, Q, V};
+    let (t5, card) = (fixtures().join("peft-forms/t5"), exports::find("peft").unwrap());
+    let targets = |session: &Session| {
+        let difference = there_and_back(card, session);
+        assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{:?}: {difference:?}", session.methods);
+        exports::peft::config(&Plan::of(session))["target_modules"].clone()
+    };
+    let lora = |place| session(&t5, "lora", place, &[]);
+    assert_eq!(targets(&lora(Place::roles(&[Q, V, Down]))), serde_json::json!(["q", "v", "wo"]));
+    let both = targets(&lora(Place::sites(&["blocks.2.attn.q", "blocks.2.cross.q"])));
+    let within = |layer: &str| format!("transformer.decoder.block.0.layer.{layer}");
+    assert_eq!(both, serde_json::json!([within("0.SelfAttention.q"), within("1.EncDecAttention.q")]));
+    let norms = |place| session(&t5, "layernorm", place, &[]);
+    assert_eq!(targets(&norms(Place::sites(&["blocks.2.cross_norm"]))), serde_json::json!([within("1.layer_norm")]));
+    assert_eq!(targets(&norms(Place::sites(&["blocks.2.norm2"]))), serde_json::json!([within("2.layer_norm")]));
+    assert_eq!(targets(&norms(Place::roles(&[Norm]))).as_array().unwrap().len(), 9);
+
+    let whole = exports::find("transformers").unwrap();
+    for folder in ["peft-forms/t5", "backbones/t5"] {
+        let difference = there_and_back(whole, &session(&fixtures().join(folder), "lora", Place::roles(&[Q, V]), &[]));
+        assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{folder}: {difference:?}");
+    }
+    let prompts = session(&t5, "prompt", Place::roles(&[Role::Block]), &[]);
+    assert!((card.fits)(&Plan::of(&prompts)).unwrap_err().contains("does not take"));
+    let (fine, said) = import(&fixtures().join("peft-decoder/prompt"), &t5, &tempfile::tempdir().unwrap().path().join("run"));
+    assert!(!fine && said.contains("does not take"), "{said}");
+    let mut alone = lora(Place::roles(&[Q]));
+    alone.backbone.settings.set("side", Value::Text("encoder alone".into()));
+    for card in [card, whole] {
+        let said = there_and_back(card, &alone).unwrap_err();
+        assert!(said.contains("mean of T5's encoder") && said.contains("Export it as"), "{said}");
+    }
+}
+
+#[test]
+fn a_classifier_of_t5s_that_bends_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, from) = (scratch.path().join("adapter"), fixtures().join("peft-forms/t5_head"));
+    let dense = "base_model.model.classification_head.dense";
+    // What the values are multiplied by, what is added to the second, and what is said.
+    for (part, factor, more, words) in [
+        ("weight", 16.0, 0.0, "tanh behind it"),
+        ("weight", -1.0, 0.0, "tanh behind it"),
+        ("weight", 1.0, 1e-4, "tanh behind it"),
+        ("bias", 1.0, 1e-4, "tanh behind it"),
+        ("weight", 1.0, 0.0, ""),
+    ] {
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::copy(from.join("adapter_config.json"), folder.join("adapter_config.json")).unwrap();
+        let mut all = tensors::read(&from.join("adapter_model.safetensors"), "").unwrap();
+        let data = all.get_mut(&format!("{dense}.{part}")).unwrap();
+        let (mut values, shape) = (data.try_to_vec::<f32>().unwrap(), data.shape().clone());
+        values.iter_mut().for_each(|v| *v *= factor);
+        values[1] += more;
+        *data = TensorData::new(values, shape);
+        tensors::write(&folder.join("adapter_model.safetensors"), &all).unwrap();
+        let run = scratch.path().join(format!("run-{}", words.len()));
+        let (fine, said) = import(&folder, &fixtures().join("peft-forms/t5"), &run);
+        assert!(fine == words.is_empty() && said.contains(words), "{part}: {said}");
+    }
 }
 
 fn bitfit() -> &'static [Role] {
@@ -185,5 +263,56 @@ fn biases_beside_lora_leave_for_peft_where_they_are_its_own_or_all() {
     for (methods, words) in refused {
         let said = there_and_back(card, &stack(&vit, methods)).unwrap_err();
         assert!(said.contains(words) && said.contains("`petl`"), "{methods:?}: {said}");
+    }
+}
+
+/// Merged weights are the folder again with the change in it: its names, its shapes, its configuration, and what no method touched as it was.
+#[test]
+fn merged_weights_leave_in_the_names_in_which_the_backbone_came() {
+    let merged = exports::find("merged").unwrap();
+    let networks = [
+        "vit",
+        "deit-distilled",
+        "dinov2",
+        "dinov2-gated",
+        "clip-vision",
+        "timm-vit",
+        "timm-dinov2",
+        "swin",
+        "bert",
+        "roberta",
+        "distilbert",
+        "llama",
+        "qwen2",
+        "gpt2",
+        "clip-text",
+        "t5",
+        "t5-gated",
+        "whisper-classifier",
+        "ast-classifier",
+    ];
+    for name in networks {
+        let from = fixtures().join("backbones").join(name);
+        let session = session(&from, "lora", Place::roles(&[Role::Q, Role::Down]), &[("rank", Value::Whole(2))]);
+        let (model, scratch) = (moved(&session), tempfile::tempdir().unwrap());
+        let out = scratch.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        (merged.write)(&session, &model, &out).unwrap_or_else(|fault| panic!("{name}: {fault:#}"));
+        let (difference, samples) =
+            exports::verify(merged, &session, &model, &out).unwrap_or_else(|fault| panic!("{name}: {fault:#}"));
+        assert!(difference < 1e-4 && samples == 64, "{name}: {difference}");
+        let [before, after] = [&from, &out].map(|folder| Tensors::open(folder).unwrap());
+        let (mut same, mut changed) = (0, 0);
+        for tensor in before.names() {
+            let Ok((was, shape)) = before.floats(tensor) else { continue };
+            let (is, now) = after.floats(tensor).unwrap_or_else(|fault| panic!("{name}: {fault:#}"));
+            assert_eq!(shape, now, "{name}: {tensor}");
+            if was == is { same += 1 } else { changed += 1 }
+        }
+        assert!(changed >= 2 && same > changed, "{name}: {changed} changed, {same} the same");
+        assert!(after.names().all(|tensor| before.has(tensor)), "{name}: something was added");
+        let [old, new] = [&from, &out].map(|folder| std::fs::read(folder.join("config.json")).unwrap());
+        assert_eq!(old, new, "{name}");
+        assert_eq!(backbones::of_folder(&out).unwrap().name, session.backbone.name);
     }
 }

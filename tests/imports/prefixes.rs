@@ -10,9 +10,12 @@ fn prefixes_that_peft_wrote_give_pefts_logits_and_leave_again() {
     let expected = Tensors::open(&inputs).unwrap();
     let logits = |name: &str| expected.floats(name).unwrap().0;
     assert!(apart(&logits("unmoved.bert"), &logits("logits.bert")) > 1e-1, "positions are not heard");
-    for (name, base) in
-        [("bert", peft("base_bert")), ("bert-projected", peft("base_bert")), ("llama", fixtures().join("peft-decoder/base"))]
-    {
+    for (name, base) in [
+        ("bert", peft("base_bert")),
+        ("bert-projected", peft("base_bert")),
+        ("llama", fixtures().join("peft-decoder/base")),
+        ("gpt2", fixtures().join("peft-forms/gpt2")),
+    ] {
         let scratch = tempfile::tempdir().unwrap();
         let [run, out, again] = ["run", "out", "again"].map(|name| scratch.path().join(name));
         let (fine, said) = import(&folder.join(name), &base, &run);
@@ -130,12 +133,12 @@ fn prefixes_that_adapterhub_wrote_give_its_logits_and_leave_again() {
     }
 }
 
-/// A session whose only method is a prefix on the model in `folder`, with texts of up to 20 tokens.
+/// A session whose only method is a prefix on the model in `folder`, with texts of up to 16 tokens.
 fn with_prefix(folder: &Path, place: Place, set: &[(&str, Value)]) -> Session {
     let set = [&[("length", Value::Whole(3))], set].concat();
     let mut session = session(folder, "prefix", place, &set);
     if backbones::find(&session.backbone.name).unwrap().fields.iter().any(|field| field.name == "length") {
-        session.backbone.settings.set("length", Value::Whole(20));
+        session.backbone.settings.set("length", Value::Whole(16));
     }
     session
 }
@@ -151,6 +154,7 @@ fn prefixes_go_out_and_in_where_they_mean_the_same() {
         assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{}: {difference:?}", card.name);
     };
     fine(peft_card, with_prefix(&bert, everywhere(), &[flag("count_on")]));
+    fine(peft_card, with_prefix(&fixtures().join("backbones/gpt2"), everywhere(), &[flag("count_on")]));
     for folder in ["llama", "llama-3", "mistral", "qwen2"] {
         fine(peft_card, with_prefix(&fixtures().join("backbones").join(folder), everywhere(), &[]));
     }
@@ -174,9 +178,11 @@ fn prefixes_go_out_and_in_where_they_mean_the_same() {
     refused(peft_card, with_prefix(&fixtures().join("backbones/t5"), everywhere(), &[]), "decoder");
     refused(
         peft_card,
-        with_prefix(&fixtures().join("backbones/roberta"), everywhere(), &[flag("count_on")]),
+        with_prefix(&fixtures().join("backbones/distilbert"), everywhere(), &[flag("count_on")]),
         "layers of its own",
     );
+    refused(peft_card, with_prefix(&fixtures().join("backbones/gpt2"), everywhere(), &[]), "`count_on` is off");
+    refused(peft_card, with_prefix(&fixtures().join("backbones/clip-text"), everywhere(), &[flag("count_on")]), "CLIP's text");
     refused(hub, with_prefix(&bert, everywhere(), &[flag("count_on")]), "`count_on` is on");
     refused(hub, with_prefix(&llama, everywhere(), &[]), "ViT and BERT");
     let mut two = with_prefix(&llama, everywhere(), &[]);

@@ -3,8 +3,8 @@
 
     forms.py [PETL]
 
-First every adapter of tests/fixtures/peft-forms (LoRA with biases, on convolutions, on GPT-2), imported and exported again; then runs trained on its GPT-2,
-whose q, k and v are one layer there, as PEFT folders and whole. Prints one line a check; ends with 0 when all agreed within 1e-4 of the largest logit, 1 when
+First every adapter of tests/fixtures/peft-forms (LoRA with biases, on convolutions, on GPT-2, RoBERTa and T5), imported and exported again; then runs trained on its
+GPT-2, whose q, k and v are one layer there, and on its T5, whose classifier has tanh in it, as PEFT folders and whole. Prints one line a check; ends with 0 when all agreed within 1e-4 of the largest logit, 1 when
 something did not, 3 when a package is missing, and says which.
 """
 import json
@@ -19,13 +19,15 @@ HERE = pathlib.Path(__file__).resolve().parent
 FORMS = HERE.parent / "fixtures/peft-forms"
 PEFT, BACKBONES = FORMS.parent / "peft", FORMS.parent / "backbones"
 IMPORTED = {
-    **{name: PEFT / "base_vit" for name in ("lora_only", "all", "all_base_head", "lora_bias", "lora_bias_only", "dora_only", "conv")},
+    **{name: PEFT / "base_vit" for name in ("lora_only", "all", "all_base_head", "lora_bias", "lora_bias_only", "dora_only", "conv", "conv_dora")},
     "all_bert": PEFT / "base_bert",
     "conv_ast": BACKBONES / "ast-classifier",
-    **{name: FORMS / "gpt2" for name in ("gpt2_lora", "gpt2_bias", "gpt2_dora", "gpt2_ia3")},
+    "roberta_lora": BACKBONES / "roberta",
+    **{name: FORMS / "gpt2" for name in ("gpt2_lora", "gpt2_bias", "gpt2_dora", "gpt2_ia3", "gpt2_vera", "gpt2_adalora")},
+    **{f"t5_{kind}": FORMS / "t5" for kind in ("lora", "rslora", "head", "dora", "ia3", "norms", "vera", "loha", "lokr", "oft", "boft", "adalora")},
 }
 QKV = 'methods.0.place.roles=["q", "k", "v", "down"]'
-TRAINED = {
+TRAINED = {"gpt2": {
     "lora on q, v": ["digits-lora"],
     "lora on q alone": ["digits-lora", 'methods.0.place.roles=["q"]', "methods.0.settings.rank=3"],
     "lora everywhere": ["digits-lora-all"],
@@ -35,10 +37,26 @@ TRAINED = {
     "ia3": ["ia3"],
     "layernorm": ["layernorm"],
     "vera": ["vera", 'methods.0.place.roles=["o", "up", "down"]'],
-    "adalora": ["adalora", 'methods.0.place.roles=["o", "up", "down"]', "methods.0.settings.rank=2"],
+    "adalora": ["adalora", "methods.0.settings.rank=2"],
     "full": ["digits-full"],
     "bitfit": ["bitfit"],
-}
+}, "t5": {
+    "lora on q, v": ["digits-lora"],
+    "lora but for one cross q": ["digits-lora", 'methods.0.place.except=["blocks.2.cross.q"]'],
+    "lora everywhere": ["digits-lora-all"],
+    "rslora": ["digits-lora", 'methods.0.settings.scaling="alpha / sqrt r"'],
+    "pissa": ["pissa", "methods.0.settings.rank=2"],
+    "dora": ["dora"],
+    "ia3": ["ia3"],
+    "layernorm": ["layernorm"],
+    "vera": ["vera"],
+    "loha": ["loha"],
+    "lokr": ["lokr"],
+    "oft": ["oft", "methods.0.settings.block_size=2"],
+    "boft": ["boft", "methods.0.settings.block_size=2", "methods.0.settings.factors=1"],
+    "adalora": ["adalora", "methods.0.settings.rank=2"],
+    "full": ["digits-full"],
+}}
 WHOLE_ONLY = ("full", "bitfit")
 wrong = 0
 
@@ -47,7 +65,7 @@ def say(name, check, theirs, ours):
     global wrong
     apart = (theirs - ours).abs().max().item() / max(1.0, ours.abs().max().item())
     wrong += not apart < 1e-4
-    print(f"{name:16} {check:24} {apart:.1e} {'agrees' if apart < 1e-4 else 'DOES NOT AGREE'}", flush=True)
+    print(f"{name:28} {check:24} {apart:.1e} {'agrees' if apart < 1e-4 else 'DOES NOT AGREE'}", flush=True)
 
 
 def do(*line):
@@ -59,6 +77,7 @@ def do(*line):
 def opened(folder, **more):
     kind = transformers.AutoConfig.from_pretrained(folder).model_type
     cls = {"vit": "ViTForImageClassification", "bert": "BertForSequenceClassification", "gpt2": "GPT2ForSequenceClassification",
+           "t5": "T5ForSequenceClassification", "roberta": "RobertaForSequenceClassification",
            "audio-spectrogram-transformer": "ASTForAudioClassification"}[kind]
     return getattr(transformers, cls).from_pretrained(folder, ignore_mismatched_sizes=True, **more).eval()
 
@@ -77,10 +96,12 @@ def with_peft(folder, base, given, ours):
 
 
 def readable(folder):
-    """The GPT-2 of the fixtures with a tokenizer of its few words."""
-    shutil.copytree(FORMS / "gpt2", folder)
+    """A network of the fixtures with a tokenizer of its few words; a text for T5 ends in its token for that."""
+    shutil.copytree(FORMS / folder.name, folder)
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{n}": n for n in range(40)}, unk_token="w2"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    if folder.name == "t5":
+        words.post_processor = tokenizers.processors.TemplateProcessing(single="$A w1", special_tokens=[("w1", 1)])
     words.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -99,24 +120,29 @@ def main():
             ours = predicted(petl, run, given, scratch)
             say(name, "petl, what PEFT gave", ours, cases[f"{name}.logits"])
             say(name, "PEFT on our folder", with_peft(out, base, given, ours), ours)
-        base, table = readable(scratch / "gpt2"), scratch / "table.csv"
+        table = scratch / "table.csv"
         table.write_text("text,label\n" + "".join(f"w{3 + n % 30} w{5 + n % 7} w{n % 11 + 9},{'even' if n % 2 == 0 else 'odd'}\n" for n in range(40)))
-        ids = torch.randint(3, 40, (4, 9), generator=torch.Generator().manual_seed(5))
-        mask = torch.ones_like(ids)
-        mask[1, 6:] = ids[1, 6:] = 0  # the padding token, by which transformers finds where a text ends
-        given = {"input_ids": ids, "attention_mask": mask}
-        for name, (preset, *changes) in TRAINED.items():
-            settings = ["device=cpu", "recipe.epochs=2", "recipe.batch_size=8", "recipe.learning_rate=0.01", "backbone.name=gpt2", f"backbone.settings.folder={base}",
-                        "data.name=text-table", f"data.settings.file={table}", *changes]
-            run, out, whole = (scratch / f"{name}{end}".replace(" ", "-") for end in ("", "-peft", "-whole"))
-            do(petl, "train", preset, "--out", run, *[part for value in settings for part in ("--set", value)])
-            ours = predicted(petl, run, given, scratch)
-            if name not in WHOLE_ONLY:
-                do(petl, "export", run, "--as", "peft", out)
-                say(name, "PEFT on our folder", with_peft(out, base, given, ours), ours)
-            do(petl, "export", run, "--as", "transformers", whole)
-            with torch.no_grad():
-                say(name, "transformers, whole", opened(whole)(**given).logits, ours)
+        for kind, runs in TRAINED.items():
+            base = readable(scratch / kind)
+            ids = torch.randint(3, 40, (4, 9), generator=torch.Generator().manual_seed(5))
+            mask = torch.ones_like(ids)
+            mask[1, 6:] = ids[1, 6:] = 0  # the padding token, by which transformers finds where a text ends
+            if kind == "t5":
+                ids[:, 8] = ids[1, 5] = 1
+                ids[1, 8] = 0
+            given = {"input_ids": ids, "attention_mask": mask}
+            for name, (preset, *changes) in runs.items():
+                settings = ["device=cpu", "recipe.epochs=2", "recipe.batch_size=8", "recipe.learning_rate=0.01", f"backbone.name={kind}",
+                            f"backbone.settings.folder={base}", "data.name=text-table", f"data.settings.file={table}", *changes]
+                run, out, whole = (scratch / f"{kind}-{name}{end}".replace(" ", "-") for end in ("", "-peft", "-whole"))
+                do(petl, "train", preset, "--out", run, *[part for value in settings for part in ("--set", value)])
+                ours = predicted(petl, run, given, scratch)
+                if name not in WHOLE_ONLY:
+                    do(petl, "export", run, "--as", "peft", out)
+                    say(f"{kind}, {name}", "PEFT on our folder", with_peft(out, base, given, ours), ours)
+                do(petl, "export", run, "--as", "transformers", whole)
+                with torch.no_grad():
+                    say(f"{kind}, {name}", "transformers, whole", opened(whole)(**given).logits, ours)
     print(f"peft {peft.__version__}, transformers {transformers.__version__}, torch {torch.__version__}: {wrong} do not agree")
     return int(wrong > 0)
 

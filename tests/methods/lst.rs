@@ -29,6 +29,7 @@ fn a_ladders_gates_open_and_close() {
             weights,
             bag: bag.clone(),
             device: model.device.clone(),
+            names: None,
         };
         logits(&moved)
     };

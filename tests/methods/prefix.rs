@@ -36,8 +36,14 @@ fn a_prefix_of_keys_far_away_takes_no_attention() {
             *value = value.ones_like() * -1e4;
         }
     }
-    let gone =
-        Model { plan: model.plan, backbone: std::sync::Arc::new(TOY), weights: weights.clone(), bag, device: model.device };
+    let gone = Model {
+        plan: model.plan,
+        backbone: std::sync::Arc::new(TOY),
+        weights: weights.clone(),
+        bag,
+        device: model.device,
+        names: None,
+    };
     let mut plain = toy(&session(vec![]));
     plain.weights = weights;
     assert!(apart(&logits(&gone), &logits(&plain)) < 1e-5);

@@ -12,6 +12,7 @@ use crate::app::samples::TILES;
 use crate::app::theme::{self, Theme};
 use crate::app::view::View;
 use crate::app::words;
+use crate::datasets::Holds;
 use crate::plan::anatomy::Entry;
 use crate::session::command::{Command, Edit};
 use crate::session::settings::{Field, Value};
@@ -151,9 +152,13 @@ pub fn data(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     }
     let thumbs = &view.thumbnails;
     let (classes, tasks) = (&workbench.plan.classes, &workbench.plan.tasks);
+    let what = match workbench.plan.holds {
+        Holds::Captions => "captions".to_owned(),
+        _ => format!("{} classes", classes.len()),
+    };
     let line = match (&thumbs.fault, thumbs.is_loading() && thumbs.is_empty()) {
-        (Some(_), _) | (None, true) => format!("{} classes", classes.len()),
-        _ => format!("{} classes · {} train · {} test", classes.len(), words::count(thumbs.train), words::count(thumbs.test)),
+        (Some(_), _) | (None, true) => what,
+        _ => format!("{what} · {} train · {} test", words::count(thumbs.train), words::count(thumbs.test)),
     };
     weak(ui, line).on_hover_text(format!(
         "Classes: {}.\nQuality scores: {}.\n\nSource: {}.\nLicence: {}.",

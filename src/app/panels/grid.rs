@@ -24,11 +24,15 @@ use crate::workbench::Workbench;
 const TOKENS: f32 = 78.0;
 const NAMES: f32 = 64.0;
 const OUTSIDE: f32 = 56.0;
+/// From one site in no block to the next.
+const BESIDE: f32 = OUTSIDE + 8.0;
 /// Room for the name above a site before the blocks.
 const NAME: f32 = 20.0;
 const HEAD: f32 = 64.0;
 const GAP: f32 = 4.0;
 const HEADS: f32 = 20.0;
+/// Beside sites that stand between two blocks.
+const MARGIN: f32 = 12.0;
 /// Seconds for which a remark stands.
 const SAID: f64 = 8.0;
 
@@ -39,6 +43,8 @@ pub struct Lay {
     pub columns: usize,
     pub wide: f32,
     pub pitch: f32,
+    /// How far each column stands further right for the sites in no block that come before it: a merging, a tower's end.
+    pub shifts: Vec<f32>,
 }
 
 impl Lay {
@@ -56,12 +62,18 @@ impl Lay {
     }
 
     pub fn cell(&self, row: usize, column: usize) -> Rect {
-        let min = pos2(self.left() + column as f32 * (self.wide + GAP), self.top() + row as f32 * self.pitch);
+        let min = pos2(self.column(column), self.top() + row as f32 * self.pitch);
         Rect::from_min_size(min, vec2(self.wide, self.pitch - 3.0))
     }
 
+    /// Left edge of a column.
+    fn column(&self, column: usize) -> f32 {
+        let shift = self.shifts.get(column).or(self.shifts.last()).copied().unwrap_or(0.0);
+        self.left() + column as f32 * (self.wide + GAP) + shift
+    }
+
     pub fn right(&self) -> f32 {
-        self.left() + self.columns as f32 * (self.wide + GAP)
+        self.column(self.columns)
     }
 
     pub fn bottom(&self) -> f32 {
@@ -76,32 +88,38 @@ impl Lay {
     /// Row and column nearest to `at`.
     pub fn nearest(&self, at: Pos2) -> (usize, usize) {
         let row = ((at.y - self.top()) / self.pitch).floor().clamp(0.0, self.rows.len().saturating_sub(1) as f32);
-        let column = ((at.x - self.left()) / (self.wide + GAP)).floor().clamp(0.0, self.columns.saturating_sub(1) as f32);
-        (row as usize, column as usize)
+        let column = (1..self.columns).rfind(|column| self.column(*column) <= at.x).unwrap_or(0);
+        (row as usize, column)
     }
 
     /// The sites in no block: what comes before the blocks one above the other at the left, the last of it on the residual stream;
-    /// the rest between blocks and head.
+    /// the rest where the pass comes by, between two blocks or between blocks and head.
     pub fn outside<'a>(&self, anatomy: &'a Anatomy) -> Vec<(&'a Site, Rect)> {
-        let mut after = self.right() + 10.0;
         let high = self.pitch - 3.0;
         let before = before(anatomy);
-        let place = |(n, site): (usize, &'a Site)| {
-            let rows = before.saturating_sub(n + 1) as f32;
-            let (x, y, wide) = match n < before {
-                true => (self.rect.left(), self.residual() - rows * (high + NAME), TOKENS - 8.0),
-                false => (after, self.residual(), OUTSIDE),
-            };
-            if n >= before {
-                after += OUTSIDE + 8.0;
+        // Columns, and sites since the last of them.
+        let (mut column, mut since, mut begun, mut all) = (0, 0, false, vec![]);
+        for (n, site) in anatomy.sites.iter().enumerate() {
+            if let Some(block) = site.block {
+                (column, since, begun) = (block + 1, 0, false);
+                continue;
             }
-            (site, Rect::from_min_size(pos2(x, y - high / 2.0), vec2(wide, high)))
-        };
-        anatomy.sites.iter().filter(|site| site.block.is_none()).enumerate().map(place).collect()
-    }
-
-    pub fn on_residual(&self, anatomy: &Anatomy) -> Vec<Rect> {
-        self.outside(anatomy).into_iter().map(|(_, rect)| rect).collect()
+            begun |= begins_tower(anatomy, site);
+            let (x, y, wide) = match n < before {
+                true => {
+                    let rows = (before - n - 1) as f32;
+                    (self.rect.left(), self.residual() - rows * (high + NAME), TOKENS - 8.0)
+                }
+                false => {
+                    let end = self.column(column - 1) + self.wide + GAP;
+                    let apart = if begun { MARGIN } else { 0.0 };
+                    (end + 10.0 + since as f32 * BESIDE + apart, self.residual(), OUTSIDE)
+                }
+            };
+            since += 1;
+            all.push((site, Rect::from_min_size(pos2(x, y - high / 2.0), vec2(wide, high))));
+        }
+        all
     }
 
     pub fn head(&self) -> Rect {
@@ -109,9 +127,32 @@ impl Lay {
     }
 }
 
+/// Whether another tower begins with this site.
+pub fn begins_tower(anatomy: &Anatomy, site: &Site) -> bool {
+    anatomy.towers.iter().skip(1).any(|tower| tower.sites.first() == Some(site))
+}
+
 /// Sites before the first block.
 fn before(anatomy: &Anatomy) -> usize {
     anatomy.sites.iter().take_while(|site| site.block.is_none()).count()
+}
+
+/// `Lay::shifts` of a network.
+fn shifts(anatomy: &Anatomy) -> Vec<f32> {
+    let mut all = vec![0.0_f32; anatomy.blocks.max(1)];
+    let (mut between, mut begun) = (0, false);
+    for pair in anatomy.sites.windows(2).skip(before(anatomy)) {
+        between += usize::from(pair[1].block.is_none());
+        begun |= begins_tower(anatomy, &pair[1]);
+        if let (None, Some(block)) = (pair[0].block, pair[1].block)
+            && between > 0
+        {
+            let more = between as f32 * BESIDE + MARGIN + if begun { MARGIN } else { 0.0 };
+            all[block..].iter_mut().for_each(|shift| *shift += more);
+            (between, begun) = (0, false);
+        }
+    }
+    all
 }
 
 pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec<Command>) {
@@ -126,7 +167,9 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     let pitch = room.clamp(16.0, 24.0);
     let columns = anatomy.blocks;
     let outside = anatomy.sites.iter().filter(|site| site.block.is_none()).count() - before(anatomy);
-    let beside = TOKENS + NAMES + outside as f32 * (OUTSIDE + 8.0) + HEAD + 26.0;
+    let shifts = shifts(anatomy);
+    let between = shifts.windows(2).filter(|pair| pair[0] != pair[1]).count() + anatomy.towers.len().saturating_sub(1); // each a margin
+    let beside = TOKENS + NAMES + outside as f32 * BESIDE + between as f32 * MARGIN + HEAD + 26.0;
     let wide = ((ui.available_width() - beside) / columns.max(1) as f32 - GAP).clamp(38.0, 118.0).floor();
     let height = HEADS + rows.len() as f32 * pitch + below;
     view.hovered = None;
@@ -134,7 +177,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     ScrollArea::horizontal().auto_shrink([false, true]).id_salt("grid").show(ui, |ui| {
         let width = beside + columns as f32 * (wide + GAP);
         let (rect, _) = ui.allocate_exact_size(vec2(width, height), Sense::hover());
-        let lay = Lay { rect, rows, columns, wide, pitch };
+        let lay = Lay { rect, rows, columns, wide, pitch, shifts };
         let lands = drop(ui, workbench, view, &lay, asked);
         opened(ui, workbench, view, &lay);
         heads(ui, workbench, view, &lay, asked);

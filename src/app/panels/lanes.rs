@@ -5,12 +5,13 @@
 use eframe::egui::{Align2, Color32, Rect, Shape, Stroke, StrokeKind, Ui, pos2, vec2};
 
 use super::cells::{Heat, member_size, own};
-use super::grid::Lay;
+use super::grid::{Lay, begins_tower};
 use crate::app::theme::{self, Theme};
 use crate::app::view::View;
 use crate::methods::Family;
 use crate::plan::anatomy::Door;
 use crate::plan::{Member, Plan};
+use crate::tasks::Aim;
 use crate::workbench::Workbench;
 
 /// What the shades mean, in the corner above what comes after the blocks.
@@ -69,9 +70,13 @@ pub fn draw(ui: &Ui, workbench: &Workbench, lay: &Lay) {
     let stroke = Stroke::new(1.5, theme.frozen);
     painter.text(pos2(lay.left() - 8.0, y), Align2::RIGHT_CENTER, "residual", theme::regular(theme::SMALL), theme.weak);
     let mut from = lay.left();
-    for gap in lay.on_residual(&plan.anatomy) {
-        if gap.left() > lay.left() {
+    for (site, gap) in lay.outside(&plan.anatomy) {
+        if begins_tower(&plan.anatomy, site) {
+            tower(ui, lay, stroke, from, gap);
+        } else if gap.left() > lay.left() {
             painter.line_segment([pos2(from, y), pos2(gap.left(), y)], stroke);
+        }
+        if gap.left() > lay.left() {
             from = gap.right();
         }
     }
@@ -83,8 +88,30 @@ pub fn draw(ui: &Ui, workbench: &Workbench, lay: &Lay) {
         side(ui, member, lay, theme.family(member.card.family));
     }
     painter.rect(head, 6.0, theme.panel, Stroke::new(1.5, theme.good), StrokeKind::Inside);
-    let words = format!("Head {}", plan.classes.len());
+    let words = match plan.aim {
+        Aim::Linear | Aim::Cosine(_) => format!("Head {}", plan.classes.len()),
+        Aim::ZeroShot(_) => format!("Texts {}", plan.classes.len()),
+        Aim::Contrast => "Match".to_owned(),
+    };
     painter.text(head.center(), Align2::CENTER_CENTER, words, theme::medium(theme::SMALL), theme.text);
+}
+
+/// Where the first tower ends, at `from`, and the second begins, with `entry`: what leaves the first goes below the second to the head.
+fn tower(ui: &Ui, lay: &Lay, stroke: Stroke, from: f32, entry: Rect) {
+    let (theme, head, y) = (Theme::of(ui), lay.head(), lay.residual());
+    let low = y + 17.0;
+    let way = [
+        pos2(from, y),
+        pos2(from + 3.0, y),
+        pos2(from + 3.0, low),
+        pos2(head.center().x, low),
+        pos2(head.center().x, head.bottom()),
+    ];
+    for pair in way.windows(2) {
+        ui.painter().line_segment([pair[0], pair[1]], stroke);
+    }
+    let at = pos2(entry.center().x, lay.top() - 10.0);
+    ui.painter().text(at, Align2::CENTER_CENTER, "text tower", theme::regular(theme::SMALL), theme.weak);
 }
 
 fn tokens(ui: &Ui, plan: &Plan, lay: &Lay) {

@@ -1,4 +1,4 @@
-//! The left panel, from top to bottom: backbone, data, device, methods, recipe.
+//! The left panel, from top to bottom: backbone, data, device, methods, task, recipe.
 //! Called by `panels::show`.
 //! Must not change the session: it pushes edits.
 
@@ -21,6 +21,7 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
             backbone::data(ui, workbench, view, asked);
             device(ui, workbench, asked);
             palette::show(ui, workbench, view, asked);
+            task(ui, workbench, asked);
             recipe(ui, workbench, asked);
         });
     });
@@ -51,6 +52,37 @@ fn device(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     }
 }
 
+/// What the features are for; a choice only where the backbone leaves one.
+fn task(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
+    let session = &workbench.session;
+    let now = tasks::find(&session.task.name);
+    head(ui, "Task");
+    let only = workbench.plan.anatomy.towers.is_empty() && now.is_some_and(|card| card.name == tasks::CATALOG[0].name);
+    if !only {
+        let mut chosen = session.task.name.clone();
+        egui::ComboBox::from_id_salt("task")
+            .width(ui.available_width())
+            .truncate()
+            .selected_text(now.map_or(session.task.name.as_str(), |card| card.title))
+            .show_ui(ui, |ui| {
+                for card in tasks::CATALOG {
+                    ui.selectable_value(&mut chosen, card.name.to_owned(), card.title).on_hover_text(card.help);
+                }
+            })
+            .response
+            .accessible_name("Task");
+        if chosen != session.task.name {
+            asked.push(Command::Edit(Edit::Task(chosen)));
+        }
+    }
+    if let Some(card) = now {
+        // What only one kind of head has is shown with it.
+        let own = tasks::classify::fields_of(&workbench.plan.aim);
+        let shown: Vec<_> = card.fields.iter().copied().filter(|f| f.name == "head" || own.contains(&f.name)).collect();
+        ui.push_id("task", |ui| fields(ui, &shown, &session.task.settings, "task.settings", asked));
+    }
+}
+
 fn recipe(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
     let session = &workbench.session;
     let now = values(&session.recipe);
@@ -66,12 +98,6 @@ fn recipe(ui: &mut Ui, workbench: &Workbench, asked: &mut Vec<Command>) {
         if let Some(value) = field(ui, each, &value) {
             asked.push(Command::Edit(Edit::Set { path: format!("recipe.{}", each.name), value }));
         }
-    }
-    if let Some(card) = tasks::find(&session.task.name) {
-        // What only a head by angles has is shown with one.
-        let linear = tasks::classify::Margin::of(&session.task.settings.filled(card.fields)).is_none();
-        let shown: Vec<_> = card.fields.iter().copied().filter(|field| !linear || field.name == "head").collect();
-        ui.push_id("task", |ui| fields(ui, &shown, &session.task.settings, "task.settings", asked));
     }
     let help = "Of parameters, shuffling and dropout: the same seed gives the same run.";
     row(ui, "Seed", help, |ui| {

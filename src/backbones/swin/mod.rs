@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 
 use super::folder::Folder;
 use super::names::{Naming, SWIN_4, SWIN_5};
-use super::positions;
+use super::positions::{self, Rule};
 use super::tensors::Tensors;
 use super::{Backbone, Card, Input, Opened};
 use crate::engine::bag::Weights;
@@ -110,7 +110,7 @@ impl Swin {
         if self.positions && self.image != self.own {
             let before = weights.get("embed.pos").context("the network has positions")?.clone();
             let (from, to) = (own.grid(0), self.grid(0));
-            let values = positions::stretched(&host(before)?, self.width, 0, from, to);
+            let values = positions::stretched(&host(before)?, self.width, 0, from, to, Rule::Plain);
             weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [to * to, self.width]), device));
         }
         Ok(weights)

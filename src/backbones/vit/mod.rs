@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use super::bend::Bend;
 use super::folder::Folder;
 use super::names::{self, Naming};
-use super::positions;
+use super::positions::{self, Rule};
 use super::tensors::Tensors;
 use super::weights;
 use super::{Backbone, Card, Input, Opened};
@@ -103,7 +103,7 @@ pub const FOLDER: Card = Card {
             "Side of the images in pixels, a multiple of the patch; 0 takes the model's own. Positions are interpolated.",
         ),
     ],
-    model_types: &["vit", "deit", "dinov2", "clip", "clip_vision_model", "timm", "npz"],
+    model_types: &["vit", "deit", "dinov2", "clip_vision_model", "timm", "npz"],
     open: folder,
 };
 
@@ -146,10 +146,7 @@ fn tiny(set: &Settings) -> Result<Opened, String> {
 fn folder(set: &Settings) -> Result<Opened, String> {
     let folder = Folder::open(set.text(super::FOLDER))?;
     let own = Vit::of(&folder)?;
-    let side = if set.whole("side") == 0 { own.image } else { set.whole("side") };
-    if !side.is_multiple_of(own.patch) {
-        return Err(format!("images of {side} pixels are not whole patches of {}; take a multiple of it", own.patch));
-    }
+    let side = own.side(set.whole("side"))?;
     let vit = Vit { image: side, stretched: side != own.image, ..own };
     let path = folder.path;
     Ok(Opened {
@@ -170,6 +167,18 @@ impl Vit {
             Kind::Clip => [&names::CLIP_4, &names::CLIP_5],
             Kind::Timm => [&names::TIMM, &names::TIMM],
             Kind::Google => [&names::GOOGLE, &names::GOOGLE],
+        }
+    }
+
+    /// The side of images that is meant where `wanted` pixels are, or 0 for its own.
+    ///
+    /// # Errors
+    /// In words, when it is not whole patches.
+    pub(super) fn side(&self, wanted: usize) -> Result<usize, String> {
+        let side = if wanted == 0 { self.image } else { wanted };
+        match side.is_multiple_of(self.patch) {
+            true => Ok(side),
+            false => Err(format!("images of {side} pixels are not whole patches of {}; take a multiple of it", self.patch)),
         }
     }
 
@@ -194,14 +203,21 @@ impl Vit {
             heads.contains(&bare.split(['.', '/']).next().unwrap_or_default()) || bare == "embeddings.mask_token"
         };
         let mut weights = tensors.weights(&all, &anatomy, &may_stay, device)?;
+        self.stretch(&mut weights, side, device)?;
+        Ok(weights)
+    }
+
+    /// Stretches the positions of images of `side` pixels to this network's, where these are others.
+    pub(super) fn stretch(&self, weights: &mut Weights, side: usize, device: &Device) -> anyhow::Result<()> {
         if self.stretched {
             let before = weights.get("embed.pos").context("the network has positions")?.clone();
             let (from, to) = (side / self.patch, self.image / self.patch);
-            let values = positions::stretched(&host(before)?, self.width, self.first(), from, to);
+            let rule = if self.kind == Kind::Timm { Rule::Antialiased } else { Rule::Plain };
+            let values = positions::stretched(&host(before)?, self.width, self.first(), from, to, rule);
             let rows = self.first() + to * to;
             weights.insert("embed.pos".to_owned(), Tensor::from_data(TensorData::new(values, [rows, self.width]), device));
         }
-        Ok(weights)
+        Ok(())
     }
 
     /// transformers' classifier on it.

@@ -302,16 +302,7 @@ pub const KINDS: &[Kind] = &[
         shared: NONE,
         // Every row leaves, those cut to zero too: PEFT's `rank_pattern` would only make the file smaller. It takes α / (r + 1e-5) of
         // the first rank r, also where rows were cut. A schedule must be there, or PEFT does not open the folder.
-        fields: |set, _| {
-            let rows = first_rank(set.whole("rank"));
-            let alpha = (set.real("scale") * (rows as f64 + 1e-5)).max(1e-9); // at 0 PEFT takes r in its place
-            vec![
-                ("init_r", json!(rows)),
-                ("target_r", json!(set.whole("rank"))),
-                ("lora_alpha", json!(alpha)),
-                ("total_step", json!(1)),
-            ]
-        },
+        fields: |set, _| adalora_fields(set, 1),
         settings: |config, _, _| {
             let (rows, alpha) = (config.whole("init_r", 12), config.0["lora_alpha"].as_f64().unwrap_or(8.0));
             let rank = rank_for(usize::try_from(rows).unwrap_or(0)) as i64;
@@ -414,6 +405,14 @@ fn rank_for(rows: usize) -> usize {
 /// r₀ of AdaLoRA here.
 fn first_rank(rank: usize) -> usize {
     (3 * rank).div_ceil(2)
+}
+
+/// Of AdaLoRA, with the rows of so many sites in a layer.
+pub fn adalora_fields(set: &Settings, sites: usize) -> Vec<(&'static str, Json)> {
+    let rows = first_rank(set.whole("rank")) * sites;
+    let alpha = (set.real("scale") * (rows as f64 + 1e-5)).max(1e-9); // at 0 PEFT takes r in its place
+    let rank = set.whole("rank") * sites;
+    vec![("init_r", json!(rows)), ("target_r", json!(rank)), ("lora_alpha", json!(alpha)), ("total_step", json!(1))]
 }
 
 fn lora_fields(rank: usize, alpha: f64, rslora: bool, set: &Settings) -> Vec<(&'static str, Json)> {

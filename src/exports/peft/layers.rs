@@ -55,11 +55,19 @@ pub fn is_asked_for_its_stride(anatomy: &Anatomy, site: &Site) -> bool {
     kernel(anatomy, site).is_some_and(|kernel| kernel.len() == 2)
 }
 
-/// A tensor of LoRA's on a convolution in PEFT's shape: A `[r, in]` as a kernel, B `[out, r]` as a kernel of one place.
+/// DoRA's lengths of a layer's outputs.
+const LENGTHS: &str = "lora_magnitude_vector";
+
+/// A tensor of LoRA's on a convolution in PEFT's shape: A `[r, in]` as a kernel, B `[out, r]` as a kernel of one place, DoRA's lengths `[out]`
+/// as those of one row.
 pub fn as_kernel(kernel: &[usize], theirs: &str, data: &TensorData) -> Result<TensorData> {
-    let &[rows, cols] = data.shape().as_slice() else { bail!("`{theirs}` is no matrix") };
-    let of_one = [vec![rows, cols], vec![1; kernel.len() - 1]].concat();
-    let shape = if theirs == "lora_A.weight" { [vec![rows], kernel.to_vec()].concat() } else { of_one };
+    let places = vec![1; kernel.len() - 1];
+    let shape = match (theirs, data.shape().as_slice()) {
+        (LENGTHS, &[outputs]) => [vec![1, outputs], places].concat(),
+        ("lora_A.weight", &[rows, _]) => [vec![rows], kernel.to_vec()].concat(),
+        (_, &[rows, cols]) => [vec![rows, cols], places].concat(),
+        _ => bail!("`{theirs}` is no matrix"),
+    };
     tensors::shaped(theirs, data, &shape)
 }
 
@@ -72,15 +80,19 @@ pub fn as_matrix(kernel: &[usize], theirs: &str, key: &str, data: &TensorData) -
     let fits = match theirs {
         "lora_A.weight" => shape.len() == kernel.len() + 1 && shape[1..] == *kernel,
         "lora_B.weight" => shape.len() == kernel.len() + 1 && shape[2..].iter().all(|n| *n == 1),
+        LENGTHS => shape.len() == kernel.len() + 1 && data.shape().num_elements() == shape[1],
         _ => return Ok(data.clone()),
     };
     if !fits {
         bail!(
-            "`{key}` has shape {shape:?}, but LoRA on a convolution of {kernel:?} has [r, channels, kernel] and [outputs, r, 1]"
+            "`{key}` has shape {shape:?}, but LoRA on a convolution of {kernel:?} has [r, channels, kernel] and [outputs, r, 1], DoRA beside it [1, outputs, 1]"
         );
     }
-    let (rows, cols) = if theirs == "lora_A.weight" { (shape[0], kernel.iter().product()) } else { (shape[0], shape[1]) };
-    tensors::shaped(key, data, &[rows, cols])
+    match theirs {
+        "lora_A.weight" => tensors::shaped(key, data, &[shape[0], kernel.iter().product()]),
+        LENGTHS => tensors::shaped(key, data, &[shape[1]]),
+        _ => tensors::shaped(key, data, &shape[..2]),
+    }
 }
 
 /// What a tensor of a layer in which several sites lie is to each of them.
@@ -95,9 +107,9 @@ enum Manner {
 
 fn manner(part: &Part) -> Option<Manner> {
     match (part.theirs, part.how) {
-        ("lora_A.weight", _) | ("ia3_l", How::Same) => Some(Manner::Shared),
-        ("lora_B.weight", _) => Some(Manner::Blocks),
-        ("lora_magnitude_vector", _) => Some(Manner::Outputs(None)),
+        ("lora_A.weight" | "lora_A" | "lora_E", _) | ("ia3_l", How::Same) => Some(Manner::Shared),
+        ("lora_B.weight" | "lora_B", _) => Some(Manner::Blocks),
+        (LENGTHS, _) => Some(Manner::Outputs(None)),
         ("ia3_l", _) => Some(Manner::Outputs(Some(1.0))),
         _ => None,
     }
@@ -190,10 +202,9 @@ impl Standing<'_> {
                 Some(_) => {}
             }
         }
-        match self.rank_and_strength(kind, rslora) {
-            Some((rank, _)) if rank > 512 => {
-                Err(format!("{of} are one layer there, and their ranks add up to {rank}; 512 is the most"))
-            }
+        let of_adalora = || self.placed.iter().map(|(member, _)| member.settings.whole("rank")).sum::<usize>();
+        match self.rank_and_strength(kind, rslora).map_or_else(of_adalora, |(rank, _)| rank) {
+            rank if rank > 512 => Err(format!("{of} are one layer there, and their ranks add up to {rank}; 512 is the most")),
             _ => Ok(()),
         }
     }
@@ -228,13 +239,23 @@ impl Standing<'_> {
             }
             let data = match manner(part) {
                 None => bail!("`{}` cannot be joined", part.theirs),
-                Some(Manner::Shared) => rows(pieces, self.layer.sites[0].d_in),
+                Some(Manner::Shared) => rows(pieces),
                 Some(Manner::Blocks) => blocks(&pieces),
                 Some(Manner::Outputs(otherwise)) => outputs(pieces, otherwise.unwrap_or_default()),
             };
             all.push((part.theirs, data));
         }
         Ok(all)
+    }
+}
+
+/// A tensor of AdaLoRA's with zeros for the rows that a layer has fewer than `rows`, which a folder says once for all layers.
+pub fn filled(theirs: &str, data: &TensorData, rows: usize) -> Result<TensorData> {
+    let &[height, width] = data.shape().as_slice() else { bail!("`{theirs}` is no matrix") };
+    let more = |height, width| TensorData::zeros::<f32, _>([height, width]);
+    match theirs {
+        "lora_B" => tensors::beside(theirs, data, &more(height, rows.saturating_sub(width))), // [out, rows]
+        _ => tensors::stacked(theirs, data, &more(rows.saturating_sub(height), width), 1.0),  // [rows, in] and [rows, 1]
     }
 }
 
@@ -247,7 +268,8 @@ struct Piece {
 }
 
 /// One under the other, `[sum of r, in]`.
-fn rows(pieces: Vec<Piece>, width: usize) -> TensorData {
+fn rows(pieces: Vec<Piece>) -> TensorData {
+    let width = pieces.iter().filter_map(|piece| piece.shape.last()).max().copied().unwrap_or(1);
     let values: Vec<f32> = pieces.into_iter().filter_map(|piece| piece.values).flatten().collect();
     let rows = values.len() / width.max(1);
     TensorData::new(values, [rows, width])

@@ -34,7 +34,7 @@ pub use write::{config, parts};
 pub const CARD: Card = Card {
     name: "peft",
     title: "PEFT folder",
-    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder, beside LoRA and DoRA also the biases of their layers or all; on texts also prefixes (BERT, Llama) and prompts (Llama).",
+    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder, beside LoRA and DoRA also the biases of their layers or all; on texts also prefixes (BERT, Llama, GPT-2) and prompts (Llama).",
     fits: write::fits,
     write,
     read,
@@ -60,7 +60,7 @@ pub fn own_base<'a>(session: &'a Session, anatomy: &Anatomy) -> Option<&'a str> 
 
 /// Whether the base model can be named or written.
 pub fn has_base(anatomy: &Anatomy) -> Result<(), String> {
-    match anatomy.stretched && !anatomy.has_classifier {
+    match anatomy.stretched && !anatomy.has_classifier && anatomy.towers.is_empty() {
         true => Err("the adapter was trained on stretched positions, and this backbone is not written from here. Train it at the folder's own side".to_owned()),
         false => Ok(()),
     }

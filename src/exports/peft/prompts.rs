@@ -24,6 +24,10 @@ pub const TYPE: &str = "PROMPT_TUNING";
 /// What PEFT calls prompts, and a prefix.
 pub const PARAMETER: &str = "prompt_embeddings";
 
+/// Of T5.
+const NO_EMBEDDINGS: &str =
+    "PEFT hands prompts over as embeddings, which transformers' classifier on an encoder and a decoder does not take";
+
 /// The stack's prompts, where it holds some.
 pub fn among(plan: &Plan) -> Option<&Member> {
     plan.members.iter().find(|m| m.card.name == prompt::CARD.name)
@@ -33,6 +37,7 @@ pub fn among(plan: &Plan) -> Option<&Member> {
 pub fn fits(plan: &Plan, member: &Member) -> Result<(), String> {
     let blocks = plan.anatomy.sites.iter().filter(|s| s.role == Role::Block).count();
     match () {
+        () if plan.anatomy.decoder().is_some() => Err(NO_EMBEDDINGS.to_owned()),
         () if !plan.anatomy.rotary => {
             Err("PEFT's prompts move every token's position, which these do not, in a network with a table of positions"
                 .to_owned())
@@ -101,6 +106,9 @@ pub fn rows_and_head(file: &Path, anatomy: &Anatomy) -> Result<(TensorData, Name
 /// Naming file and tensor, when it is no whole one, or the network is none on which its prompts mean the same.
 pub fn adapter(folder: &Path, config: &Json, anatomy: &Anatomy) -> Result<Adapter> {
     let file = folder.join(TENSORS);
+    if anatomy.decoder().is_some() {
+        bail!(NO_EMBEDDINGS);
+    }
     if !anatomy.rotary {
         bail!(
             "peft_type `{TYPE}` puts prompts before the text's own embeddings, so that they take its first positions and the first of them stands where the classifier reads; prompts in this network join behind the embeddings and leave every token at its place"

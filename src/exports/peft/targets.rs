@@ -1,6 +1,8 @@
 //! Which modules a PEFT configuration means, by PEFT's own rules, and the shortest list that means given sites and no others.
 //! Called by `read` and `write`.
 
+use std::collections::BTreeSet;
+
 use fancy_regex::Regex;
 use serde_json::Value as Json;
 
@@ -11,17 +13,20 @@ use crate::plan::anatomy::{Anatomy, Role, Site};
 pub fn shortest(anatomy: &Anatomy, sites: &[&Site]) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();
     for dialect in anatomy.dialects {
+        let all: BTreeSet<String> = anatomy.sites.iter().filter_map(|s| dialect.module_of(anatomy, s)).collect();
         for place in kinds_of_place(anatomy) {
             let of = |site: &&Site| (site.role, names::second(site), site.block.is_some()) == place;
             let chosen: Vec<_> = sites.iter().copied().filter(|s| of(s)).collect();
-            let everywhere = chosen.len() == anatomy.sites.iter().filter(|s| of(s)).count();
+            let modules: Vec<_> = chosen.iter().filter_map(|s| dialect.module_of(anatomy, s)).collect();
             let short = match place {
                 (_, _, false) => None,
                 (role, which, true) => dialect.short(role, which),
             };
-            match short {
-                Some(short) if everywhere && !chosen.is_empty() => entries.push(short.to_owned()),
-                _ => entries.extend(chosen.iter().filter_map(|s| dialect.module_of(anatomy, s))),
+            // What is short in an encoder may mean another layer in a decoder.
+            let meant = |short: &&str| all.iter().filter(|module| is_end(short, module)).collect::<BTreeSet<_>>();
+            match short.filter(|short| !chosen.is_empty() && meant(short) == modules.iter().collect()) {
+                Some(short) => entries.push(short.to_owned()),
+                None => entries.extend(modules),
             }
         }
     }

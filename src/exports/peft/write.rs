@@ -22,7 +22,9 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     const INSTEAD: &str = "Export it as `petl`, which holds every stack";
     transformers::names(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     super::has_base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
-    head::is_linear(plan).map_err(|words| format!("{words}. {INSTEAD}"))?;
+    if !plan.aim.compares_texts() {
+        head::is_linear(plan).map_err(|words| format!("{words}. {INSTEAD}"))?;
+    }
     let Some(first) = adapters(plan).next() else {
         return Err(
             "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
@@ -86,12 +88,16 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     let suits =
         uniform(plan).and_then(|()| kind_of(first).map_or(Ok(()), of_kind)).and_then(|()| biases::word(plan, &all).map(drop));
     suits.map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))?;
+    if plan.aim.compares_texts() {
+        return Ok(());
+    }
     let head = Head::of(&plan.anatomy).and_then(|head| head.holds(plan.classes.len()));
     head.map(|_| ()).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))
 }
 
+const ADALORA: &str = "ADALORA";
 /// Types that PEFT puts on layers whose weights are not turned over, too, as GPT-2's are; they have a field for that.
-const UNTURNED: [&str; 4] = ["LORA", "IA3", "VERA", "ADALORA"];
+const UNTURNED: [&str; 4] = ["LORA", "IA3", "VERA", ADALORA];
 
 /// The stack without the biases that are trained beside LoRA.
 fn adapters(plan: &Plan) -> impl Iterator<Item = &Member> {
@@ -145,6 +151,11 @@ fn standing(plan: &Plan) -> Vec<Standing<'_>> {
     all
 }
 
+/// As many sites as stand in one layer there, at most.
+fn fullest(standing: &[Standing]) -> usize {
+    standing.iter().map(|standing| standing.placed.len()).max().unwrap_or(1)
+}
+
 /// `adapter_config.json` of a stack that `fits`. Few keys: readers before 2024 refuse those that they do not know.
 pub fn config(plan: &Plan) -> Json {
     let standing = standing(plan);
@@ -153,7 +164,7 @@ pub fn config(plan: &Plan) -> Json {
     let mut config = BTreeMap::from([
         ("base_model_name_or_path", json!(BASE)),
         ("inference_mode", json!(true)),
-        ("modules_to_save", json!(plan.anatomy.classifier.modules())),
+        ("modules_to_save", if plan.aim.compares_texts() { Json::Null } else { json!(plan.anatomy.classifier.modules()) }),
         ("target_modules", json!(targets::shortest(&plan.anatomy, &sites))),
     ]);
     let Some((first, kind)) = adapters(plan).next().and_then(|m| Some((m, kind_of(m)?))) else { return json!(config) };
@@ -167,8 +178,12 @@ pub fn config(plan: &Plan) -> Json {
         config.insert("fan_in_fan_out", json!(true));
     }
     let rslora = rslora(plan);
+    let fullest = fullest(&standing);
     let of = |standing: &Standing| {
         let mut fields = BTreeMap::from_iter((kind.fields)(&standing.placed[0].0.settings, rslora));
+        if kind.peft_type == ADALORA {
+            fields.extend(kinds::adalora_fields(&standing.placed[0].0.settings, fullest));
+        }
         if let (Some([r, alpha]), Some((rank, strength))) = (kind.by_module, standing.rank_and_strength(kind, rslora)) {
             fields.extend([(r, json!(rank)), (alpha, kinds::number(strength))]);
         }
@@ -199,11 +214,15 @@ pub fn config(plan: &Plan) -> Json {
 pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
     let mut out = Named::new();
     let standing = standing(plan);
+    let rows = config(plan)["init_r"].as_u64().map(|rows| rows as usize);
     for at in &standing {
         let member = at.placed[0].0;
         let kind = kind_of(member).ok_or_else(|| anyhow!("PEFT has no {}", member.card.title))?;
         let each = at.placed.iter().map(|(member, site)| of_place(kind, member, site, bag)).collect::<Result<Vec<_>>>()?;
         for (theirs, mut data) in at.joined(kind, rslora(plan), each)? {
+            if let (ADALORA, Some(rows)) = (kind.peft_type, rows) {
+                data = layers::filled(theirs, &data, rows)?;
+            }
             if let Some(kernel) = layers::kernel(&plan.anatomy, at.layer.sites[0]) {
                 data = layers::as_kernel(&kernel, theirs, &data)?;
             }
@@ -216,6 +235,9 @@ pub fn parts(plan: &Plan, bag: &Named) -> Result<Named> {
         }
     }
     out.extend(biases::parts(plan, &standing, bag)?);
+    if plan.aim.compares_texts() {
+        return Ok(out);
+    }
     let head = Head::of(&plan.anatomy).map_err(|e| anyhow!(e))?.theirs(bag)?;
     out.extend(head.into_iter().map(|(name, data)| (format!("{PREFIX}{name}"), data)));
     Ok(out)
