@@ -39,7 +39,7 @@ fn compare(what: &str, fused: Operation, reference: Operation, inputs: &[[usize;
 
 #[test]
 fn attention_is_burns_attention() {
-    for (queries, keys, heads, width) in [(5, 5, 3, 24), (65, 65, 3, 96), (7, 15, 2, 10), (1, 33, 1, 4)] {
+    for (queries, keys, heads, width) in [(5, 5, 3, 24), (65, 65, 3, 96), (7, 15, 2, 10), (1, 33, 1, 4), (107, 111, 2, 40)] {
         compare(
             "attention",
             &|x| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, Mask::default()),
@@ -51,7 +51,7 @@ fn attention_is_burns_attention() {
 
 #[test]
 fn attention_that_leaves_padding_out_is_burns() {
-    for (queries, keys, heads, width) in [(5, 5, 3, 24), (7, 15, 2, 10), (33, 40, 2, 32)] {
+    for (queries, keys, heads, width) in [(5, 5, 3, 24), (7, 15, 2, 10), (33, 40, 2, 32), (103, 110, 2, 40)] {
         // The first sample is whole, of the second the last two keys but one are padding.
         let hidden = |n: usize| n >= 2 * keys - 3 && n < 2 * keys - 1;
         let seen: Vec<f32> = (0..2 * keys).map(|n| if hidden(n) { 0.0 } else { 1.0 }).collect();
@@ -80,6 +80,15 @@ fn attention_in_order_looks_at_nothing_that_comes_later() {
     let fused = |x: &[Tensor<3>]| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask());
     let plain = |x: &[Tensor<3>]| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask());
     compare("attention in order", &fused, &plain, &[[2, queries, width], [2, keys, width], [2, keys, width]]);
+    // More queries than a block holds, some keys padding.
+    let (more, hidden) = (109, 101);
+    let seen = || {
+        Tensor::<2>::from_data(TensorData::new((0..more).map(|n| f32::from(n != hidden)).collect(), [1, more]), &Device::flex())
+    };
+    let mask_of_more = || Mask { seen: Some(seen()), causal: Some(more - 4) };
+    let fused_more = |x: &[Tensor<3>]| kernels::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask_of_more());
+    let plain_more = |x: &[Tensor<3>]| reference::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, mask_of_more());
+    compare("long attention in order", &fused_more, &plain_more, &[[1, more - 1, 40], [1, more, 40], [1, more, 40]]);
 
     let device = Device::flex();
     let (q, k) = (tensor([1, queries, width], 0.0, &device) * 0.1, tensor([1, keys, width], 1.0, &device) * 0.1);

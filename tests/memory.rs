@@ -23,7 +23,8 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Bytes saved for the backward pass of one step, measured and predicted. The second step, when nothing is set up any more.
 fn activations(preset: &str, more: &[&str]) -> (f64, f64) {
-    let set: Vec<String> = more.iter().chain(&["backbone.settings.weights=random"]).map(|s| (*s).to_owned()).collect();
+    let set: Vec<String> =
+        more.iter().chain(&["backbone.settings.weights=random", "device=cpu"]).map(|s| (*s).to_owned()).collect();
     let session = file::set(&file::find(preset).expect("a preset"), &set).expect("set");
     let mut model = Model::make(&session, &burn::tensor::Device::flex()).expect("a model");
     let data = model::data(&session).expect("data");

@@ -94,8 +94,10 @@ impl Method for Ladder {
         linear(&mut params, "U", s, d);
         let k = rungs.len();
         let macs = n * ((k + 1) * d * s + k * (4 * s * s + 2 * s * h) + s * d) + k * 2 * n * n * s;
-        let kept = (k + 1) * n * d + k * (n * (16 * s + 2 * h) + 2 * heads * n * n) + 3 * n * s;
-        Ok(sites.iter().map(|site| Placement::new(site, Door::Readout, params.clone()).costs(macs, kept)).collect())
+        let kept = (k + 1) * n * d + k * n * (16 * s + 2 * h) + 3 * n * s;
+        let place =
+            |site: &&Site| Placement::new(site, Door::Readout, params.clone()).costs(macs, kept).attends(2 * k * heads * n * n);
+        Ok(sites.iter().map(place).collect())
     }
 
     fn readout(&self, at: &At, taps: &[Tensor<3>], _y: Tensor<3>) -> Tensor<3> {

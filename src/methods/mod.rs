@@ -325,13 +325,15 @@ pub struct Placement {
     pub macs: usize,
     /// Numbers a sample that this placement keeps for the backward pass, beside what the trunk keeps.
     pub kept: usize,
+    /// Attention weights beside that, for one sample; none where attention makes them again (`plan::cost`).
+    pub scores: usize,
     /// It only tidies up after another placement (takes prompts off again): not drawn, begins no graph.
     pub tidies: bool,
 }
 
 impl Placement {
     pub fn new(site: &Site, door: Door, params: Vec<ParamSpec>) -> Placement {
-        Placement { site: site.path.clone(), door, params, macs: 0, kept: 0, tidies: false }
+        Placement { site: site.path.clone(), door, params, macs: 0, kept: 0, scores: 0, tidies: false }
     }
 
     /// A placement that only takes back what another one of this method did.
@@ -342,6 +344,12 @@ impl Placement {
     /// Trainable parameters of this placement.
     pub fn count(&self) -> usize {
         self.params.iter().map(ParamSpec::count).sum()
+    }
+
+    /// Says how many attention weights it keeps for one sample.
+    pub fn attends(mut self, scores: usize) -> Placement {
+        self.scores = scores;
+        self
     }
 
     pub fn costs(mut self, macs: usize, kept: usize) -> Placement {

@@ -55,11 +55,11 @@ impl Method for Prompt {
         let spec = || ParamSpec::new("P", p, d, Init::Uniform(bound)).matrix();
         // What p more positions cost in one block: its linear layers and its attention.
         let macs = p * (4 * d * d + 2 * d * anatomy.hidden) + 2 * d * ((n + p) * (n + p) - n * n);
-        let kept = p * (10 * d + anatomy.hidden) + 2 * anatomy.heads * ((n + p) * (n + p) - n * n);
+        let (kept, scores) = (p * (10 * d + anatomy.hidden), 2 * anatomy.heads * ((n + p) * (n + p) - n * n));
         let mut placements = Vec::new();
         if set.text("depth") == "deep" {
             for site in sites {
-                placements.push(Placement::new(site, Door::Before, vec![spec()]).costs(macs, kept));
+                placements.push(Placement::new(site, Door::Before, vec![spec()]).costs(macs, kept).attends(scores));
                 placements.push(Placement::tidying(site, Door::After));
             }
             return Ok(placements);
@@ -68,7 +68,9 @@ impl Method for Prompt {
             && let Some(last) = anatomy.last_behind(block)
         {
             let blocks = last.block.map_or(1, |last| last + 1 - block);
-            placements.push(Placement::new(first, Door::Before, vec![spec()]).costs(blocks * macs, blocks * kept));
+            placements.push(
+                Placement::new(first, Door::Before, vec![spec()]).costs(blocks * macs, blocks * kept).attends(blocks * scores),
+            );
             placements.push(Placement::tidying(last, Door::After));
         }
         Ok(placements)

@@ -37,8 +37,9 @@ pub struct Cost {
     pub export: usize,
 }
 
-/// Costs of a stack on an anatomy; `texts` pass a text tower in a step, beside the images.
-pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Recipe, texts: usize) -> Cost {
+/// Costs of a stack on an anatomy; `texts` pass a text tower in a step, beside the images. `on_cpu`: it is known to run there, where
+/// attention keeps no weights.
+pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Recipe, texts: usize, on_cpu: bool) -> Cost {
     let batch = recipe.batch_size;
     let stack: usize = members.iter().map(Member::count).sum();
     let trainable = stack + head.iter().map(ParamSpec::count).sum::<usize>();
@@ -56,6 +57,8 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     // The graph begins at the first site, in forward order and in each tower, at which something trains; a read-out begins none in the trunk.
     let in_trunk =
         |site: &str| members.iter().flat_map(|m| &m.placements).any(|p| p.site == site && p.door != Door::Readout && !p.tidies);
+    // Where distances are added to the scores, the CPU's own attention does not serve.
+    let made_again = on_cpu && anatomy.sites.iter().all(|site| site.place != "distances");
     let (mut forward, mut through, mut kept) = (0, 0, 0);
     let parts = if anatomy.towers.is_empty() { std::slice::from_ref(anatomy) } else { &anatomy.towers };
     for part in parts {
@@ -70,7 +73,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
             let n = if site.role == Role::Attn { part.sites.iter().rposition(inner).unwrap_or(n) } else { n };
             if n >= first {
                 through += rows * macs;
-                kept += rows * kept_by(part, site);
+                kept += rows * kept_by(part, site, made_again);
             }
         }
     }
@@ -79,7 +82,7 @@ pub fn of(anatomy: &Anatomy, members: &[Member], head: &[ParamSpec], recipe: &Re
     for placement in members.iter().flat_map(|m| &m.placements) {
         let rows = passes(&placement.site);
         own += rows * placement.macs;
-        kept += rows * placement.kept;
+        kept += rows * (placement.kept + if made_again { 0 } else { placement.scores });
         if placement.door == Door::Weight {
             // A mask needs the gradient of the whole matrix, however few of its numbers it trains, and keeps the input for it;
             // a bias needs and keeps nothing of the kind.
@@ -141,13 +144,14 @@ fn convolved(anatomy: &Anatomy, site: &Site) -> Option<usize> {
 }
 
 /// Numbers that one frozen site keeps for the backward pass when the gradient passes through it, one sample. A frozen
-/// linear layer keeps nothing: its gradient needs the weight alone.
-fn kept_by(anatomy: &Anatomy, site: &Site) -> usize {
+/// linear layer keeps nothing: its gradient needs the weight alone. `made_again`: attention weights are, from two numbers a row.
+fn kept_by(anatomy: &Anatomy, site: &Site, made_again: bool) -> usize {
     let (n, stage) = (anatomy.tokens_at(site), anatomy.stage(site));
+    let of_row = if made_again { 2 } else { stage.window };
     match site.role {
-        Role::Norm => n * site.d_in,                                        // its input
-        Role::Attn => 3 * n * stage.width + stage.heads * n * stage.window, // q, k, v and the attention weights
-        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out,  // GELU's input
+        Role::Norm => n * site.d_in,                                       // its input
+        Role::Attn => 3 * n * stage.width + stage.heads * n * of_row,      // q, k, v and the attention weights
+        Role::Embed => convolved(anatomy, site).unwrap_or(0) * site.d_out, // GELU's input
         Role::Act => n * stage.hidden * crate::plan::anatomy::bend_keeps(site.place),
         _ => 0,
     }

@@ -157,8 +157,8 @@ impl Plan {
         }
         let aim = Aim::of(&session.task);
         let head = tasks::classify::head(anatomy.width, classes, !anatomy.causal, &aim);
-        let cost =
-            cost::of(&anatomy, &members, &head, &session.recipe, texts(&aim, &anatomy, &members, classes, &session.recipe));
+        let texts = texts(&aim, &anatomy, &members, classes, &session.recipe);
+        let cost = cost::of(&anatomy, &members, &head, &session.recipe, texts, session.device == "cpu");
         let (classes, domains, holds, problems) = (vec![], vec![], Holds::default(), vec![]);
         Plan { anatomy, lost: false, members, head, aim, classes, domains, tasks, holds, quality: None, problems, cost }
     }

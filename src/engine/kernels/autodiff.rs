@@ -12,13 +12,17 @@ use super::{Fused, Kernels};
 #[derive(Debug)]
 struct Attention;
 
+/// Inputs, what is seen of the keys, in what order, sums of the scores, heads.
+type Attended<B> = ([FloatTensor<B>; 3], Option<FloatTensor<B>>, Option<usize>, FloatTensor<B>, usize);
+
 impl<B: Kernels> Backward<B, 3> for Attention {
-    type State = ([FloatTensor<B>; 3], FloatTensor<B>, usize);
+    type State = Attended<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (inputs, weights, heads) = ops.state;
-        for (parent, grad) in ops.parents.into_iter().zip(B::attention_backward(inputs, weights, heads, grad)) {
+        let (inputs, seen, causal, sums, heads) = ops.state;
+        let all = B::attention_backward(inputs, seen, causal, sums, heads, grad);
+        for (parent, grad) in ops.parents.into_iter().zip(all) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, grad);
             }
@@ -154,7 +158,7 @@ impl<B: Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
     }
 }
 
-/// Attention with what its backward pass needs. What is hidden has no weight in it, so its gradient needs no mask.
+/// Attention with what its backward pass needs.
 fn attention<B: Kernels, C: CheckpointStrategy>(
     q: FloatTensor<Autodiff<B, C>>,
     k: FloatTensor<Autodiff<B, C>>,
@@ -164,9 +168,10 @@ fn attention<B: Kernels, C: CheckpointStrategy>(
     causal: Option<usize>,
 ) -> FloatTensor<Autodiff<B, C>> {
     let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-    let (y, weights) = <B as Kernels>::attention(q.clone(), k.clone(), v.clone(), seen, heads, causal);
+    let inputs = [q, k, v];
+    let (y, sums) = <B as Kernels>::attention(inputs.clone(), seen.clone(), causal, heads);
     match Attention.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(([q, k, v], weights, heads), y),
+        OpsKind::Tracked(prep) => prep.finish((inputs, seen, causal, sums, heads), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }

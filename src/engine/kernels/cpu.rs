@@ -1,25 +1,25 @@
 //! The fused operations on Burn's CPU backend. Plain loops over rows in the widest vector instructions that this machine has
 //! (`pulp` compiles each struct's loops once for each kind of processor). Every call runs on the calling thread: the batch is
-//! already cut into one shard a thread. What a row or a small product takes stands in `lanes`.
+//! already cut into one shard a thread. Attention stands in `attention`, what a row takes in `lanes`.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
-use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
+use pulp::{Arch, NullaryFnOnce};
 
-use super::lanes::{LANES, Matrix, Product, dot, exp, hide, moments, normal_cdf, softmax, softmax_backward, sum, turn};
-use super::reference::LOW;
-use super::{Fused, Kernels, Mask};
+use super::attention::{self, Hidden};
+use super::lanes::{dot, moments, normal, sum};
+use super::{Fused, Kernels};
 
-type Values = FloatTensor<Flex>;
+pub(super) type Values = FloatTensor<Flex>;
 
 impl Fused for Flex {
     fn fused_attention(q: Values, k: Values, v: Values, heads: usize, causal: Option<usize>) -> Values {
-        attention([q, k, v], None, heads, causal, false).0
+        attention::forward([q, k, v], Hidden { seen: None, causal }, heads).0
     }
 
     fn fused_masked_attention(q: Values, k: Values, v: Values, seen: Values, heads: usize, causal: Option<usize>) -> Values {
-        attention([q, k, v], Some(seen), heads, causal, false).0
+        attention::forward([q, k, v], Hidden { seen: Some(seen), causal }, heads).0
     }
 
     fn fused_layer_norm(x: Values, gamma: Values, beta: Values, epsilon: f32) -> Values {
@@ -40,29 +40,19 @@ impl Fused for Flex {
 }
 
 impl Kernels for Flex {
-    fn attention(q: Values, k: Values, v: Values, seen: Option<Values>, heads: usize, causal: Option<usize>) -> (Values, Values) {
-        attention([q, k, v], seen, heads, causal, true)
+    fn attention(inputs: [Values; 3], seen: Option<Values>, causal: Option<usize>, heads: usize) -> (Values, Values) {
+        attention::forward(inputs, Hidden { seen, causal }, heads)
     }
 
-    fn attention_backward([q, k, v]: [Values; 3], weights: Values, heads: usize, grad: Values) -> [Values; 3] {
-        let lay = Lay::of(&q, &k, heads);
-        let (q, k, v, grad) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous(), grad.to_contiguous());
-        let mut dq = vec![0.0; lay.batch * lay.queries * lay.width];
-        let mut dk = vec![0.0; lay.batch * lay.keys * lay.width];
-        let mut dv = vec![0.0; lay.batch * lay.keys * lay.width];
-        Arch::new().dispatch(AttentionBackward {
-            lay,
-            q: q.storage(),
-            k: k.storage(),
-            v: v.storage(),
-            weights: weights.storage(),
-            grad: grad.storage(),
-            dq: &mut dq,
-            dk: &mut dk,
-            dv: &mut dv,
-        });
-        let (queries, keys) = ([lay.batch, lay.queries, lay.width], [lay.batch, lay.keys, lay.width]);
-        [values(dq, queries), values(dk, keys), values(dv, keys)]
+    fn attention_backward(
+        inputs: [Values; 3],
+        seen: Option<Values>,
+        causal: Option<usize>,
+        sums: Values,
+        heads: usize,
+        grad: Values,
+    ) -> [Values; 3] {
+        attention::backward(inputs, Hidden { seen, causal }, sums, heads, grad)
     }
 
     fn layer_norm(x: Values, gamma: Values, beta: Values, epsilon: f32) -> Values {
@@ -134,106 +124,8 @@ impl Kernels for Flex {
     }
 }
 
-/// The answer, and the attention weights: of every head where they are kept for a backward pass, or of the last one only.
-fn attention([q, k, v]: [Values; 3], seen: Option<Values>, heads: usize, causal: Option<usize>, keep: bool) -> (Values, Values) {
-    let lay = Lay::of(&q, &k, heads);
-    let seen = seen.map(|seen| seen.to_contiguous());
-    let seen = seen.as_ref().map(|seen| seen.storage());
-    let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
-    let mut y = vec![0.0; lay.batch * lay.queries * lay.width];
-    let kept = if keep { [lay.batch, heads] } else { [1, 1] };
-    let mut weights = vec![0.0; kept[0] * kept[1] * lay.queries * lay.padded];
-    let (q, k, v) = (q.storage(), k.storage(), v.storage());
-    Arch::new().dispatch(Attention { lay, q, k, v, seen, causal, y: &mut y, weights: &mut weights, keep });
-    let shape = [lay.batch, lay.queries, lay.width];
-    (values(y, shape), values(weights, [kept[0], kept[1], lay.queries, lay.padded]))
-}
-
 // One struct a loop nest: `pulp` inlines `call` into a function compiled for each kind of processor. All that is called from
 // there is inlined too (`inline(always)`), or it would be compiled for the oldest.
-
-struct Attention<'a> {
-    lay: Lay,
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    /// `[batch, keys]`: 0 for padding.
-    seen: Option<&'a [f32]>,
-    /// Tokens among the queries, where each sees only those before it: `Mask::causal`.
-    causal: Option<usize>,
-    y: &'a mut [f32],
-    weights: &'a mut [f32],
-    /// Whether each head has weights of its own.
-    keep: bool,
-}
-
-impl WithSimd for Attention<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let lay = self.lay;
-        let mut turned = vec![0.0; lay.depth * lay.padded];
-        let scores = Product { rows: lay.queries, inner: lay.depth, cols: lay.padded, scale: lay.scale };
-        let mixed = Product { rows: lay.queries, inner: lay.keys, cols: lay.depth, scale: 1.0 };
-        let size = lay.queries * lay.padded;
-        for n in 0..lay.batch * lay.heads {
-            let a = &mut self.weights[if self.keep { n * size } else { 0 }..][..size];
-            let (from_q, from_k) = (lay.start(n, lay.queries), lay.start(n, lay.keys));
-            turn(lay.rows(&self.k[from_k..]), lay.keys, &mut turned, lay.padded);
-            scores.of(simd, lay.rows(&self.q[from_q..]), lay.scores(&turned), a, lay.padded);
-            if let Some(seen) = self.seen {
-                hide(a, &seen[n / lay.heads * lay.keys..][..lay.keys], lay.padded);
-            }
-            if let Some(causal) = self.causal {
-                for (row, scores) in a.chunks_exact_mut(lay.padded).enumerate() {
-                    for hidden in Mask::hidden(causal, lay.queries, lay.keys, row) {
-                        scores[hidden].fill(-LOW);
-                    }
-                }
-            }
-            softmax(a, lay.padded, lay.keys);
-            mixed.of(simd, lay.scores(a), lay.rows(&self.v[from_k..]), &mut self.y[from_q..], lay.width);
-        }
-    }
-}
-
-struct AttentionBackward<'a> {
-    lay: Lay,
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    weights: &'a [f32],
-    grad: &'a [f32],
-    dq: &'a mut [f32],
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
-}
-
-impl WithSimd for AttentionBackward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let lay = self.lay;
-        let mut ds = vec![0.0; lay.queries * lay.padded];
-        let mut turned = vec![0.0; lay.depth * lay.padded];
-        let of_v = Product { rows: lay.keys, inner: lay.queries, cols: lay.depth, scale: 1.0 };
-        let of_weights = Product { rows: lay.queries, inner: lay.depth, cols: lay.padded, scale: 1.0 };
-        let of_q = Product { rows: lay.queries, inner: lay.keys, cols: lay.depth, scale: lay.scale };
-        let of_k = Product { scale: lay.scale, ..of_v };
-        for (n, a) in self.weights.chunks_exact(lay.queries * lay.padded).enumerate() {
-            let (from_q, from_k) = (lay.start(n, lay.queries), lay.start(n, lay.keys));
-            let grad = lay.rows(&self.grad[from_q..]);
-            of_v.of(simd, lay.scores(a).turned(), grad, &mut self.dv[from_k..], lay.width);
-            turn(lay.rows(&self.v[from_k..]), lay.keys, &mut turned, lay.padded);
-            of_weights.of(simd, grad, lay.scores(&turned), &mut ds, lay.padded);
-            softmax_backward(a, &mut ds, lay.padded);
-            of_q.of(simd, lay.scores(&ds), lay.rows(&self.k[from_k..]), &mut self.dq[from_q..], lay.width);
-            of_k.of(simd, lay.scores(&ds).turned(), lay.rows(&self.q[from_q..]), &mut self.dk[from_k..], lay.width);
-        }
-    }
-}
 
 struct LayerNorm<'a> {
     x: &'a [f32],
@@ -403,7 +295,7 @@ impl NullaryFnOnce for Gelu<'_> {
     fn call(self) {
         let x = &self.x[..self.y.len()];
         for (n, y) in self.y.iter_mut().enumerate() {
-            *y = x[n] * normal_cdf(x[n]);
+            *y = x[n] * normal(x[n]).0;
         }
     }
 }
@@ -423,52 +315,12 @@ impl NullaryFnOnce for GeluBackward<'_> {
         let (x, grad) = (&self.x[..self.dx.len()], &self.grad[..self.dx.len()]);
         for (n, d) in self.dx.iter_mut().enumerate() {
             let x = x[n];
-            *d = grad[n] * (normal_cdf(x) + x * exp(-0.5 * x * x) * 0.398_942_3);
+            let (cdf, bell) = normal(x);
+            *d = grad[n] * (cdf + x * bell * 0.398_942_3);
         }
     }
 }
 
-fn values(data: Vec<f32>, shape: impl Into<Shape>) -> Values {
+pub(super) fn values(data: Vec<f32>, shape: impl Into<Shape>) -> Values {
     Values::from_data(TensorData::new(data, shape))
-}
-
-/// The sizes of one attention. Heads are read where they lie; head `n` counts over batch and heads.
-#[derive(Clone, Copy)]
-struct Lay {
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    /// Keys rounded up to whole vectors: the length of a row of scores, zero beyond the keys.
-    padded: usize,
-    width: usize,
-    heads: usize,
-    depth: usize,
-    scale: f32,
-}
-
-impl Lay {
-    fn of(q: &Values, k: &Values, heads: usize) -> Lay {
-        let (q, k) = (q.shape(), k.shape());
-        let (width, depth) = (q[2], q[2] / heads);
-        let padded = k[1].next_multiple_of(LANES);
-        Lay { batch: q[0], queries: q[1], keys: k[1], padded, width, heads, depth, scale: (depth as f32).powf(-0.5) }
-    }
-
-    /// Where head `n` of a `[batch, rows, width]` tensor begins.
-    #[inline(always)]
-    fn start(&self, n: usize, rows: usize) -> usize {
-        n / self.heads * rows * self.width + n % self.heads * self.depth
-    }
-
-    /// One head of a `[batch, positions, width]` tensor from its start on.
-    #[inline(always)]
-    fn rows<'a>(&self, values: &'a [f32]) -> Matrix<'a> {
-        Matrix { values, down: self.width, right: 1 }
-    }
-
-    /// A scratch matrix with rows as long as the padded keys.
-    #[inline(always)]
-    fn scores<'a>(&self, values: &'a [f32]) -> Matrix<'a> {
-        Matrix { values, down: self.padded, right: 1 }
-    }
 }

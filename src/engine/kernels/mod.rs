@@ -5,10 +5,12 @@
 //! `reference` runs: Burn's own operations, which the GPU backend fuses by itself. `tests/kernels.rs` holds the two to each
 //! other. Called by the backbones and methods; knows neither.
 
+mod attention;
 mod autodiff;
 mod cpu;
 mod lanes;
 pub mod packed;
+mod product;
 pub mod reference;
 
 use burn::backend::tensor::FloatTensor;
@@ -121,20 +123,21 @@ pub trait Fused: Backend {
 
 /// What a backend must compute so that `autodiff` can make `Fused` of it.
 pub trait Kernels: Backend {
-    /// The answer, and the attention weights `[batch, heads, queries, keys and some zeros]` for the backward pass.
+    /// The answer, and what the backward pass needs of each row of scores, `[batch, heads, queries, 2]`: its largest, and one over the
+    /// sum that softmax divides by.
     fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
+        inputs: [FloatTensor<Self>; 3],
         seen: Option<FloatTensor<Self>>,
-        heads: usize,
         causal: Option<usize>,
+        heads: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Gradients of q, k and v from that of the answer.
+    /// Gradients of q, k and v from that of the answer. The scores are made again: cheaper than keeping them.
     fn attention_backward(
         inputs: [FloatTensor<Self>; 3],
-        weights: FloatTensor<Self>,
+        seen: Option<FloatTensor<Self>>,
+        causal: Option<usize>,
+        sums: FloatTensor<Self>,
         heads: usize,
         grad: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 3];
