@@ -118,7 +118,7 @@ const METHODS: [(&str, &str, &[&str]); 5] = [
 ];
 /// The same for every run.
 const EVERY: [&str; 4] = ["device=cpu", "recipe.epochs=4", "recipe.batch_size=16", "recipe.label_smoothing=0"];
-/// A short run for the time of an epoch, one after the other with nothing beside it.
+/// A short run for the time and the memory of an epoch, one after the other with nothing beside it.
 const TIMED: [&str; 2] = ["recipe.epochs=1", "seed=1"];
 
 fn main() -> Result<()> {
@@ -178,20 +178,23 @@ fn session(task: &Task, method: &str, seed: u64, data: &Path, lists: &Path) -> R
     file::set(&file::find(preset)?, &set)
 }
 
-/// Seconds of one epoch, kept beside the runs once it was measured. The probe's is that of a pass over features that are kept.
-fn epoch(task: &Task, method: &str, data: &Path, lists: &Path, folder: &Path) -> Result<f64> {
+/// Seconds of one epoch and the most megabytes in it, kept beside the runs once they were measured. The probe's seconds are those of a pass
+/// over features that are kept.
+fn epoch(task: &Task, method: &str, data: &Path, lists: &Path, folder: &Path) -> Result<[f64; 2]> {
     let kept = folder.join(format!("{method}.{}.epoch", task.name));
     if let Ok(text) = std::fs::read_to_string(&kept) {
-        return text.trim().parse().with_context(|| format!("{} is no number", kept.display()));
+        let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        return numbers.try_into().ok().with_context(|| format!("{} is not two numbers; delete it", kept.display()));
     }
     let session = file::set(&session(task, method, 1, data, lists)?, &TIMED.map(str::to_owned))?;
     let scratch = tempfile::tempdir()?;
     let run = run(&session, &scratch.path().join("run"))?;
     let steps = run.finished.as_ref().map_or(0, |finished| finished.steps);
     let seconds = run.step_ms() * steps as f64 / 1000.0;
-    file::write_whole(&kept, format!("{seconds:.2}\n").as_bytes())?;
-    eprintln!("{method} on {}: {seconds:.2} s an epoch", task.name);
-    Ok(seconds)
+    let peak = run.peak_bytes() as f64 / 1e6;
+    file::write_whole(&kept, format!("{seconds:.2} {peak:.0}\n").as_bytes())?;
+    eprintln!("{method} on {}: {seconds:.2} s an epoch, {peak:.0} MB", task.name);
+    Ok([seconds, peak])
 }
 
 /// Writes the rows of every task whose runs are all there, in place of those that stand in README.
@@ -207,8 +210,7 @@ fn write(folder: &Path, data: &Path, lists: &Path) -> Result<()> {
             }
             let (mean, deviation) = spread(&runs);
             let trainable = runs[0].started.as_ref().map_or(0, |s| s.trainable);
-            let peak = runs.iter().map(Run::peak_bytes).max().unwrap_or(0) as f64 / 1e6;
-            let seconds = epoch(task, method, data, lists, folder)?;
+            let [seconds, peak] = epoch(task, method, data, lists, folder)?;
             writeln!(
                 table,
                 "| {} | {title} | {mean:.1} ± {deviation:.1} | {trainable} | {peak:.0} | {seconds:.2} |",

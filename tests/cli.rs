@@ -532,6 +532,32 @@ fn a_persons_own_files_are_a_data_set_by_two_overrides() {
     assert!(words.contains("no folder is chosen") && words.contains("Remedy"), "{words}");
 }
 
+/// A head of two layers learns, is rebuilt from its files, and leaves where the other program has one.
+#[test]
+fn a_head_of_two_layers_trains_and_leaves_for_who_has_one() {
+    let home = tempfile::tempdir().unwrap();
+    let (run, merged) = (home.path().join("run"), home.path().join("merged"));
+    let head = ["task.settings.head=mlp", "task.settings.activation=gelu"];
+    let few = ["device=cpu", "data.settings.train=300", "data.settings.test=100", "recipe.epochs=3"];
+    let mut line = vec!["train", "digits-lora", "--out", run.to_str().unwrap()];
+    line.extend(few.iter().chain(&head).flat_map(|value| ["--set", *value]));
+    let output = petl(home.path(), &line);
+    assert!(output.status.success(), "{}", err(&output));
+    let summary = tensors::read_json(&run.join("summary.json")).unwrap();
+    assert!(summary["accuracy"].as_f64().unwrap() > 0.7, "{summary}");
+    let plan = json(home.path(), &["plan", "digits-lora", "--json", "--set", head[0]]);
+    assert_eq!(plan["head"], 96 * 96 + 96 + 96 * 10 + 10);
+    let output = petl(home.path(), &["export", run.to_str().unwrap(), "--as", "merged", merged.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", err(&output));
+    let config = tensors::read_json(&merged.join("config.json")).unwrap();
+    assert_eq!(config["head"], "logits are gelu(x dense + dense_bias) weight + bias");
+    for kind in ["peft", "transformers", "adapterhub"] {
+        let output =
+            petl(home.path(), &["export", run.to_str().unwrap(), "--as", kind, home.path().join(kind).to_str().unwrap()]);
+        assert!(!output.status.success() && err(&output).contains("the classifier is an MLP"), "{kind}: {}", err(&output));
+    }
+}
+
 /// A head by angles learns, is rebuilt from its files, and does not leave where nobody has such a head.
 #[test]
 fn a_head_by_angles_trains_and_stays_where_it_is_known() {

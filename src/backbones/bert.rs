@@ -16,6 +16,7 @@ use crate::engine::kernels;
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site};
 use crate::session::settings::{Field, Settings};
+use crate::tasks::classify::Activation;
 
 /// The sizes of one text encoder.
 #[derive(Clone, Copy, Debug)]
@@ -197,11 +198,14 @@ impl Bert {
             (Kind::Bert, _) => {
                 other("transformers' classifier of BERT reads the pooler, but the head here reads the tokens themselves")
             }
-            (Kind::Roberta, Pool::First) => Classifier::Bent(["classifier.dense", "classifier.out_proj"]),
+            (Kind::Roberta, Pool::First) => Classifier::Mlp(["classifier.dense", "classifier.out_proj"], Activation::Tanh),
             (Kind::Roberta, _) => {
                 other("transformers' classifier of RoBERTa reads the first token; choose `first token` for `pool`")
             }
-            (Kind::Distil, _) => other(Classifier::DEEP),
+            (Kind::Distil, Pool::First) => Classifier::Mlp(["pre_classifier", "classifier"], Activation::Relu),
+            (Kind::Distil, _) => {
+                other("transformers' classifier of DistilBERT reads the first token; choose `first token` for `pool`")
+            }
         }
     }
 
@@ -254,6 +258,7 @@ impl Bert {
             heads: self.heads,
             hidden: h,
             tokens: self.length,
+            norms_behind: Some(self.epsilon),
             has_classifier: self.config().is_some(),
             classifier: self.classifier(),
             ..Anatomy::of(
@@ -302,25 +307,46 @@ impl Backbone for Bert {
     }
 
     fn config(&self) -> Option<Json> {
-        // The classifier of transformers reads BERT's pooler.
-        (self.kind == Kind::Bert && self.pool == Pool::Pooler).then(|| {
-            json!({
-                "architectures": ["BertForSequenceClassification"],
-                "attention_probs_dropout_prob": 0.0,
-                "hidden_act": "gelu",
-                "hidden_dropout_prob": 0.0,
-                "hidden_size": self.width,
-                "intermediate_size": self.hidden,
-                "layer_norm_eps": self.epsilon,
-                "max_position_embeddings": self.positions,
-                "model_type": "bert",
-                "num_attention_heads": self.heads,
-                "num_hidden_layers": self.blocks,
-                "pad_token_id": self.padding,
-                "type_vocab_size": self.kinds,
-                "vocab_size": self.vocabulary,
-            })
-        })
+        // The classifiers of transformers read BERT's pooler and the others' first token.
+        let (kind, class) = match (self.kind, self.pool) {
+            (Kind::Bert, Pool::Pooler) => ("bert", "BertForSequenceClassification"),
+            (Kind::Roberta, Pool::First) => ("roberta", "RobertaForSequenceClassification"),
+            (Kind::Distil, Pool::First) => {
+                return Some(json!({
+                    "activation": "gelu",
+                    "architectures": ["DistilBertForSequenceClassification"],
+                    "attention_dropout": 0.0,
+                    "dim": self.width,
+                    "dropout": 0.0,
+                    "hidden_dim": self.hidden,
+                    "max_position_embeddings": self.positions,
+                    "model_type": "distilbert",
+                    "n_heads": self.heads,
+                    "n_layers": self.blocks,
+                    "pad_token_id": self.padding,
+                    "seq_classif_dropout": 0.0,
+                    "sinusoidal_pos_embds": false,
+                    "vocab_size": self.vocabulary,
+                }));
+            }
+            _ => return None,
+        };
+        Some(json!({
+            "architectures": [class],
+            "attention_probs_dropout_prob": 0.0,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.0,
+            "hidden_size": self.width,
+            "intermediate_size": self.hidden,
+            "layer_norm_eps": self.epsilon,
+            "max_position_embeddings": self.positions,
+            "model_type": kind,
+            "num_attention_heads": self.heads,
+            "num_hidden_layers": self.blocks,
+            "pad_token_id": self.padding,
+            "type_vocab_size": self.kinds,
+            "vocab_size": self.vocabulary,
+        }))
     }
 
     fn pool(&self, t: &mut Tuner, features: Tensor<3>) -> Tensor<2> {

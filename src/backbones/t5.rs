@@ -18,6 +18,7 @@ use crate::engine::kernels::{Mask, reference};
 use crate::engine::tuner::Tuner;
 use crate::plan::anatomy::{Anatomy, Classifier, Entry, Part, Role, Site};
 use crate::session::settings::{Field, Settings};
+use crate::tasks::classify::Activation;
 
 /// The sizes of one network.
 #[derive(Clone, Copy, Debug)]
@@ -215,7 +216,7 @@ impl T5 {
             has_classifier: self.config().is_some(),
             classifier: match self.blocks[1] {
                 0 => Classifier::Other { layer: "classification_head", why: ENCODER },
-                _ => Classifier::Bent(["classification_head.dense", "classification_head.out_proj"]),
+                _ => Classifier::Mlp(["classification_head.dense", "classification_head.out_proj"], Activation::Tanh),
             },
             ..Anatomy::of(
                 sites,

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::kernels::Mask;
+use super::kernels::{self, Mask};
 use super::tuner::mask;
 use crate::engine::random;
 use crate::methods::{Init, ParamSpec, Scope};
@@ -291,6 +291,18 @@ impl At<'_> {
     /// What this network divides the scores of attention by, in heads of `depth` channels.
     pub fn divisor(&self, depth: usize) -> f64 {
         if self.anatomy.relative { 1.0 } else { (depth as f64).sqrt() }
+    }
+
+    /// The pretrained norm behind the branch at this place, of what it and the stream add up to, `[batch, positions, width]`.
+    ///
+    /// # Panics
+    /// In a network that has no such norm.
+    pub fn norm_behind(&self, sum: Tensor<3>) -> Tensor<3> {
+        let Some((norm, epsilon)) = self.anatomy.norm_behind(self.site) else {
+            panic!("no norm stands behind `{}`, which its method asks for", self.site.path)
+        };
+        let [gamma, beta] = ["weight", "bias"].map(|part| self.frozen_at(norm, part).squeeze_dim::<1>(0));
+        kernels::layer_norm(sum, gamma, beta, epsilon)
     }
 
     fn frozen_at(&self, site: &Site, part: &str) -> Tensor<2> {

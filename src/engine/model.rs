@@ -98,7 +98,7 @@ impl Model {
     /// Logits of pooled features `[batch, width]`: their likeness to `texts` `[texts, width]` where there are such, otherwise what the head of
     /// `bag` makes of them.
     pub fn judged(&self, bag: &Bag, texts: Option<&Tensor<2>>, pooled: Tensor<2>) -> Tensor<2> {
-        let Some(texts) = texts else { return classify::logits(self.plan.aim.margin(), bag, pooled) };
+        let Some(texts) = texts else { return classify::logits(&self.plan.aim, bag, pooled) };
         let scale = self.backbone.scale(&mut Tuner::new(&self.plan, &self.weights, bag, None));
         let scale = scale.unwrap_or_else(|| Tensor::ones([1, 1], &self.device));
         contrast::likeness(pooled, texts.clone(), scale)

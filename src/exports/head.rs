@@ -1,4 +1,4 @@
-//! The linear classifier as transformers keeps it: what it reads there, what it is called, and where that is what our head is. Called
+//! The classifier as transformers keeps it: what it reads there, what it is called, and where that is what our head is. Called
 //! by the exports and the import.
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -8,6 +8,7 @@ use super::tensors::{self, Named};
 use crate::plan::Plan;
 use crate::plan::anatomy::{Anatomy, Classifier};
 use crate::tasks::Aim;
+use crate::tasks::classify::Activation;
 
 /// transformers' classifier of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +31,10 @@ enum Before {
     /// A linear layer with so many outputs (Whisper): ours is both in one. There it does all the work, and the last layer picks the
     /// classes' own.
     Layer(usize),
-    /// A square layer of this name and tanh (T5, RoBERTa). There the layer makes its numbers so small that tanh leaves them as they are, and the last layer makes
-    /// them large again.
-    Tanh(&'static str),
+    /// A square layer of this name and an activation (T5, RoBERTa, DistilBERT): our MLP. A linear layer is written so that the activation leaves it
+    /// alone. For tanh the layer makes numbers so small that tanh is straight there, and the last layer makes them large again; for ReLU it gives every
+    /// class's logit twice, once turned over, and the last layer takes the one that is positive.
+    Mlp(&'static str, Activation),
 }
 
 const NORM: &str = "classifier.layernorm";
@@ -43,19 +45,38 @@ const SMALL: f32 = 1.0 / 65536.0;
 /// The largest factor that is read as such a one.
 const SMALL_ENOUGH: f32 = 1.0 / 1024.0;
 
-/// Whether a plan's classifier is a layer as transformers has one.
-///
-/// # Errors
-/// In words, where it is none.
-pub fn is_linear(plan: &Plan) -> Result<(), String> {
-    match plan.aim {
-        Aim::Linear => Ok(()),
-        Aim::Cosine(_) => Err("the classifier goes by angles to a centre of each class, which transformers has not".to_owned()),
-        Aim::ZeroShot(_) | Aim::Contrast => Err("texts stand in the classifier's place".to_owned()),
-    }
-}
-
 impl Head {
+    /// The one that a plan's classifier leaves as.
+    ///
+    /// # Errors
+    /// In words, where transformers' is none that it can be written as.
+    pub fn of_plan(plan: &Plan) -> Result<Head, String> {
+        let ours = match plan.aim {
+            Aim::Linear => None,
+            Aim::Mlp(activation) => Some(activation),
+            Aim::Cosine(_) => {
+                return Err("the classifier goes by angles to a centre of each class, which transformers has not".to_owned());
+            }
+            Aim::ZeroShot(_) | Aim::Contrast => return Err("texts stand in the classifier's place".to_owned()),
+        };
+        let head = Head::of(&plan.anatomy)?;
+        let classes = plan.classes.len();
+        match (ours, head.before) {
+            (None, Before::Layer(outputs)) if classes > outputs => Err(format!(
+                "transformers' classifier of this network reads through {outputs} channels, which are too few for {classes} classes"
+            )),
+            (None, Before::Mlp(_, Activation::Relu)) if 2 * classes > plan.anatomy.width => Err(format!(
+                "a linear head of {classes} classes is more than the ReLU in transformers' classifier of this network lets through; train it with the head `mlp`"
+            )),
+            (Some(ours), Before::Mlp(_, theirs)) if ours == theirs => Ok(head),
+            (Some(ours), Before::Mlp(_, theirs)) => {
+                Err(format!("the MLP has {} in it, transformers' classifier of this network {}", ours.word(), theirs.word()))
+            }
+            (Some(_), _) => Err("the classifier is an MLP, and transformers' of this network is none".to_owned()),
+            (None, _) => Ok(head),
+        }
+    }
+
     /// The head of a network of this anatomy.
     ///
     /// # Errors
@@ -67,25 +88,20 @@ impl Head {
             Classifier::BesideMean => Head { before: Before::Mean, ..plain },
             Classifier::Normed => Head { layer: "classifier.dense", before: Before::Norm, ..plain },
             Classifier::Projected(outputs) => Head { before: Before::Layer(outputs), ..plain },
-            Classifier::Bent([dense, layer]) => Head { layer, before: Before::Tanh(dense), ..plain },
+            Classifier::Mlp([dense, layer], activation) => Head { layer, before: Before::Mlp(dense, activation), ..plain },
             Classifier::Other { why, .. } => return Err(why.to_owned()),
         })
     }
 
-    /// Whether it has room for so many classes.
-    ///
-    /// # Errors
-    /// In words, when it has not.
-    pub fn holds(self, classes: usize) -> Result<Head, String> {
+    /// What stands between its two layers, where it has two.
+    pub fn activation(self) -> Option<Activation> {
         match self.before {
-            Before::Layer(outputs) if classes > outputs => Err(format!(
-                "transformers' classifier of this network reads through {outputs} channels, which are too few for {classes} classes"
-            )),
-            _ => Ok(self),
+            Before::Mlp(_, activation) => Some(activation),
+            _ => None,
         }
     }
 
-    /// Its tensors, `classifier.weight` and `classifier.bias`, from the bag's values.
+    /// Its tensors, `classifier.weight` and `classifier.bias`, from the bag's values, for a plan of which `of_plan` gave it.
     pub fn theirs(self, bag: &Named) -> Result<Named> {
         let of = |key: &str| bag.get(key).with_context(|| format!("the run's adapter lacks `{key}`"));
         let weight = of("head/weight")?; // [width, classes]
@@ -108,7 +124,19 @@ impl Head {
                 put(NORM, TensorData::ones::<f32, _>([width]), Some(TensorData::zeros::<f32, _>([width])));
                 put(self.layer, turned, bias);
             }
-            Before::Tanh(dense) => {
+            Before::Mlp(name, _) if bag.contains_key("head/dense") => {
+                let shift = tensors::shaped("head/dense_bias", of("head/dense_bias")?, &[width])?;
+                put(name, tensors::turned("head/dense", of("head/dense")?)?, Some(shift));
+                put(self.layer, turned, bias);
+            }
+            Before::Mlp(dense, Activation::Relu) => {
+                let rows = tensors::values("head/weight", &turned)?;
+                let mut twice = [rows.clone(), rows.iter().map(|v| -v).collect()].concat();
+                twice.resize(width * width, 0.0);
+                put(dense, TensorData::new(twice, [width, width]), Some(TensorData::zeros::<f32, _>([width])));
+                put(self.layer, TensorData::new(positive(classes, width), [classes, width]), bias);
+            }
+            Before::Mlp(dense, _) => {
                 let scaled = |n: usize| if n.is_multiple_of(width + 1) { SMALL } else { 0.0 };
                 let small = (0..width * width).map(scaled).collect::<Vec<f32>>();
                 put(dense, TensorData::new(small, [width, width]), Some(TensorData::zeros::<f32, _>([width])));
@@ -116,7 +144,6 @@ impl Head {
                 put(self.layer, TensorData::new(large, [classes, width]), bias);
             }
             Before::Layer(outputs) => {
-                self.holds(classes).map_err(|words| anyhow!(words))?;
                 let filled = |values: Option<Vec<f32>>, count: usize| {
                     let mut values = values.unwrap_or_default();
                     values.resize(count, 0.0);
@@ -132,8 +159,8 @@ impl Head {
         Ok(all)
     }
 
-    /// `head/weight` and, where there is one, `head/bias` from transformers' tensors, for features of `width` channels. `of` gives a
-    /// tensor by its whole name.
+    /// `head/weight` and, where there is one, `head/bias` from transformers' tensors, for features of `width` channels; of an MLP `head/dense` and
+    /// `head/dense_bias`, too. `of` gives a tensor by its whole name.
     pub fn ours(self, of: impl Fn(&str) -> Result<TensorData>, width: usize) -> Result<Named> {
         let (name, bias_name) = (format!("{}.weight", self.layer), format!("{}.bias", self.layer));
         let weight = of(&name)?;
@@ -142,7 +169,7 @@ impl Head {
         let wanted = match self.before {
             Before::Mean => 2 * width,
             Before::Layer(outputs) => outputs,
-            Before::Nothing | Before::Norm | Before::Tanh(_) => width,
+            Before::Nothing | Before::Norm | Before::Mlp(..) => width,
         };
         let bias = self.bias.then(|| of(&bias_name)).transpose()?;
         let outputs = bias.as_ref().map_or(classes, |bias| bias.shape().num_elements());
@@ -156,7 +183,7 @@ impl Head {
         if let Some(bias) = bias {
             shift = Some(tensors::values(&bias_name, &bias)?);
         }
-        // What stands before it is linear: both in one.
+        // What stands before it.
         let before = |layer: &str, rows: &[usize]| -> Result<[Vec<f32>; 2]> {
             let (name, bias_name) = (format!("{layer}.weight"), format!("{layer}.bias"));
             let (weight, bias) = (of(&name)?, of(&bias_name)?);
@@ -165,6 +192,8 @@ impl Head {
             }
             Ok([tensors::values(&name, &weight)?, tensors::values(&bias_name, &bias)?])
         };
+        let mut all = Named::new();
+        // Where that is linear: both in one.
         let through = |shift: Vec<f32>, of: &[f32], own: &[f32]| -> Vec<f32> {
             let more = |class: usize| {
                 of.iter().enumerate().map(|(n, v)| f64::from(*v) * f64::from(own[n * classes + class])).sum::<f64>()
@@ -183,19 +212,16 @@ impl Head {
                 shift = shift.map(|shift| through(shift, &bias, &own));
                 own.chunks_mut(classes).zip(gain).for_each(|(row, gain)| row.iter_mut().for_each(|v| *v *= gain));
             }
-            Before::Tanh(dense) => {
-                let [rows, bias] = before(dense, &[width, width])?;
-                let factor = rows.first().copied().unwrap_or_default();
-                let plain = |(n, v): (usize, &f32)| *v == if n.is_multiple_of(width + 1) { factor } else { 0.0 };
-                if !(0.0..=SMALL_ENOUGH).contains(&factor)
-                    || !rows.iter().enumerate().all(plain)
-                    || bias.iter().any(|v| *v != 0.0)
-                {
-                    bail!(
-                        "`{dense}` is a layer of its own with tanh behind it, for which the head here, one linear layer, has no place"
-                    );
+            Before::Mlp(dense, activation) => {
+                let [rows, bias] = before(dense, &[width, width])?; // [outputs, width]
+                match straight(activation, [&rows, &bias, &own], width, classes) {
+                    Some(straight) => own = straight,
+                    None => {
+                        let rows = tensors::turned(dense, &TensorData::new(rows, [width, width]))?;
+                        all.insert("head/dense".to_owned(), rows);
+                        all.insert("head/dense_bias".to_owned(), TensorData::new(bias, [1, width]));
+                    }
                 }
-                own.iter_mut().for_each(|v| *v *= factor);
             }
             Before::Layer(outputs) => {
                 let [rows, bias] = before(PROJECTOR, &[outputs, width])?; // [outputs, width]
@@ -204,7 +230,7 @@ impl Head {
                 own = (0..width).flat_map(|n| through(vec![0.0; classes], &column(n), &own)).collect();
             }
         }
-        let mut all = Named::from([("head/weight".to_owned(), TensorData::new(own, [width, classes]))]);
+        all.insert("head/weight".to_owned(), TensorData::new(own, [width, classes]));
         all.extend(shift.map(|shift| ("head/bias".to_owned(), TensorData::new(shift, [1, classes]))));
         Ok(all)
     }
@@ -218,12 +244,46 @@ impl Head {
             _ if part(name, self.layer, self.bias) => true,
             Before::Norm => part(name, NORM, true),
             Before::Layer(_) => part(name, PROJECTOR, true),
-            Before::Tanh(dense) => part(name, dense, true),
+            Before::Mlp(dense, _) => part(name, dense, true),
             Before::Nothing | Before::Mean => false,
         };
         if let Some(name) = found.keys().find(|name| !known(name)) {
-            bail!("`{name}` is no part of a linear classifier as this network has it");
+            bail!("`{name}` is no part of a classifier as this network has it");
         }
         self.ours(|name| found.get(name).cloned().ok_or_else(|| anyhow!("it lacks `{name}`")), width)
+    }
+}
+
+/// The last layer `[classes, width]` that takes of each class what comes as it is, less what comes turned over.
+fn positive(classes: usize, width: usize) -> Vec<f32> {
+    let one = |n: usize| match n % width {
+        col if col == n / width => 1.0,
+        col if col == classes + n / width => -1.0,
+        _ => 0.0,
+    };
+    (0..classes * width).map(one).collect()
+}
+
+/// The weight `[width, classes]` of the linear layer that was written as these two with an activation between them: weight
+/// `[width, width]` and bias of the first, weight `[width, classes]` of the last. None where they are a true MLP.
+fn straight(activation: Activation, [rows, bias, last]: [&[f32]; 3], width: usize, classes: usize) -> Option<Vec<f32>> {
+    if bias.iter().any(|v| *v != 0.0) {
+        return None;
+    }
+    match activation {
+        Activation::Tanh => {
+            let factor = rows.first().copied().unwrap_or_default();
+            let plain = |(n, v): (usize, &f32)| *v == if n.is_multiple_of(width + 1) { factor } else { 0.0 };
+            let is_one = (0.0..=SMALL_ENOUGH).contains(&factor) && rows.iter().enumerate().all(plain);
+            is_one.then(|| last.iter().map(|v| v * factor).collect())
+        }
+        Activation::Relu if 2 * classes <= width => {
+            let (there, turned) = rows.split_at(classes * width);
+            let wanted = positive(classes, width);
+            let is_one = there.iter().zip(turned).all(|(a, b)| *a == -b)
+                && (0..width * classes).all(|n| last[n] == wanted[n % classes * width + n / classes]);
+            is_one.then(|| (0..width * classes).map(|n| there[n % classes * width + n / classes]).collect())
+        }
+        _ => None,
     }
 }

@@ -38,12 +38,14 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     let mut choice = backbones::of_folder(backbone).map_err(|e| anyhow!(e))?;
     backbones::settle(&mut choice);
     let mut anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
-    if Head::of(&anatomy).is_err()
+    let of_package = adapterhub::is_one(folder) && adapterhub::reads_first_token(folder);
+    if (of_package || Head::of(&anatomy).is_err())
         && let Some((other, read)) = by_first_token(&choice)
+        && (of_package || Head::of(&read).is_ok())
     {
         (choice, anatomy) = (other, read);
     }
-    let (Adapter { methods, mut params, classes, over }, what) = adapter(folder, &anatomy)?;
+    let (Adapter { methods, mut params, classes, activation, over }, what) = adapter(folder, &anatomy)?;
     make_room(&mut choice, &anatomy, &methods);
     let config = Folder::open(&backbone.display().to_string()).map_err(|e| anyhow!(e))?.config;
     // Without a classifier a network of two towers has captions to match.
@@ -57,6 +59,13 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     let count = params.get("head/weight").and_then(|weight| weight.shape().last().copied()).unwrap_or(0);
     let classes = classes.filter(|names| names.len() == count).unwrap_or_else(|| labels(&config, count));
     let name = folder.file_name().map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned());
+    let mut task = Choice::named(if matches { contrast::CARD.name } else { classify::CARD.name });
+    if params.contains_key("head/dense")
+        && let Some(activation) = activation.or_else(|| Head::of(&anatomy).ok()?.activation())
+    {
+        task.settings.set("head", Value::Text(classify::MLP.to_owned()));
+        task.settings.set("activation", Value::Text(activation.word().to_owned()));
+    }
     let session = Session {
         petl: VERSION,
         title: format!("{name}, imported"),
@@ -64,7 +73,7 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
         device: "auto".to_owned(),
         backbone: choice,
         data: unknown::choice(&classes),
-        task: Choice::named(if matches { contrast::CARD.name } else { classify::CARD.name }),
+        task,
         recipe: Recipe::default(),
         methods,
     };
@@ -102,8 +111,7 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     Ok(Imported { what, stack: model.plan.words(), classes, trainable: model.plan.trainable() })
 }
 
-/// The same network with a head that reads the first token, where transformers has a classifier for that: a RoBERTa's folder may hold a pooler,
-/// which its classifier does not read.
+/// The same network with a head that reads the first token: a RoBERTa's folder may hold a pooler, which its classifier does not read.
 fn by_first_token(choice: &Choice) -> Option<(Choice, Anatomy)> {
     const FIRST: &str = "first token";
     let takes = |field: &&Field| field.name == "pool" && matches!(field.kind, Kind::Choice(words) if words.contains(&FIRST));
@@ -111,7 +119,7 @@ fn by_first_token(choice: &Choice) -> Option<(Choice, Anatomy)> {
     let mut choice = choice.clone();
     choice.settings.set("pool", Value::Text(FIRST.to_owned()));
     let anatomy = backbones::open(&choice).ok()?.network.anatomy();
-    Head::of(&anatomy).is_ok().then_some((choice, anatomy))
+    Some((choice, anatomy))
 }
 
 /// Makes texts as short as the adapter leaves positions for.

@@ -27,7 +27,7 @@ use crate::engine::model::{self, Model};
 use crate::plan::Plan;
 use crate::plan::anatomy::Entry;
 use crate::session::{Placed, Session};
-use crate::tasks::classify::{self, Rivals};
+use crate::tasks::classify::{self, Activation, Rivals};
 
 pub const CATALOG: &[&Card] = &[&own::CARD, &peft::CARD, &adapterhub::CARD, &merged::CARD, &transformers::CARD];
 
@@ -54,7 +54,7 @@ pub struct Card {
 }
 
 /// An adapter read from another program's folder.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Adapter {
     /// The stack that it means.
     pub methods: Vec<Placed>,
@@ -62,6 +62,8 @@ pub struct Adapter {
     pub params: tensors::Named,
     /// Names of the classes, where the folder says them.
     pub classes: Option<Vec<String>>,
+    /// What stands between the two layers of an MLP as head, where the folder says it; otherwise it is what transformers has there.
+    pub activation: Option<Activation>,
     /// Those of `params` that are added to a frozen part of the network, which a folder does not know: key and part.
     pub over: BTreeMap<String, String>,
 }

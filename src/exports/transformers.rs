@@ -1,5 +1,5 @@
 //! A whole model as the Python library transformers loads it (`ViTForImageClassification`, `DeiTForImageClassification`,
-//! `BertForSequenceClassification`): the stack folded into the weights, head included. Called through the catalogue; `peft` writes the frozen base model through it too.
+//! `BertForSequenceClassification` and the like): the stack folded into the weights, head included. Called through the catalogue; `peft` writes the frozen base model through it too.
 //! Must not know how a run is stored.
 
 use std::path::Path;
@@ -28,15 +28,13 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 pub const CARD: Card = Card {
     name: "transformers",
     title: "transformers model folder",
-    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, GPT-2, T5, Whisper's encoder and AST with a classifier, CLIP without one), the method folded into the weights. Where every method folds.",
+    help: "config.json and model.safetensors for Hugging Face transformers (ViT, DeiT, BERT, RoBERTa, DistilBERT, GPT-2, T5, Whisper's encoder and AST with a classifier, CLIP without one), the method folded into the weights. Where every method folds.",
     fits: |plan| {
         if plan.aim.compares_texts() {
             names(&plan.anatomy)?;
             return merged::fits(plan);
         }
-        super::head::is_linear(plan).map_err(|words| format!("{words}. Export it as `merged`"))?;
-        let head = || Head::of(&plan.anatomy)?.holds(plan.classes.len());
-        let leaves = names(&plan.anatomy).and_then(|_| head());
+        let leaves = names(&plan.anatomy).and_then(|_| Head::of_plan(plan));
         leaves.map_err(|words| format!("{words}. Export it as `merged`"))?;
         if !plan.anatomy.has_classifier {
             return Err(

@@ -15,6 +15,8 @@ use crate::session::settings::{Field, Settings};
 const MLP: &[Role] = &[Role::Mlp];
 /// The form that reads the residual stream where its norm has not been yet.
 pub const STREAM: &str = "parallel to the stream";
+/// The form that reads what the norm behind the branch would make of the sum, and adds to the branch before it.
+pub const NORMED: &str = "through the norm";
 
 pub const CARD: Card = Card {
     name: "bottleneck",
@@ -44,8 +46,8 @@ pub const CARD: Card = Card {
         Field::whole("bottleneck", 1, 4096, 16, "Width r of the hidden layer."),
         Field::choice(
             "form",
-            &["sequential", "parallel", STREAM],
-            "In line after the place; beside it; or, for the MLP of a network that norms before it, beside the norm too, so that it reads the residual stream.",
+            &["sequential", "parallel", STREAM, NORMED],
+            "In line after the place; beside it; for the MLP of a network that norms before it, beside the norm too, so that it reads the residual stream; or, for a branch of a network that norms behind it (BERT), in line, but reading what that norm makes of the sum, as AdapterHub's `seq_bn` does there.",
         ),
         Field::real("scale", 0.0, 16.0, 1.0, "Factor s of what the adapter adds."),
         Field::flag("learn_scale", false, "Trains s, one for each place, from the value above."),
@@ -64,7 +66,7 @@ pub const CARD: Card = Card {
         Variant::new("Parallel", "Beside the MLP.", MLP).with(&[("form", "parallel")]),
         Variant::new("Scaled parallel", "Beside the MLP with s = 4, as the unified view found best.", MLP)
             .with(&[("form", "parallel"), ("scale", "4")]),
-        Variant::new("AdaptFormer", "Beside the MLP, 8 wide, s = 0.1.", MLP).with(&[
+        Variant::new("AdaptFormer", "Beside the MLP, 8 wide.", MLP).with(&[
             ("form", "parallel"),
             ("scale", "0.1"),
             ("bottleneck", "8"),
@@ -75,18 +77,10 @@ pub const CARD: Card = Card {
             .with(&[("share", "down"), ("activation", "gelu")]),
         Variant::new("Single", "One adapter for all of Houlsby's places.", BRANCHES)
             .with(&[("share", "everything"), ("activation", "gelu")]),
-        Variant::new(
-            "One for each task",
-            "VL-Adapter's Multiple: Houlsby's places, and every task of the data set has adapters of its own.",
-            BRANCHES,
-        )
-        .with(&[("tasks", "one each"), ("activation", "gelu")]),
-        Variant::new(
-            "Half-shared by tasks",
-            "VL-Adapter's Half-shared: every task has its matrix down, and up is common to all tasks.",
-            BRANCHES,
-        )
-        .with(&[("tasks", "up shared"), ("activation", "gelu")]),
+        Variant::new("One for each task", "VL-Adapter's Multiple: every task of the data set has adapters of its own.", BRANCHES)
+            .with(&[("tasks", "one each"), ("activation", "gelu")]),
+        Variant::new("Half-shared by tasks", "VL-Adapter's: every task has its matrix down, up is common to all.", BRANCHES)
+            .with(&[("tasks", "up shared"), ("activation", "gelu")]),
     ],
     roles: &[Role::Attn, Role::Mlp, Role::Mid, Role::Block, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down],
     default_roles: MLP,
@@ -99,7 +93,7 @@ struct Bottleneck;
 
 /// What the adapter at `site` reads, which is the place's input or its output, and what it adds to.
 fn widths(site: &Site, set: &Settings) -> (usize, usize) {
-    (if set.text("form") == "sequential" { site.d_out } else { site.d_in }, site.d_out)
+    (if matches!(set.text("form"), "sequential" | NORMED) { site.d_out } else { site.d_in }, site.d_out)
 }
 
 impl Method for Bottleneck {
@@ -110,6 +104,9 @@ impl Method for Bottleneck {
         for site in sites {
             if set.text("form") == STREAM && site.role != Role::Mlp {
                 return Err(format!("`{STREAM}` stands beside an MLP, not at `{}`; `parallel` fits everywhere", site.path));
+            }
+            if set.text("form") == NORMED && anatomy.norm_behind(site).is_none() {
+                return Err(format!("`{NORMED}` fits a branch that a norm follows, as BERT has them, not `{}`", site.path));
             }
             let (d_in, d_out) = widths(site, set);
             let up = parts::linear("up", r, d_out, Init::Zeros); // zero, so that the first pass is the frozen network's
@@ -134,6 +131,7 @@ impl Method for Bottleneck {
         let seen = match at.set.text("form") {
             STREAM => at.left(Role::Mid),
             "parallel" => x.clone(),
+            NORMED => at.norm_behind(x.clone() + y.clone()), // x is the stream here
             _ => y.clone(),
         };
         let h = sharing::through(at, "down", seen.clone()); // [batch, positions, r]

@@ -3,6 +3,7 @@
 
 pub use super::role::Role;
 use crate::backbones::names::Naming;
+use crate::tasks::classify::Activation;
 
 /// Where a method acts at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +125,9 @@ pub struct Anatomy {
     /// Attention as T5 has it: scores are not divided by √depth, and those of self-attention have a trained bias for each head and
     /// distance.
     pub relative: bool,
+    /// It norms what a branch and the stream add up to, behind each branch, with this small number under the root (BERT); none where it norms what
+    /// enters a branch.
+    pub norms_behind: Option<f64>,
     /// transformers has a classifier that reads of this network what the head here reads, so that the whole can leave for it.
     pub has_classifier: bool,
     /// Its positions were stretched, or its numbers are packed: the folder that it was read from is no base of what is trained on it.
@@ -150,8 +154,8 @@ pub enum Classifier {
     Normed,
     /// A linear layer with so many outputs stands before it (Whisper).
     Projected(usize),
-    /// A linear layer of the network's width and tanh stand before it (T5, RoBERTa): the names of both layers.
-    Bent([&'static str; 2]),
+    /// A linear layer of the network's width and an activation stand before it (T5, RoBERTa, DistilBERT): the names of both layers.
+    Mlp([&'static str; 2], Activation),
     /// None that the head here could be written as, and why; what its last layer would be called.
     Other { layer: &'static str, why: &'static str },
 }
@@ -160,17 +164,17 @@ impl Classifier {
     pub const PLAIN: Classifier = Classifier::Linear { layer: "classifier", bias: true };
     /// A decoder's.
     pub const SCORE: Classifier = Classifier::Linear { layer: "score", bias: false };
-    /// Of the families whose classifier is deep.
-    pub const DEEP: &str =
-        "transformers' classifier has layers of its own before the last one, for which the head here has no place";
-
     /// The modules that it is made of.
     pub fn modules(self) -> Vec<&'static str> {
         match self {
             Classifier::Linear { layer, .. } | Classifier::Other { layer, .. } => vec![layer],
             Classifier::BesideMean | Classifier::Normed => vec!["classifier"],
             Classifier::Projected(_) => vec!["classifier", "projector"],
-            Classifier::Bent([dense, _]) => dense.split('.').take(1).collect(),
+            Classifier::Mlp(layers, _) => {
+                let mut modules: Vec<_> = layers.iter().filter_map(|layer| layer.split('.').next()).collect();
+                modules.dedup();
+                modules
+            }
         }
     }
 }
@@ -287,6 +291,7 @@ impl Anatomy {
             causal: false,
             rotary: false,
             relative: false,
+            norms_behind: None,
             has_classifier: false,
             stretched: false,
             saved: 0,
@@ -349,6 +354,17 @@ impl Anatomy {
     pub fn beside(&self, site: &Site, role: Role) -> Option<&Site> {
         let all = || self.sites.iter().filter(|other| other.block == site.block && other.role == role);
         all().find(|other| other.branch() == site.branch()).or_else(|| all().next())
+    }
+
+    /// The norm of what a branch and the stream add up to, and the small number under its root, in a network that has such.
+    pub fn norm_behind(&self, branch: &Site) -> Option<(&Site, f64)> {
+        let mut norms = self.sites.iter().filter(|site| site.block == branch.block && site.role == Role::Norm);
+        let norm = match branch.role {
+            Role::Attn => norms.next(),
+            Role::Mlp => norms.next_back(),
+            _ => None,
+        };
+        norm.zip(self.norms_behind)
     }
 
     /// What more than queries and keys, as these leave their layers, the scores of an attention are made of, in words; none where

@@ -1,4 +1,4 @@
-//! Classification: a linear head on the class token or one by angles with a margin, label-smoothed cross-entropy (Szegedy et al. 2016), accuracy. The head is
+//! Classification: a linear head on the class token, an MLP or one by angles with a margin, label-smoothed cross-entropy (Szegedy et al. 2016), accuracy. The head is
 //! always in the bag; a linear probe is the empty stack with this head. Where a data set mixes tasks, the head has the classes
 //! of all of them, and here alone it is said that only those of a sample's own task compete for it. Called by the engine.
 
@@ -9,19 +9,21 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 use super::{Aim, Card};
 use crate::datasets::Task;
 use crate::engine::bag::Bag;
+use crate::engine::kernels;
 use crate::methods::{Init, ParamSpec};
 use crate::session::settings::{Field, Settings};
 
 pub const CARD: Card = Card {
     name: "classify",
     title: "Classify",
-    help: "One label for each sample, by a linear layer on what the backbone pools (its class token, or what its card says), or by the angle to a centre of each class.",
+    help: "One label for each sample, by a linear layer on what the backbone pools (its class token, or what its card says), by two layers, or by the angle to a centre of each class.",
     fields: &[
         Field::choice(
             "head",
-            &[LINEAR, COSINE, ZERO_SHOT],
-            "A linear layer; the cosine of the angle between features and a trained centre of each class, as in face recognition; or the likeness to a text about each class, which needs no training but a backbone of two towers.",
+            &[LINEAR, MLP, COSINE, ZERO_SHOT],
+            "A linear layer; a layer of the backbone's width, an activation and a linear layer, as transformers has on RoBERTa, T5 (tanh) and DistilBERT (ReLU); the cosine of the angle between features and a trained centre of each class, as in face recognition; or the likeness to a text about each class, which needs no training but a backbone of two towers.",
         ),
+        Field::choice("activation", &Activation::WORDS, "What stands between the two layers of an MLP."),
         Field::text(
             "template",
             "a photo of a {}.",
@@ -39,6 +41,7 @@ pub const CARD: Card = Card {
 };
 
 const LINEAR: &str = "linear";
+pub const MLP: &str = "mlp";
 const COSINE: &str = "cosine";
 /// A head of texts about the classes: Radford et al. (2021), section 3.1.
 pub const ZERO_SHOT: &str = "zero-shot";
@@ -48,9 +51,38 @@ pub const NAME: &str = "{}";
 /// The settings that one kind of head has beside the others.
 pub fn fields_of(aim: &Aim) -> &'static [&'static str] {
     match aim {
+        Aim::Mlp(_) => &["activation"],
         Aim::Cosine(_) => &["scale", "margin"],
         Aim::ZeroShot(_) => &["template"],
         Aim::Linear | Aim::Contrast => &[],
+    }
+}
+
+/// What stands between the two layers of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Tanh,
+    Relu,
+    Gelu,
+}
+
+impl Activation {
+    const WORDS: [&str; 3] = ["tanh", "relu", "gelu"];
+
+    pub fn named(word: &str) -> Option<Activation> {
+        [Activation::Tanh, Activation::Relu, Activation::Gelu].into_iter().find(|one| one.word() == word)
+    }
+
+    pub fn word(self) -> &'static str {
+        Activation::WORDS[self as usize]
+    }
+
+    fn bend(self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Activation::Tanh => x.tanh(),
+            Activation::Relu => activation::relu(x),
+            Activation::Gelu => kernels::gelu(x.unsqueeze::<3>()).squeeze_dim(0),
+        }
     }
 }
 
@@ -76,31 +108,38 @@ impl Margin {
 }
 
 /// The head's parameters, none where texts are compared: d · classes + classes, or without the bias, as transformers' classifiers on decoders are. A head by angles
-/// has a centre for each class.
+/// has a centre for each class, an MLP d · d + d more.
 pub fn head(width: usize, classes: usize, bias: bool, aim: &Aim) -> Vec<ParamSpec> {
+    let layer = |weight: &str, shift: &str, outputs: usize| {
+        let weight = ParamSpec::new(weight, width, outputs, Init::Normal(0.02));
+        [Some(weight), bias.then(|| ParamSpec::new(shift, 1, outputs, Init::Zeros))].into_iter().flatten()
+    };
     match aim {
-        Aim::Linear => {}
-        Aim::Cosine(_) => return vec![ParamSpec::new("centres", width, classes, Init::Normal(0.02))],
-        Aim::ZeroShot(_) | Aim::Contrast => return vec![],
+        Aim::Linear => layer("weight", "bias", classes).collect(),
+        Aim::Mlp(_) => layer("dense", "dense_bias", width).chain(layer("weight", "bias", classes)).collect(),
+        Aim::Cosine(_) => vec![ParamSpec::new("centres", width, classes, Init::Normal(0.02))],
+        Aim::ZeroShot(_) | Aim::Contrast => vec![],
     }
-    let mut head = vec![ParamSpec::new("weight", width, classes, Init::Normal(0.02))];
-    if bias {
-        head.push(ParamSpec::new("bias", 1, classes, Init::Zeros));
-    }
-    head
 }
 
 /// `[batch, width]` to logits `[batch, classes]`.
-pub fn logits(margin: Option<Margin>, bag: &Bag, pooled: Tensor<2>) -> Tensor<2> {
-    if let (Some(margin), Some(centres)) = (margin, bag.params.get("head/centres")) {
+pub fn logits(aim: &Aim, bag: &Bag, pooled: Tensor<2>) -> Tensor<2> {
+    if let (Aim::Cosine(margin), Some(centres)) = (aim, bag.params.get("head/centres")) {
         let unit = |t: Tensor<2>, along: usize| t.clone() / (t.square().sum_dim(along) + TINY).sqrt();
         return unit(pooled, 1).matmul(unit(centres.clone(), 0)) * margin.scale;
     }
-    let bias = bag.params.get("head/bias").map(|b| b.clone().squeeze_dim::<1>(0));
-    match bag.params.get("head/weight") {
-        Some(w) => burn::tensor::module::linear(pooled, w.clone(), bias),
-        _ => panic!("the plan puts a head into every bag, but this one has none"),
-    }
+    let layer = |x: Tensor<2>, weight: &str, bias: &str| {
+        let bias = bag.params.get(bias).map(|b| b.clone().squeeze_dim::<1>(0));
+        match bag.params.get(weight) {
+            Some(w) => burn::tensor::module::linear(x, w.clone(), bias),
+            _ => panic!("the plan puts a head into every bag, but this one has no `{weight}`"),
+        }
+    };
+    let features = match aim {
+        Aim::Mlp(activation) => activation.bend(layer(pooled, "head/dense", "head/dense_bias")),
+        _ => pooled,
+    };
+    layer(features, "head/weight", "head/bias")
 }
 
 /// Mean cross-entropy `[1]` of logits `[batch, classes]`; a part `smoothing` of every target is spread over all classes.

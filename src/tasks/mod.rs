@@ -6,7 +6,7 @@ pub mod contrast;
 
 use crate::session::Choice;
 use crate::session::settings::Field;
-use classify::Margin;
+use classify::{Activation, Margin};
 
 /// What the catalogue says of a task.
 pub struct Card {
@@ -28,6 +28,8 @@ pub enum Aim {
     /// A linear layer tells the classes apart.
     #[default]
     Linear,
+    /// Two layers do, with an activation between them.
+    Mlp(Activation),
     /// The angle to a trained centre of each class does.
     Cosine(Margin),
     /// The likeness to a text about each class does, which is made of its name by this pattern.
@@ -45,6 +47,7 @@ impl Aim {
         let set = task.settings.filled(classify::CARD.fields);
         match (Margin::of(&set), set.text("head")) {
             (Some(margin), _) => Aim::Cosine(margin),
+            (_, classify::MLP) => Aim::Mlp(Activation::named(set.text("activation")).unwrap_or(Activation::Tanh)),
             (_, classify::ZERO_SHOT) => Aim::ZeroShot(set.text("template").to_owned()),
             _ => Aim::Linear,
         }

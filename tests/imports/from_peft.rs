@@ -31,14 +31,14 @@ fn every_adapter_for_a_decoder_gives_pefts_logits() {
     assert!(difference < 1e-4, "prompts: {difference}");
 }
 
-/// LoRA with biases beside it, on convolutions, what stands on GPT-2, T5 and RoBERTa, as PEFT writes them: in, out, and in again.
+/// LoRA with biases beside it, on convolutions, what stands on GPT-2, T5, RoBERTa and DistilBERT, as PEFT writes them: in, out, and in again.
 #[test]
 fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
     let folder = fixtures().join("peft-forms");
     let expected = Tensors::open(&folder.join("expected.safetensors")).unwrap();
     let (vit, bert, gpt2, t5) = (peft("base_vit"), peft("base_bert"), folder.join("gpt2"), folder.join("t5"));
-    let [whisper, ast, roberta] =
-        ["whisper-classifier", "ast-classifier", "roberta"].map(|name| fixtures().join("backbones").join(name));
+    let [whisper, ast, roberta, distilbert] =
+        ["whisper-classifier", "ast-classifier", "roberta", "distilbert"].map(|name| fixtures().join("backbones").join(name));
     let both = "LoRA + BitFit";
     for (name, base, stack, bias) in [
         ("lora_only", &vit, both, "lora_only"),
@@ -60,6 +60,9 @@ fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
         ("gpt2_vera", &gpt2, "VeRA", "null"),
         ("gpt2_adalora", &gpt2, "AdaLoRA", "null"),
         ("roberta_lora", &roberta, "LoRA", "none"),
+        ("roberta_mlp", &roberta, "LoRA", "none"),
+        ("distilbert_mlp", &distilbert, "LoRA", "none"),
+        ("t5_mlp", &t5, "LoRA", "none"),
         ("t5_lora", &t5, "LoRA", "none"),
         ("t5_rslora", &t5, "LoRA + LoRA", "none"),
         ("t5_head", &t5, "LoRA", "none"),
@@ -92,6 +95,7 @@ fn every_form_that_peft_wrote_gives_pefts_logits_and_leaves_again() {
         assert!(away > 1e-2, "{name}: the base model alone would pass ({away})");
         let again = Plan::of(&file::open(&run.join("session.petl.toml")).unwrap());
         assert_eq!(again.words(), stack, "{name}");
+        assert_eq!(matches!(again.aim, Aim::Mlp(_)), name.ends_with("_mlp"), "{name}");
         let out = scratch.path().join("out");
         let (fine, said) = petl(&["export", text(&run), "--as", "peft", text(&out)]);
         if base == &whisper {

@@ -22,6 +22,8 @@ use petl_workbench::exports::{self, Card, tensors};
 use petl_workbench::plan::Plan;
 use petl_workbench::plan::anatomy::Role;
 use petl_workbench::session::{Place, Placed, Session, Settings, Value, file};
+use petl_workbench::tasks::Aim;
+use petl_workbench::tasks::classify::Activation;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

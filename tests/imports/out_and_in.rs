@@ -99,8 +99,6 @@ fn every_kind_goes_out_and_in_on_every_network_that_has_names_for_it() {
     assert!(fine.as_ref().is_ok_and(|d| *d < 1e-5), "{fine:?}");
     assert!(prompts("deep", Place::roles(&[Role::Block])).unwrap_err().contains("not one for each block"));
     assert!(prompts("shallow", Place::sites(&["blocks.1"])).unwrap_err().contains("go through all"));
-    let refused = there_and_back(card, &session(&fixtures().join("backbones/distilbert"), "lora", Place::roles(&[]), &[]));
-    assert!(refused.unwrap_err().contains("layers of its own"));
     let mut roberta = session(&fixtures().join("backbones/roberta"), "lora", Place::roles(&[Role::Q]), &[]);
     assert!(there_and_back(card, &roberta).unwrap_err().contains("choose `first token`"));
     roberta.backbone.settings.set("pool", Value::Text("first token".into()));
@@ -203,19 +201,61 @@ fn what_stands_on_t5_is_named_layer_by_layer_where_one_word_means_more() {
     }
 }
 
+/// A classifier of two layers goes out as it is, and a linear one so that what is between the layers leaves it alone.
 #[test]
-fn a_classifier_of_t5s_that_bends_is_refused() {
+fn heads_of_one_and_two_layers_leave_for_classifiers_of_two() {
+    let with = |folder: &str, head: Option<&str>, classes: usize| {
+        let mut session = session(&fixtures().join(folder), "lora", Place::roles(&[Role::Q]), &[]);
+        session.backbone.settings.set("pool", Value::Text("first token".into()));
+        if folder.contains("t5") {
+            session.backbone.settings.0.remove("pool");
+        }
+        if let Some(activation) = head {
+            session.task.settings.set("head", Value::Text("mlp".into()));
+            session.task.settings.set("activation", Value::Text(activation.into()));
+        }
+        session.data = unknown::choice(&(0..classes).map(|n| n.to_string()).collect::<Vec<_>>());
+        session
+    };
+    for (folder, theirs, width) in
+        [("peft-forms/t5", "tanh", 16), ("backbones/roberta", "tanh", 32), ("backbones/distilbert", "relu", 32)]
+    {
+        for kind in ["peft", "transformers"] {
+            let card = exports::find(kind).unwrap();
+            for head in [None, Some(theirs)] {
+                let difference = there_and_back(card, &with(folder, head, 3));
+                assert!(difference.as_ref().is_ok_and(|d| *d < 1e-5), "{folder}, {kind}, {head:?}: {difference:?}");
+            }
+            let said = there_and_back(card, &with(folder, Some("gelu"), 3)).unwrap_err();
+            assert!(said.contains(&format!("has gelu in it, transformers' classifier of this network {theirs}")), "{said}");
+            let many = there_and_back(card, &with(folder, None, width));
+            match theirs {
+                "relu" => assert!(many.unwrap_err().contains("train it with the head `mlp`")),
+                _ => assert!(many.is_ok_and(|d| d < 1e-5)),
+            }
+        }
+    }
+    let said = there_and_back(exports::find("peft").unwrap(), &with("peft/base_bert", Some("tanh"), 3)).unwrap_err();
+    assert!(said.contains("is an MLP") || said.contains("reads the pooler"), "{said}");
+}
+
+/// The two layers of T5's classifier are one where the first is a small multiple of the identity, and otherwise two.
+#[test]
+fn a_classifier_of_t5s_is_linear_where_tanh_leaves_it_alone() {
     let scratch = tempfile::tempdir().unwrap();
     let (folder, from) = (scratch.path().join("adapter"), fixtures().join("peft-forms/t5_head"));
     let dense = "base_model.model.classification_head.dense";
-    // What the values are multiplied by, what is added to the second, and what is said.
-    for (part, factor, more, words) in [
-        ("weight", 16.0, 0.0, "tanh behind it"),
-        ("weight", -1.0, 0.0, "tanh behind it"),
-        ("weight", 1.0, 1e-4, "tanh behind it"),
-        ("bias", 1.0, 1e-4, "tanh behind it"),
-        ("weight", 1.0, 0.0, ""),
-    ] {
+    // What the values are multiplied by, what is added to the second, and whether the head is linear.
+    for (n, (part, factor, more, linear)) in [
+        ("weight", 16.0, 0.0, false),
+        ("weight", -1.0, 0.0, false),
+        ("weight", 1.0, 1e-4, false),
+        ("bias", 1.0, 1e-4, false),
+        ("weight", 1.0, 0.0, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir(&folder).unwrap();
         std::fs::copy(from.join("adapter_config.json"), folder.join("adapter_config.json")).unwrap();
@@ -226,9 +266,11 @@ fn a_classifier_of_t5s_that_bends_is_refused() {
         values[1] += more;
         *data = TensorData::new(values, shape);
         tensors::write(&folder.join("adapter_model.safetensors"), &all).unwrap();
-        let run = scratch.path().join(format!("run-{}", words.len()));
+        let run = scratch.path().join(format!("run-{n}"));
         let (fine, said) = import(&folder, &fixtures().join("peft-forms/t5"), &run);
-        assert!(fine == words.is_empty() && said.contains(words), "{part}: {said}");
+        assert!(fine, "{part}: {said}");
+        let aim = Plan::of(&file::open(&run.join("session.petl.toml")).unwrap()).aim;
+        assert_eq!(aim, if linear { Aim::Linear } else { Aim::Mlp(Activation::Tanh) }, "{part} · {factor} + {more}");
     }
 }
 

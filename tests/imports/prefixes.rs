@@ -15,6 +15,7 @@ fn prefixes_that_peft_wrote_give_pefts_logits_and_leave_again() {
         ("bert-projected", peft("base_bert")),
         ("llama", fixtures().join("peft-decoder/base")),
         ("gpt2", fixtures().join("peft-forms/gpt2")),
+        ("roberta", fixtures().join("backbones/roberta")),
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let [run, out, again] = ["run", "out", "again"].map(|name| scratch.path().join(name));
@@ -176,11 +177,8 @@ fn prefixes_go_out_and_in_where_they_mean_the_same() {
     refused(peft_card, with_prefix(&bert, later(), &[flag("count_on")]), "at every attention");
     refused(peft_card, with_prefix(&vit, everywhere(), &[]), "texts alone");
     refused(peft_card, with_prefix(&fixtures().join("backbones/t5"), everywhere(), &[]), "decoder");
-    refused(
-        peft_card,
-        with_prefix(&fixtures().join("backbones/distilbert"), everywhere(), &[flag("count_on")]),
-        "layers of its own",
-    );
+    let distilbert = fixtures().join("backbones/distilbert");
+    refused(peft_card, with_prefix(&distilbert, everywhere(), &[flag("count_on")]), "takes no keys and values");
     refused(peft_card, with_prefix(&fixtures().join("backbones/gpt2"), everywhere(), &[]), "`count_on` is off");
     refused(peft_card, with_prefix(&fixtures().join("backbones/clip-text"), everywhere(), &[flag("count_on")]), "CLIP's text");
     refused(hub, with_prefix(&bert, everywhere(), &[flag("count_on")]), "`count_on` is on");

@@ -3,8 +3,8 @@
 
     forms.py [PETL]
 
-First every adapter of tests/fixtures/peft-forms (LoRA with biases, on convolutions, on GPT-2, RoBERTa and T5), imported and exported again; then runs trained on its
-GPT-2, whose q, k and v are one layer there, and on its T5, whose classifier has tanh in it, as PEFT folders and whole. Prints one line a check; ends with 0 when all agreed within 1e-4 of the largest logit, 1 when
+First every adapter of tests/fixtures/peft-forms (LoRA with biases, on convolutions, on GPT-2, RoBERTa, DistilBERT and T5), imported and exported again; then runs trained on its
+GPT-2, whose q, k and v are one layer there, and on T5, RoBERTa and DistilBERT, whose classifiers have two layers, as PEFT folders and whole. Prints one line a check; ends with 0 when all agreed within 1e-4 of the largest logit, 1 when
 something did not, 3 when a package is missing, and says which.
 """
 import json
@@ -23,6 +23,9 @@ IMPORTED = {
     "all_bert": PEFT / "base_bert",
     "conv_ast": BACKBONES / "ast-classifier",
     "roberta_lora": BACKBONES / "roberta",
+    "roberta_mlp": BACKBONES / "roberta",
+    "distilbert_mlp": BACKBONES / "distilbert",
+    "t5_mlp": FORMS / "t5",
     **{name: FORMS / "gpt2" for name in ("gpt2_lora", "gpt2_bias", "gpt2_dora", "gpt2_ia3", "gpt2_vera", "gpt2_adalora")},
     **{f"t5_{kind}": FORMS / "t5" for kind in ("lora", "rslora", "head", "dora", "ia3", "norms", "vera", "loha", "lokr", "oft", "boft", "adalora")},
 }
@@ -56,7 +59,16 @@ TRAINED = {"gpt2": {
     "boft": ["boft", "methods.0.settings.block_size=2", "methods.0.settings.factors=1"],
     "adalora": ["adalora", "methods.0.settings.rank=2"],
     "full": ["digits-full"],
+    "lora, head of two layers": ["digits-lora", "task.settings.head=mlp"],
+}, "roberta": {
+    "lora on q, v": ["digits-lora", "backbone.settings.pool=first token"],
+    "lora, head of two layers": ["digits-lora", "backbone.settings.pool=first token", "task.settings.head=mlp"],
+}, "distilbert": {
+    "lora on q, v": ["digits-lora"],
+    "lora, head of two layers": ["digits-lora", "task.settings.head=mlp", "task.settings.activation=relu"],
+    "full": ["digits-full", "task.settings.head=mlp", "task.settings.activation=relu"],
 }}
+FAMILY = {"roberta": "bert", "distilbert": "bert"}
 WHOLE_ONLY = ("full", "bitfit")
 wrong = 0
 
@@ -78,6 +90,7 @@ def opened(folder, **more):
     kind = transformers.AutoConfig.from_pretrained(folder).model_type
     cls = {"vit": "ViTForImageClassification", "bert": "BertForSequenceClassification", "gpt2": "GPT2ForSequenceClassification",
            "t5": "T5ForSequenceClassification", "roberta": "RobertaForSequenceClassification",
+           "distilbert": "DistilBertForSequenceClassification",
            "audio-spectrogram-transformer": "ASTForAudioClassification"}[kind]
     return getattr(transformers, cls).from_pretrained(folder, ignore_mismatched_sizes=True, **more).eval()
 
@@ -97,7 +110,7 @@ def with_peft(folder, base, given, ours):
 
 def readable(folder):
     """A network of the fixtures with a tokenizer of its few words; a text for T5 ends in its token for that."""
-    shutil.copytree(FORMS / folder.name, folder)
+    shutil.copytree((FORMS if (FORMS / folder.name).exists() else BACKBONES) / folder.name, folder)
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{n}": n for n in range(40)}, unk_token="w2"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     if folder.name == "t5":
@@ -126,13 +139,14 @@ def main():
             base = readable(scratch / kind)
             ids = torch.randint(3, 40, (4, 9), generator=torch.Generator().manual_seed(5))
             mask = torch.ones_like(ids)
-            mask[1, 6:] = ids[1, 6:] = 0  # the padding token, by which transformers finds where a text ends
+            padding = json.loads((base / "config.json").read_text())["pad_token_id"]
+            mask[1, 6:], ids[1, 6:] = 0, padding  # by which transformers finds where a text ends
             if kind == "t5":
                 ids[:, 8] = ids[1, 5] = 1
                 ids[1, 8] = 0
             given = {"input_ids": ids, "attention_mask": mask}
             for name, (preset, *changes) in runs.items():
-                settings = ["device=cpu", "recipe.epochs=2", "recipe.batch_size=8", "recipe.learning_rate=0.01", f"backbone.name={kind}",
+                settings = ["device=cpu", "recipe.epochs=2", "recipe.batch_size=8", "recipe.learning_rate=0.01", f"backbone.name={FAMILY.get(kind, kind)}",
                             f"backbone.settings.folder={base}", "data.name=text-table", f"data.settings.file={table}", *changes]
                 run, out, whole = (scratch / f"{kind}-{name}{end}".replace(" ", "-") for end in ("", "-peft", "-whole"))
                 do(petl, "train", preset, "--out", run, *[part for value in settings for part in ("--set", value)])

@@ -9,7 +9,7 @@ use petl_workbench::methods::prefix;
 use petl_workbench::plan::Plan;
 use petl_workbench::session::edit;
 use petl_workbench::session::settings::{Settings, Value};
-use petl_workbench::tasks::classify;
+use petl_workbench::tasks::{Aim, classify};
 
 use crate::common::{TOY, apart, batch, logits, placed, session, toy};
 use crate::through::{set, shake};
@@ -83,7 +83,7 @@ fn gated(model: &Model, p: impl Fn(usize, &str) -> Tensor<2>) -> Vec<f32> {
         x = x + t.linear(&at("mlp.down"), u);
     }
     let y = t.norm("norm", x, TOY.epsilon);
-    host(classify::logits(None, &bag, y.narrow(1, 0, 1).squeeze_dim::<2>(1))).expect("logits")
+    host(classify::logits(&Aim::Linear, &bag, y.narrow(1, 0, 1).squeeze_dim::<2>(1))).expect("logits")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use petl_workbench::engine::quality::sharpness;
 use petl_workbench::engine::tuner::Tuner;
 use petl_workbench::methods::twin::CARD;
 use petl_workbench::session::Value;
-use petl_workbench::tasks::classify;
+use petl_workbench::tasks::{Aim, classify};
 
 use crate::common::{CLASSES, apart, batch, gradients, logits, numbers, put, session, toy, with};
 
@@ -224,7 +224,7 @@ fn without_a_margin_the_head_by_angles_is_plain_scaled_cosine() {
     bag.params.insert("head/centres".to_owned(), w.clone());
     let target = Tensor::<1, Int>::from_data(TensorData::new(labels.clone(), [3]), &device);
     let loss = |margin: Margin| {
-        let logits = classify::logits(Some(margin), &bag, x.clone());
+        let logits = classify::logits(&Aim::Cosine(margin), &bag, x.clone());
         host(classify::loss(margin.held_back(logits, &target), target.clone(), 0.0)).expect("a loss")[0]
     };
     let (x, w) = (host(x.clone()).expect("x"), host(w).expect("w"));

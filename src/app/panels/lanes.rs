@@ -89,7 +89,7 @@ pub fn draw(ui: &Ui, workbench: &Workbench, lay: &Lay) {
     }
     painter.rect(head, 6.0, theme.panel, Stroke::new(1.5, theme.good), StrokeKind::Inside);
     let words = match plan.aim {
-        Aim::Linear | Aim::Cosine(_) => format!("Head {}", plan.classes.len()),
+        Aim::Linear | Aim::Mlp(_) | Aim::Cosine(_) => format!("Head {}", plan.classes.len()),
         Aim::ZeroShot(_) => format!("Texts {}", plan.classes.len()),
         Aim::Contrast => "Match".to_owned(),
     };

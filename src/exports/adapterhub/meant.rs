@@ -53,10 +53,7 @@ pub(super) fn bottleneck_meant(config: &Json, anatomy: &Anatomy) -> Result<Meant
     }
     let (forms, _) = forms(anatomy)?;
     let of = |form: &&Form| form.is_parallel == parallel && (parallel || form.original_ln_before == before);
-    let form = forms
-        .iter()
-        .find(of)
-        .ok_or("`original_ln_before` is true: the adapter would read the norm that stands behind it, which is not known here")?;
+    let form = forms.iter().find(of).ok_or("no adapter here stands as `original_ln_before` and `is_parallel` say")?;
     let mut roles = Vec::new();
     if flag("mh_adapter", false) {
         roles.push(

@@ -2,6 +2,7 @@
 //! with the classifier and the base model beside them. The package reads a bottleneck's input before or behind the residual sum, as
 //! `original_ln_before` says; `forms` tells which of our places that is. Called through the catalogue; must not know how a run is stored.
 
+mod heads;
 mod meant;
 mod prefixes;
 
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::{Device, TensorData};
 use serde_json::{Value as Json, json};
 
-use super::head::{self, Head};
+use super::head::Head;
 use super::peft::kinds::{How, Part};
 use super::tensors::{self, Named};
 use super::{Adapter, Card, peft, transformers};
@@ -23,6 +24,7 @@ use crate::plan::anatomy::{Anatomy, Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::settings::Settings;
 use crate::session::{Place, Placed, Session};
+pub use heads::reads_first_token;
 use meant::{bottleneck_meant, lora_meant};
 
 pub const CARD: Card = Card {
@@ -63,9 +65,10 @@ const VIT: &[Form] = &[
     Form { attention: None, mlp: Role::Mlp, form: bottleneck::STREAM, original_ln_before: false, is_parallel: true },
 ];
 
-/// BERT norms the sum behind a branch; with `original_ln_before` the package would go through that norm twice.
+/// BERT norms the sum behind a branch; with `original_ln_before` the package goes through that norm twice.
 const BERT: &[Form] = &[
     Form { attention: Some(Role::Attn), mlp: Role::Mlp, form: "sequential", original_ln_before: false, is_parallel: false },
+    Form { attention: Some(Role::Attn), mlp: Role::Mlp, form: bottleneck::NORMED, original_ln_before: true, is_parallel: false },
     Form { attention: Some(Role::Attn), mlp: Role::Mlp, form: "parallel", original_ln_before: false, is_parallel: true },
 ];
 
@@ -129,8 +132,7 @@ impl<'a> Layout<'a> {
         transformers::names(&plan.anatomy)?;
         peft::has_base(&plan.anatomy)?;
         let (forms, _) = forms(&plan.anatomy)?;
-        head::is_linear(plan)?;
-        Head::of(&plan.anatomy)?;
+        Head::of_plan(plan)?;
         let [first, rest @ ..] = plan.members.as_slice() else { return Err("a linear probe has no adapter".to_owned()) };
         let (title, set) = (first.card.title, &first.settings);
         for member in &plan.members {
@@ -372,11 +374,11 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
     if let Some(key) = read.keys().next() {
         bail!("{} holds `{key}`, for which {} names no place", file.display(), place.display());
     }
-    let (head, classes) = head(folder, anatomy)?;
+    let heads::Head { params: head, classes, activation } = heads::read(folder, anatomy)?;
     params.extend(head);
     let place = Place::sites(&places.iter().map(|site| site.path.as_str()).collect::<Vec<_>>());
     let methods = vec![Placed { name: method.to_owned(), place, settings, learning_rate_factor: 1.0, resolved: vec![] }];
-    Ok(Adapter { methods, params, classes, over: BTreeMap::new() })
+    Ok(Adapter { methods, params, classes, activation, over: BTreeMap::new() })
 }
 
 /// The first of two files of a folder that is there; the first of all where none is.
@@ -386,26 +388,6 @@ fn either(folder: &Path, names: [&str; 2]) -> PathBuf {
 }
 
 type Meant = (&'static str, Settings, Vec<Role>);
-
-/// The head beside an adapter, and the names of its classes.
-fn head(folder: &Path, anatomy: &Anatomy) -> Result<(Named, Option<Vec<String>>)> {
-    let (place, file) = (folder.join(HEAD_CONFIG), either(folder, [HEAD, TORCH_HEAD]));
-    if !file.exists() {
-        return Ok((Named::new(), None));
-    }
-    let config = tensors::read_json(&place)?;
-    if !config["config"].is_null() {
-        bail!("{} describes a head of AdapterHub's own; a model's plain classifier can be read", place.display());
-    }
-    let read = tensors::read_any(&file, "Export or fetch the folder again")?;
-    let head = Head::of(anatomy).map_err(|e| anyhow!(e))?;
-    let head = head.among(&read, anatomy.width).with_context(|| file.display().to_string())?;
-    let mut labels: Vec<(u64, String)> =
-        config["label2id"].as_object().into_iter().flatten().filter_map(|(name, n)| Some((n.as_u64()?, name.clone()))).collect();
-    labels.sort();
-    let classes = (!labels.is_empty()).then(|| labels.into_iter().map(|(_, name)| name).collect());
-    Ok((head, classes))
-}
 
 /// What the folder holds, for the description of an import.
 pub fn words(folder: &Path) -> String {

@@ -2,7 +2,6 @@
 //! read. So its own tokens are counted on from there, in the table of positions or in rotary ones. PEFT 0.21.2 opens it on classifiers with
 //! transformers up to 5.23; in 5.24 the argument has another name. Called by `read` and `write`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -35,6 +34,9 @@ const KNOWN: &[&str] = &[
 /// Whether PEFT puts a prefix before such a network; otherwise why not.
 fn takes(anatomy: &Anatomy) -> Result<(), String> {
     match anatomy.entry {
+        Entry::Text { .. } if anatomy.dialects[0].prefix == "distilbert." => {
+            Err("transformers' DistilBERT takes no keys and values from before, which PEFT's prefixes are".to_owned())
+        }
         Entry::Text { .. } if anatomy.decoder().is_none() => Ok(()),
         Entry::Text { .. } => {
             Err("PEFT puts a prefix before the decoder's text, which the classifier of such a network makes itself".to_owned())
@@ -57,7 +59,7 @@ pub fn fits(plan: &Plan, member: &Member) -> Result<(), String> {
             "PEFT counts the text's tokens on from the prefix, but `{}` is off: here they stand at their own positions",
             prefix::COUNT_ON
         )),
-        () => Head::of(&plan.anatomy).map(|_| ()),
+        () => Head::of_plan(plan).map(|_| ()),
     }
 }
 
@@ -129,7 +131,6 @@ pub fn adapter(folder: &Path, config: &Json, anatomy: &Anatomy) -> Result<Adapte
     Ok(Adapter {
         methods: vec![Placed { name, place, settings, learning_rate_factor: 1.0, resolved: vec![] }],
         params,
-        classes: None,
-        over: BTreeMap::new(),
+        ..Adapter::default()
     })
 }

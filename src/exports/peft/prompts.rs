@@ -2,7 +2,6 @@
 //! before them, which is the same where positions are turned (`engine::tuner::order`) and where a token sees only what comes before it;
 //! elsewhere PEFT moves every token's position. Called by `read` and `write`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -47,7 +46,7 @@ pub fn fits(plan: &Plan, member: &Member) -> Result<(), String> {
             Err("PEFT has one set of prompts before the first block, not one for each block".to_owned())
         }
         () if member.sites.len() != blocks => Err("PEFT's prompts stand before the first block and go through all".to_owned()),
-        () => Head::of(&plan.anatomy).map(|_| ()),
+        () => Head::of_plan(plan).map(|_| ()),
     }
 }
 
@@ -133,5 +132,5 @@ pub fn adapter(folder: &Path, config: &Json, anatomy: &Anatomy) -> Result<Adapte
     params.insert(bag::key(0, name, &first.path, "P"), prompts);
     let place = Place::roles(&[Role::Block]);
     let placed = Placed { name: name.to_owned(), place, settings, learning_rate_factor: 1.0, resolved: vec![] };
-    Ok(Adapter { methods: vec![placed], params, classes: None, over: BTreeMap::new() })
+    Ok(Adapter { methods: vec![placed], params, ..Adapter::default() })
 }

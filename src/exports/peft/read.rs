@@ -168,7 +168,7 @@ pub fn adapter(folder: &Path, anatomy: &Anatomy) -> Result<Adapter> {
         let own = Head::of(anatomy).map_err(|e| anyhow!(e))?.among(&head, anatomy.width);
         params.extend(own.with_context(|| format!("the classifier in {}", file.display()))?);
     }
-    Ok(Adapter { methods, params, classes: None, over })
+    Ok(Adapter { methods, params, over, ..Adapter::default() })
 }
 
 /// The kind that a configuration means.

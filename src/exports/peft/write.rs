@@ -10,7 +10,7 @@ use super::kinds::{self, KINDS, Kind, Part, RSLORA};
 use super::layers::{self, Standing};
 use super::{BASE, PREFIX, TOP, biases, prefixes, prompts, targets};
 use crate::engine::bag;
-use crate::exports::head::{self, Head};
+use crate::exports::head::Head;
 use crate::exports::tensors::{self, Named};
 use crate::exports::transformers;
 use crate::methods::{boft, ia3, pissa};
@@ -22,9 +22,6 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     const INSTEAD: &str = "Export it as `petl`, which holds every stack";
     transformers::names(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     super::has_base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
-    if !plan.aim.compares_texts() {
-        head::is_linear(plan).map_err(|words| format!("{words}. {INSTEAD}"))?;
-    }
     let Some(first) = adapters(plan).next() else {
         return Err(
             "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
@@ -91,8 +88,7 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     if plan.aim.compares_texts() {
         return Ok(());
     }
-    let head = Head::of(&plan.anatomy).and_then(|head| head.holds(plan.classes.len()));
-    head.map(|_| ()).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))
+    Head::of_plan(plan).map(|_| ()).map_err(|words| format!("{words}. {INSTEAD}{or_merged}"))
 }
 
 const ADALORA: &str = "ADALORA";
