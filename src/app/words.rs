@@ -92,6 +92,7 @@ pub fn term(word: &str) -> &str {
     match word {
         "adamw" => "AdamW",
         "sgd" => "SGD",
+        "mlp" => "MLP",
         "relu" => "ReLU",
         "gelu" => "GELU",
         "silu" => "SiLU",
