@@ -51,6 +51,8 @@ fn a_ladder_saves_less_than_half_of_what_full_fine_tuning_saves_and_predictions_
         let (measured, predicted) = activations(preset, &[]);
         rows.push((preset, measured, predicted, predicted / measured));
     }
+    let (measured, predicted) = activations("prefix", &["methods.0.settings.length=64"]);
+    rows.push(("prefix", measured, predicted, predicted / measured));
     let of = |name: &str| rows.iter().find(|r| r.0 == name).expect("measured").1;
     assert!(of("digits-ladder") < 0.5 * of("digits-full"), "{rows:#?}");
     assert!(of("digits-lora") < of("digits-full"), "{rows:#?}");

@@ -45,7 +45,15 @@ pub enum Kind {
     Bert,
     /// Positions are counted from the padding token's number on.
     Roberta,
+    /// The same under another name.
+    XlmRoberta,
     Distil,
+}
+
+impl Kind {
+    fn is_roberta(self) -> bool {
+        matches!(self, Kind::Roberta | Kind::XlmRoberta)
+    }
 }
 
 /// How the features of all tokens become one.
@@ -124,13 +132,14 @@ impl Bert {
         let whole = |name: &str, short: &str, default| folder.whole_or(if distil { short } else { name }, Some(default));
         let kind = match folder.kind() {
             "bert" => Kind::Bert,
-            "roberta" | "xlm-roberta" => Kind::Roberta,
+            "roberta" => Kind::Roberta,
+            "xlm-roberta" => Kind::XlmRoberta,
             "distilbert" => Kind::Distil,
             kind => {
                 return Err(format!("`{kind}` is no text encoder; choose a folder of bert, roberta, xlm-roberta or distilbert"));
             }
         };
-        let padding = folder.config["pad_token_id"].as_u64().map_or(usize::from(kind == Kind::Roberta), |n| n as usize);
+        let padding = folder.config["pad_token_id"].as_u64().map_or(usize::from(kind.is_roberta()), |n| n as usize);
         let bert = Bert {
             kind,
             vocabulary: folder.whole_or("vocab_size", Some(30522))?,
@@ -185,7 +194,7 @@ impl Bert {
     /// The longest text that there are positions for.
     fn longest(&self) -> usize {
         match self.kind {
-            Kind::Roberta => self.positions.saturating_sub(self.padding + 1),
+            Kind::Roberta | Kind::XlmRoberta => self.positions.saturating_sub(self.padding + 1),
             _ => self.positions,
         }
     }
@@ -198,8 +207,10 @@ impl Bert {
             (Kind::Bert, _) => {
                 other("transformers' classifier of BERT reads the pooler, but the head here reads the tokens themselves")
             }
-            (Kind::Roberta, Pool::First) => Classifier::Mlp(["classifier.dense", "classifier.out_proj"], Activation::Tanh),
-            (Kind::Roberta, _) => {
+            (Kind::Roberta | Kind::XlmRoberta, Pool::First) => {
+                Classifier::Mlp(["classifier.dense", "classifier.out_proj"], Activation::Tanh)
+            }
+            (Kind::Roberta | Kind::XlmRoberta, _) => {
                 other("transformers' classifier of RoBERTa reads the first token; choose `first token` for `pool`")
             }
             (Kind::Distil, Pool::First) => Classifier::Mlp(["pre_classifier", "classifier"], Activation::Relu),
@@ -212,7 +223,7 @@ impl Bert {
     fn naming(&self) -> &'static Naming {
         match self.kind {
             Kind::Bert => &names::BERT,
-            Kind::Roberta => &names::ROBERTA,
+            Kind::Roberta | Kind::XlmRoberta => &names::ROBERTA,
             Kind::Distil => &names::DISTILBERT,
         }
     }
@@ -311,6 +322,7 @@ impl Backbone for Bert {
         let (kind, class) = match (self.kind, self.pool) {
             (Kind::Bert, Pool::Pooler) => ("bert", "BertForSequenceClassification"),
             (Kind::Roberta, Pool::First) => ("roberta", "RobertaForSequenceClassification"),
+            (Kind::XlmRoberta, Pool::First) => ("xlm-roberta", "XLMRobertaForSequenceClassification"),
             (Kind::Distil, Pool::First) => {
                 return Some(json!({
                     "activation": "gelu",
@@ -364,8 +376,7 @@ impl Bert {
     /// padding on that one place.
     fn places(&self, seen: &[bool], n: usize) -> Vec<i64> {
         let count = |(at, seen): (usize, &bool)| match self.kind {
-            Kind::Roberta if *seen => (at + self.padding + 1) as i64,
-            Kind::Roberta => self.padding as i64,
+            kind if kind.is_roberta() => (if *seen { at + self.padding + 1 } else { self.padding }) as i64,
             _ => at as i64,
         };
         seen.chunks(n).flat_map(|text| text.iter().enumerate().map(count)).collect()

@@ -81,7 +81,7 @@ fn alone(session: &Session, model: &Model, trained: &[String], learning_rate_fac
     let full = Placed { name, place, settings: Default::default(), learning_rate_factor, resolved: vec![] };
     let methods = if trained.is_empty() { vec![] } else { vec![full] };
     let session = Session { methods, ..session.clone() };
-    let classes = model.plan.head.first().map_or(0, |weight| weight.cols);
+    let classes = model.plan.head.last().map_or(0, |last| last.cols);
     let mut problems = Vec::new();
     let plan = Plan::on(&session, model.plan.anatomy.clone(), classes, &mut problems);
     if let Some(problem) = problems.first() {
@@ -243,4 +243,21 @@ fn changes(
         found.insert(path.clone(), values);
     }
     Ok(Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::file;
+
+    #[test]
+    fn what_is_measured_alone_has_the_sessions_own_head() {
+        for head in ["linear", "mlp", "cosine"] {
+            let set = [format!("task.settings.head={head}"), "device=cpu".to_owned()];
+            let session = file::set(&file::find("digits-lora").expect("a preset"), &set).expect("set");
+            let model = Model::make(&session, &Device::flex()).expect("a model");
+            let measured = alone(&session, &model, &[], 1.0).expect("a model");
+            assert_eq!(measured.bag.count(), model.plan.head_count(), "{head}");
+        }
+    }
 }

@@ -114,6 +114,10 @@ impl Head {
         let bias =
             self.bias.then(|| of("head/bias").and_then(|bias| tensors::shaped("head/bias", bias, &[classes]))).transpose()?;
         let turned = tensors::turned("head/weight", weight)?; // [classes, width]
+        let is_mlp = bag.contains_key("head/dense");
+        if is_mlp && self.activation().is_none() {
+            bail!("transformers' classifier of this network has no place for `head/dense`");
+        }
         match self.before {
             Before::Nothing => put(self.layer, turned, bias),
             Before::Mean => {
@@ -124,7 +128,7 @@ impl Head {
                 put(NORM, TensorData::ones::<f32, _>([width]), Some(TensorData::zeros::<f32, _>([width])));
                 put(self.layer, turned, bias);
             }
-            Before::Mlp(name, _) if bag.contains_key("head/dense") => {
+            Before::Mlp(name, _) if is_mlp => {
                 let shift = tensors::shaped("head/dense_bias", of("head/dense_bias")?, &[width])?;
                 put(name, tensors::turned("head/dense", of("head/dense")?)?, Some(shift));
                 put(self.layer, turned, bias);

@@ -38,11 +38,14 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     let mut choice = backbones::of_folder(backbone).map_err(|e| anyhow!(e))?;
     backbones::settle(&mut choice);
     let mut anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
-    let of_package = adapterhub::is_one(folder) && adapterhub::reads_first_token(folder);
-    if (of_package || Head::of(&anatomy).is_err())
-        && let Some((other, read)) = by_first_token(&choice)
-        && (of_package || Head::of(&read).is_ok())
+    let pool = adapterhub::is_one(folder).then(|| adapterhub::pool(folder)).flatten();
+    if let Some((other, read)) = pool.and_then(|pool| reading(&choice, pool)).transpose()? {
+        (choice, anatomy) = (other, read);
+    } else if Head::of(&anatomy).is_err()
+        && let Some(Ok((other, read))) = reading(&choice, FIRST)
+        && Head::of(&read).is_ok()
     {
+        // A RoBERTa's folder may hold a pooler, which its classifier does not read.
         (choice, anatomy) = (other, read);
     }
     let (Adapter { methods, mut params, classes, activation, over }, what) = adapter(folder, &anatomy)?;
@@ -111,15 +114,16 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     Ok(Imported { what, stack: model.plan.words(), classes, trainable: model.plan.trainable() })
 }
 
-/// The same network with a head that reads the first token: a RoBERTa's folder may hold a pooler, which its classifier does not read.
-fn by_first_token(choice: &Choice) -> Option<(Choice, Anatomy)> {
-    const FIRST: &str = "first token";
-    let takes = |field: &&Field| field.name == "pool" && matches!(field.kind, Kind::Choice(words) if words.contains(&FIRST));
+const FIRST: &str = "first token";
+
+/// The same network with a head that reads this; none where it has no such choice.
+fn reading(choice: &Choice, pool: &str) -> Option<Result<(Choice, Anatomy)>> {
+    let takes = |field: &&Field| field.name == "pool" && matches!(field.kind, Kind::Choice(words) if words.contains(&pool));
     backbones::find(&choice.name)?.fields.iter().find(takes)?;
     let mut choice = choice.clone();
-    choice.settings.set("pool", Value::Text(FIRST.to_owned()));
-    let anatomy = backbones::open(&choice).ok()?.network.anatomy();
-    Some((choice, anatomy))
+    choice.settings.set("pool", Value::Text(pool.to_owned()));
+    let opened = backbones::open(&choice).map_err(|e| anyhow!(e));
+    Some(opened.map(|opened| (choice, opened.network.anatomy())))
 }
 
 /// Makes texts as short as the adapter leaves positions for.

@@ -103,7 +103,11 @@ pub fn write_folder(session: &Session, plan: &Plan, frozen: &Named, bag: &Named,
     });
     let head = match &plan.aim {
         Aim::Linear => None,
-        Aim::Mlp(activation) => Some(format!("logits are {}(x dense + dense_bias) weight + bias", activation.word())),
+        Aim::Mlp(activation) => {
+            let holds = |name: &str| plan.head.iter().any(|spec| spec.name == name);
+            let plus = |name: &str| if holds(name) { format!(" + {name}") } else { String::new() };
+            Some(format!("logits are {}(x dense{}) weight{}", activation.word(), plus("dense_bias"), plus("bias")))
+        }
         Aim::Cosine(margin) => Some(format!("logits are {} times the cosine of the angle to each centre", margin.scale)),
         Aim::ZeroShot(template) => Some(format!(
             "none: logits are e^temperature times the cosine of the image's embedding with that of \"{template}\" for each class"

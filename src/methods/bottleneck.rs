@@ -118,7 +118,8 @@ impl Method for Bottleneck {
                 params.extend(parts::gate_params(d_in));
             }
             let params = sharing::declared(set, params, placements.is_empty());
-            placements.push(Placement::new(site, Door::After, params).costs(n * r * (d_in + d_out), n * (d_in + 2 * r)));
+            let normed = if set.text("form") == NORMED { n * d_out } else { 0 }; // the norm's input
+            placements.push(Placement::new(site, Door::After, params).costs(n * r * (d_in + d_out), n * (d_in + 2 * r) + normed));
         }
         Ok(placements)
     }

@@ -98,7 +98,8 @@ impl Method for Prefix {
                     let gate = parts::gate_params(site.d_in).into_iter().zip(gate_names(site));
                     params.extend(gate.map(|(spec, name)| ParamSpec { name, ..spec.shared() }));
                 }
-                placements.push(Placement::new(site, Door::Extend, params).costs(n * l * d, l * d + anatomy.heads * n * l));
+                placements
+                    .push(Placement::new(site, Door::Extend, params).costs(n * l * d, l * d).attends(anatomy.heads * n * l));
             }
         }
         Ok(placements)

@@ -144,6 +144,7 @@ impl Plan {
                         let Some(site) = anatomy.site(&placement.site) else { continue };
                         let of = |n: usize| n * anatomy.tokens_at(site) / anatomy.tower(site).tokens.max(1);
                         (placement.macs, placement.kept) = (of(placement.macs), of(placement.kept));
+                        placement.scores = of(placement.scores);
                     }
                     let sites = sites.iter().map(|s| s.path.clone()).collect();
                     let learning_rate_factor = placed.learning_rate_factor;
@@ -247,7 +248,7 @@ impl Plan {
     /// The stack in a few words, as tables name it.
     pub fn words(&self) -> String {
         match self.members.as_slice() {
-            [] => "Linear probe".to_owned(),
+            [] => self.aim.alone().to_owned(),
             members => members.iter().map(|m| m.card.title).collect::<Vec<_>>().join(" + "),
         }
     }

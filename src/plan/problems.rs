@@ -8,7 +8,7 @@ use crate::session::{Session, recipe};
 use crate::tasks::{Aim, classify, contrast};
 use crate::{backbones, datasets, tasks};
 
-use super::anatomy::{Anatomy, Door, Entry};
+use super::anatomy::{Anatomy, Classifier, Door, Entry};
 use super::{Member, Plan};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +44,11 @@ pub enum Remedy {
     ResetFactor {
         index: usize,
     },
+    /// A word for a setting.
+    Set {
+        path: String,
+        word: &'static str,
+    },
     /// Texts of at most so many tokens.
     Shorten {
         length: usize,
@@ -67,6 +72,7 @@ impl Remedy {
             Remedy::Remove { .. } => "Remove it".into(),
             Remedy::Reset { .. } | Remedy::ResetFactor { .. } => "Use the default".into(),
             Remedy::ResetAll { .. } => "Use the default settings".into(),
+            Remedy::Set { word, .. } => format!("Use {word}"),
             Remedy::Shorten { length } => format!("Set the length to {length}"),
             Remedy::Backbone { name } | Remedy::Data { name } | Remedy::Task { name } => format!("Use {name}"),
         }
@@ -79,6 +85,7 @@ impl Remedy {
             Remedy::Remove { index } => Edit::Remove { index },
             Remedy::Reset { path } => Edit::Reset { path },
             Remedy::ResetAll { index } => Edit::ResetAll { index },
+            Remedy::Set { path, word } => Edit::Set { path, value: Value::Text(word.to_owned()) },
             Remedy::Shorten { length } => {
                 let value = Value::Whole(i64::try_from(length).unwrap_or(i64::MAX));
                 Edit::Set { path: "backbone.settings.length".to_owned(), value }
@@ -249,6 +256,17 @@ pub fn of_task(session: &Session, plan: &Plan, problems: &mut Vec<Problem>) {
                 Problem::blocks(format!("methods[{}].place", member.index), words).remedy(Remedy::Remove { index: member.index }),
             );
         }
+    }
+    if let (Aim::Mlp(ours), Classifier::Mlp(_, theirs)) = (&plan.aim, anatomy.classifier)
+        && *ours != theirs
+    {
+        let words = format!(
+            "transformers' classifier of this network has {} between its layers, so that a head with {} leaves neither for it nor for PEFT",
+            theirs.word(),
+            ours.word()
+        );
+        let path = "task.settings.activation";
+        problems.push(Problem::note(path, words).remedy(Remedy::Set { path: path.to_owned(), word: theirs.word() }));
     }
     if !plan.aim.compares_texts() {
         let unread = |member: &&Member| {

@@ -53,6 +53,16 @@ impl Aim {
         }
     }
 
+    /// What a session without methods is called.
+    pub fn alone(&self) -> &'static str {
+        match self {
+            Aim::Linear => "Linear probe",
+            Aim::Mlp(_) => "MLP head alone",
+            Aim::Cosine(_) => "Head by angles alone",
+            Aim::ZeroShot(_) | Aim::Contrast => "Network as it is",
+        }
+    }
+
     pub fn margin(&self) -> Option<Margin> {
         match self {
             Aim::Cosine(margin) => Some(*margin),

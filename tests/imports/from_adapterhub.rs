@@ -38,23 +38,41 @@ fn adapterhubs_own_heads_come_in_with_the_adapter() {
         let mut plan = Plan::of(&file::open(&run.join("session.petl.toml")).unwrap());
         assert_eq!((std::mem::take(&mut plan.aim), plan.classes), (aim, classes.into_iter().map(str::to_owned).collect()));
     }
-    for (name, value) in [
-        ("head_type", "multilabel_classification".into()),
-        ("layers", 3.into()),
-        ("activation_function", "swish".into()),
-        ("bias", false.into()),
+    // What the head reads is its own to say, whatever a folder of sentence-transformers pools.
+    let means = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(peft("base_bert").join(file), means.path().join(file)).unwrap();
+    }
+    std::fs::create_dir(means.path().join("1_Pooling")).unwrap();
+    tensors::write_json(&means.path().join("1_Pooling/config.json"), &serde_json::json!({ "pooling_mode_mean_tokens": true }))
+        .unwrap();
+    for name in ["bert", "bert-pooled"] {
+        let run = means.path().join(format!("run-{name}"));
+        let (fine, said) = import(&folder.join(name), means.path(), &run);
+        assert!(fine, "{name}: {said}");
+        let theirs = expected.floats(&format!("logits.{name}")).unwrap().0;
+        assert!(apart(&predicted(&run, &inputs, "logits"), &theirs) < 1e-4, "{name}");
+    }
+    for (case, name, value) in [
+        ("bert", "head_type", "multilabel_classification".into()),
+        ("bert", "layers", 3.into()),
+        ("bert", "activation_function", "swish".into()),
+        ("bert", "bias", false.into()),
+        ("bert", "num_labels", 1.into()),
+        ("vit", "multilabel", true.into()),
+        ("vit", "use_pooler", true.into()),
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let adapter = scratch.path().join("adapter");
         std::fs::create_dir(&adapter).unwrap();
         for file in ["adapter_config.json", "adapter.safetensors", "model_head.safetensors"] {
-            std::fs::copy(folder.join("bert").join(file), adapter.join(file)).unwrap();
+            std::fs::copy(folder.join(case).join(file), adapter.join(file)).unwrap();
         }
-        let mut config = tensors::read_json(&folder.join("bert/head_config.json")).unwrap();
+        let mut config = tensors::read_json(&folder.join(case).join("head_config.json")).unwrap();
         config["config"][name] = serde_json::Value::clone(&value);
         tensors::write_json(&adapter.join("head_config.json"), &config).unwrap();
         let run = scratch.path().join("run");
-        let (fine, said) = import(&adapter, &peft("base_bert"), &run);
+        let (fine, said) = import(&adapter, &peft(&format!("base_{case}")), &run);
         assert!(!fine && said.contains(name) && said.contains("head_config.json") && !run.exists(), "{name}: {said}");
     }
 }

@@ -14,6 +14,7 @@ use crate::plan::anatomy::{Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::Session;
 use crate::session::settings::Value;
+use crate::tasks::Aim;
 use crate::workbench::Workbench;
 
 /// Gradient norms by site, of the newest step of a run.
@@ -98,7 +99,7 @@ pub fn stack_words(session: &Session) -> String {
         size.map_or_else(|| title.to_owned(), |n| format!("{title} {n}"))
     };
     match session.methods.as_slice() {
-        [] => "Linear probe".to_owned(),
+        [] => Aim::of(&session.task).alone().to_owned(),
         methods => methods.iter().map(word).collect::<Vec<_>>().join(" + "),
     }
 }

@@ -19,8 +19,10 @@ pub fn show(ui: &mut Ui, workbench: &Workbench, view: &mut View, asked: &mut Vec
     let stack = &workbench.session.methods;
     head(ui, "Stack");
     if stack.is_empty() {
-        ui.label("Linear probe");
-        weak(ui, "Only the head is trained. Click a method at the left, or drag it onto the network.");
+        let aim = &workbench.plan.aim;
+        ui.label(aim.alone());
+        let trained = if aim.compares_texts() { "Nothing" } else { "Only the head" };
+        weak(ui, format!("{trained} is trained. Click a method at the left, or drag it onto the network."));
         return;
     }
     for index in 0..stack.len() {

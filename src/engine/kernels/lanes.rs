@@ -1,5 +1,5 @@
 //! What the CPU kernels are made of: reductions and functions over rows. All of it is inlined into the
-//! loops of `cpu`, or it would be compiled for the oldest processor. Inner loops count with an index: iterator adapters are
+//! loops of `cpu` and `attention`, or it would be compiled for the oldest processor. Inner loops count with an index: iterator adapters are
 //! functions of their own, which are not always inlined across a crate's codegen units, and then not vectorised.
 
 use super::reference::LOW;

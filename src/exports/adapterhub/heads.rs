@@ -1,6 +1,7 @@
 //! The head beside an adapter of AdapterHub's: transformers' own classifier, or one that the package put on a bare model. Called by the
 //! folder's reader; knows no methods.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,7 +11,7 @@ use serde_json::Value as Json;
 use super::{HEAD, HEAD_CONFIG, TORCH_HEAD, either};
 use crate::exports::head;
 use crate::exports::tensors::{self, Named};
-use crate::plan::anatomy::Anatomy;
+use crate::plan::anatomy::{Anatomy, Entry, Role};
 use crate::tasks::classify::Activation;
 
 /// What a folder holds of a head; nothing, where it holds none.
@@ -28,10 +29,10 @@ fn own(folder: &Path) -> Json {
     tensors::read_json(&place).map_or(Json::Null, |mut config| config["config"].take())
 }
 
-/// Whether the head is the package's own and reads the first token as it leaves the network.
-pub fn reads_first_token(folder: &Path) -> bool {
+/// What the head of a text encoder reads, as our setting `pool` says it, where the head is the package's own.
+pub fn pool(folder: &Path) -> Option<&'static str> {
     let own = own(folder);
-    !own.is_null() && own["use_pooler"] != true
+    (!own.is_null()).then(|| if own["use_pooler"] == true { "pooler" } else { "first token" })
 }
 
 /// Reads it for a network of this anatomy.
@@ -51,24 +52,37 @@ pub fn read(folder: &Path, anatomy: &Anatomy) -> Result<Head> {
             (config, head.among(&read, anatomy.width).with_context(|| file.display().to_string())?, None)
         }
         own => {
-            let activation = meant(&own).map_err(|words| anyhow!("{}: {words}", place.display()))?;
+            let activation = meant(&own, anatomy).map_err(|words| anyhow!("{}: {words}", place.display()))?;
             let stem = format!("heads.{}", config["name"].as_str().unwrap_or_default());
             let params = params(read, &stem, activation.is_some(), anatomy.width).with_context(|| file.display().to_string())?;
             (own, params, activation)
         }
     };
     let labels = described["label2id"].as_object().into_iter().flatten();
-    let mut labels: Vec<(u64, String)> = labels.filter_map(|(name, n)| Some((n.as_u64()?, name.clone()))).collect();
-    labels.sort();
-    let classes = (!labels.is_empty()).then(|| labels.into_iter().map(|(_, name)| name).collect());
+    let labels: BTreeMap<u64, String> = labels.filter_map(|(name, n)| Some((n.as_u64()?, name.clone()))).collect();
+    let are_counted = labels.keys().copied().eq(0..labels.len() as u64);
+    let classes = (!labels.is_empty() && are_counted).then(|| labels.into_values().collect());
     Ok(Head { params, classes, activation })
 }
 
 /// What stands between the two layers of the package's own head; none where it has one layer.
-fn meant(own: &Json) -> Result<Option<Activation>, String> {
+fn meant(own: &Json, anatomy: &Anatomy) -> Result<Option<Activation>, String> {
     let kind = own["head_type"].as_str().unwrap_or_default();
     if !["classification", "image_classification"].contains(&kind) {
         return Err(format!("head_type is `{kind}`; heads that classify can be read"));
+    }
+    if own["multilabel"] == true || own["num_labels"] == 1 {
+        return Err(format!(
+            "num_labels is {} and multilabel is {}; heads that choose one class can be read",
+            own["num_labels"], own["multilabel"]
+        ));
+    }
+    // On a decoder the package's reads the last token, and ours has no bias; on sounds it reads something else, too.
+    if anatomy.causal || anatomy.decoder().is_some() || matches!(anatomy.entry, Entry::Sound { .. }) {
+        return Err(format!("head_type is `{kind}` of the package's own, which is read on images and text encoders"));
+    }
+    if own["use_pooler"] == true && !anatomy.sites.iter().any(|site| site.role == Role::Pool) {
+        return Err("use_pooler is true, but this network has no pooler".to_owned());
     }
     if own["bias"] == false {
         return Err("bias is false, but a head here has one".to_owned());

@@ -24,7 +24,7 @@ use crate::plan::anatomy::{Anatomy, Role, Site};
 use crate::plan::{Member, Plan};
 use crate::session::settings::Settings;
 use crate::session::{Place, Placed, Session};
-pub use heads::reads_first_token;
+pub use heads::pool;
 use meant::{bottleneck_meant, lora_meant};
 
 pub const CARD: Card = Card {
@@ -133,7 +133,7 @@ impl<'a> Layout<'a> {
         peft::has_base(&plan.anatomy)?;
         let (forms, _) = forms(&plan.anatomy)?;
         Head::of_plan(plan)?;
-        let [first, rest @ ..] = plan.members.as_slice() else { return Err("a linear probe has no adapter".to_owned()) };
+        let [first, rest @ ..] = plan.members.as_slice() else { return Err("a head alone has no adapter".to_owned()) };
         let (title, set) = (first.card.title, &first.settings);
         for member in &plan.members {
             if !matches!(member.card.name, "lora" | "bottleneck" | "prefix") {

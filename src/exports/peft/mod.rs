@@ -34,7 +34,7 @@ pub use write::{config, parts};
 pub const CARD: Card = Card {
     name: "peft",
     title: "PEFT folder",
-    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder, beside LoRA and DoRA also the biases of their layers or all; on texts also prefixes (BERT, Llama, GPT-2) and prompts (Llama).",
+    help: "adapter_config.json and adapter_model.safetensors for Hugging Face PEFT (transformers 4 and 5), with the base model beside them where you have no folder of it. LoRA, DoRA, IA3, norms, VeRA, LoHa, LoKr, OFT, BOFT or AdaLoRA, one of them in a folder, beside LoRA and DoRA also the biases of their layers or all; on texts also prefixes (BERT, RoBERTa, Llama, GPT-2) and prompts (Llama).",
     fits: write::fits,
     write,
     read,

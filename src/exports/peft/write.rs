@@ -24,7 +24,7 @@ pub fn fits(plan: &Plan) -> Result<(), String> {
     super::has_base(&plan.anatomy).map_err(|words| format!("{words}. {INSTEAD}"))?;
     let Some(first) = adapters(plan).next() else {
         return Err(
-            "a linear probe has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
+            "a head alone has no adapter for a PEFT folder. Export it as `merged` or `transformers`, which hold the head"
                 .to_owned(),
         );
     };
