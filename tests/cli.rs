@@ -225,7 +225,7 @@ fn a_run_goes_from_training_to_a_comparison() {
     assert!(output.status.success(), "{}", err(&output));
     assert!(out(&output).contains("on 64 samples"), "{}", out(&output));
     refused(home.path(), &["export", &lora, "--as", "peft", &at("peft")], &["is not empty"]);
-    refused(home.path(), &["export", &probe, "--as", "peft", &at("no")], &["linear probe", "`merged`"]);
+    refused(home.path(), &["export", &probe, "--as", "peft", &at("no")], &["a head alone", "`merged`"]);
     assert_eq!(json(home.path(), &["export", &run, "--as", "merged", &at("merged"), "--json"])["samples"], 64);
 
     // Composition: two runs of one backbone, either head.
