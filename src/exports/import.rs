@@ -39,7 +39,9 @@ pub fn import(folder: &Path, backbone: &Path, into: &Path) -> Result<Imported> {
     backbones::settle(&mut choice);
     let mut anatomy = backbones::open(&choice).map_err(|e| anyhow!(e))?.network.anatomy();
     let pool = adapterhub::is_one(folder).then(|| adapterhub::pool(folder)).flatten();
-    if let Some((other, read)) = pool.and_then(|pool| reading(&choice, pool)).transpose()? {
+    let of_pool = pool.and_then(|pool| reading(&choice, pool)).transpose();
+    let its_head = || format!("the head in {} reads the {}", folder.display(), pool.unwrap_or_default());
+    if let Some((other, read)) = of_pool.with_context(its_head)? {
         (choice, anatomy) = (other, read);
     } else if Head::of(&anatomy).is_err()
         && let Some(Ok((other, read))) = reading(&choice, FIRST)

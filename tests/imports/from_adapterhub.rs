@@ -53,6 +53,9 @@ fn adapterhubs_own_heads_come_in_with_the_adapter() {
         let theirs = expected.floats(&format!("logits.{name}")).unwrap().0;
         assert!(apart(&predicted(&run, &inputs, "logits"), &theirs) < 1e-4, "{name}");
     }
+    let none = fixtures().join("backbones/bert-no-pooler");
+    let (fine, said) = import(&folder.join("bert-pooled"), &none, &means.path().join("no"));
+    assert!(!fine && said.contains("reads the pooler") && said.contains("has no pooler"), "{said}");
     for (case, name, value) in [
         ("bert", "head_type", "multilabel_classification".into()),
         ("bert", "layers", 3.into()),
