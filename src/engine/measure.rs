@@ -2,8 +2,6 @@
 //! examples); on wgpu the pools' figures. Called by the run.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::ffi::{c_int, c_long};
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use burn::tensor::Device;
@@ -49,26 +47,6 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// How long what was freed stays with the program, in milliseconds. mimalloc's own second is shorter than a training step on a real
-/// network, so that each step got back from the system, page by page, what the one before had given away: a sixth of its time.
-const KEPT: c_long = 60_000;
-/// `mi_option_purge_delay` of mimalloc.h, in its versions 2 and 3.
-const PURGE_DELAY: c_int = 15;
-
-#[expect(unsafe_code, reason = "mimalloc's options have no safe door")]
-// SAFETY: the declaration of mimalloc.h, which is linked as the allocator above.
-unsafe extern "C" {
-    fn mi_option_set_default(option: c_int, value: c_long);
-}
-
-/// Lets the program keep freed memory from one training step to the next. `MIMALLOC_PURGE_DELAY` in the environment goes before.
-#[expect(unsafe_code, reason = "see above")]
-fn keep_between_steps() {
-    static ONCE: Once = Once::new();
-    // SAFETY: writes one aligned word, which mimalloc reads when memory is freed; either value of it is a good one.
-    ONCE.call_once(|| unsafe { mi_option_set_default(PURGE_DELAY, KEPT) });
-}
-
 /// Bytes the program holds now, by the counting allocator; 0 where it is not installed.
 pub fn in_use() -> usize {
     IN_USE.load(Relaxed)
@@ -106,7 +84,6 @@ pub struct Memory {
 impl Memory {
     /// `before`: what the program held when the run began; a GPU's pools are the run's alone.
     pub fn start(before: usize, device: &Device) -> Memory {
-        keep_between_steps();
         let pooled = device.memory_pool_usage().is_some();
         let none = || AtomicUsize::new(0);
         Memory { before, device: device.clone(), pooled, seen: none(), training: none(), evaluation: none() }

@@ -44,9 +44,9 @@ pub fn read(folder: &Path, anatomy: &Anatomy) -> Result<Head> {
     if !file.exists() {
         return Ok(Head::default());
     }
-    let config = tensors::read_json(&place)?;
+    let mut config = tensors::read_json(&place)?;
     let read = tensors::read_any(&file, "Export or fetch the folder again")?;
-    let (described, params, activation) = match own(folder) {
+    let (described, params, activation) = match config["config"].take() {
         Json::Null => {
             let head = head::Head::of(anatomy).map_err(|e| anyhow!(e))?;
             (config, head.among(&read, anatomy.width).with_context(|| file.display().to_string())?, None)
